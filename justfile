@@ -1,0 +1,18 @@
+# Shorthands; the scripts are the truth.
+
+# Every check, on both stores
+test *filter:
+    scripts/test {{filter}}
+
+# In front of a service that runs
+quickstart upstream:
+    cargo run --release -- quickstart --upstream {{upstream}}
+
+# Micro-benchmarks
+bench:
+    cargo bench
+
+# CPU per request, beside nginx
+peers *options:
+    cargo build --release
+    benches/peers/run {{options}}

@@ -1,0 +1,47 @@
+//! Composition: builds the parts, wires them, runs them, and stops them in order.
+//!
+//! Nothing is decided here; every rule lives in a lower layer. The order of [`serve`] is the
+//! order in which a start can fail: settings, store, pepper, addresses, journal. Only when all
+//! of it holds does a worker accept its first connection.
+
+mod demo;
+mod error;
+mod prepare;
+mod stop;
+mod wiring;
+mod workers;
+
+use std::net::SocketAddr;
+
+pub use demo::DemoUpstream;
+pub use error::StartError;
+pub use prepare::{await_store, migrations_applied};
+
+use crate::config::Config;
+use crate::model::clock::SharedClock;
+use crate::tasks::Tasks;
+
+/// Where a started gateway listens: the addresses bound, with ports that were asked for as 0.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// For callers.
+    pub data: Vec<SocketAddr>,
+    /// For operators.
+    pub admin: SocketAddr,
+}
+
+/// Runs the gateway until it is told to stop by a signal.
+///
+/// Called on the control runtime. `started` is called once, when everything listens.
+pub async fn serve(
+    config: Config,
+    clock: SharedClock,
+    started: impl FnOnce(&Addresses) + Send,
+) -> Result<(), StartError> {
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let parts = wiring::build(config, clock, tasks.clone()).await?;
+    let running = workers::start(parts)?;
+    tracing::info!(addresses = ?running.addresses.data, admin = %running.addresses.admin, "serving");
+    started(&running.addresses);
+    stop::when_told(running, tasks).await
+}

@@ -1,0 +1,75 @@
+//! The workers: a thread and a current-thread runtime each, where requests live and die.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Addresses;
+use super::error::StartError;
+use super::wiring::Parts;
+use crate::api::{self, AdminState};
+use crate::config::server::DrainConfig;
+use crate::metering::Journal;
+use crate::proxy::Gateway;
+use crate::server::{Limits, Worker};
+use crate::tasks::Tasks;
+use crate::telemetry::readiness::Readiness;
+
+/// How often a stop looks whether the workers have ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A gateway that serves.
+pub(super) struct Running {
+    pub(super) addresses: Addresses,
+    pub(super) drain: DrainConfig,
+    pub(super) journal: Arc<Journal>,
+    pub(super) readiness: Arc<Readiness>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the admin listener and every worker.
+pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
+    let Parts { config, tasks, journal, shared, listeners, admin, addresses } = parts;
+    for listener in admin {
+        let state = AdminState { metrics: Arc::clone(&shared.metrics), readiness: Arc::clone(&shared.readiness) };
+        tasks.spawn_control(api::serve(listener, state, tasks.clone()));
+    }
+    let limits = Limits::new(&config.server);
+    let mut threads = Vec::new();
+    for (number, listeners) in listeners.into_iter().enumerate() {
+        let worker = Worker {
+            handler: Gateway::new(Arc::clone(&shared), &config.upstreams, journal.meter(number)),
+            listeners,
+            limits: Arc::clone(&limits),
+            clock: Arc::clone(&shared.clock),
+            metrics: Arc::clone(&shared.metrics),
+            tasks: tasks.clone(),
+        };
+        threads.push(spawn(number, worker, tasks.clone())?);
+    }
+    let readiness = Arc::clone(&shared.readiness);
+    Ok(Running { addresses, drain: config.server.drain, journal, readiness, threads })
+}
+
+fn spawn(number: usize, worker: Worker<Gateway>, tasks: Tasks) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+    let run = move || {
+        let _guard = tasks.vital_guard("worker");
+        if let Err(error) = runtime.block_on(worker.run()) {
+            tracing::error!(%error, worker = number, "a worker could not serve");
+        }
+    };
+    std::thread::Builder::new().name(format!("octroi-worker-{number}")).spawn(run).map_err(StartError::Runtime)
+}
+
+impl Running {
+    /// Waits until every worker has ended, at most `limit`; whether all did.
+    pub(super) async fn workers_ended(&self, limit: Duration) -> bool {
+        let all_ended = async {
+            while !self.threads.iter().all(JoinHandle::is_finished) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(limit, all_ended).await.is_ok()
+    }
+}

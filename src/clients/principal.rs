@@ -1,0 +1,52 @@
+//! Who is calling: the answer of authentication.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::LiveClient;
+use crate::model::access::Scopes;
+use crate::model::id::{ApiKeyId, TokenId};
+
+/// Which kind of credential was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// None: an open route.
+    None,
+    /// An API key.
+    Key,
+    /// A JWT.
+    Jwt,
+}
+
+/// Who is calling and what they may do. Cached; identity only, never a verdict.
+#[derive(Debug)]
+pub struct Principal {
+    /// The client, with its limits.
+    pub client: Arc<LiveClient>,
+    /// How it was recognised.
+    pub kind: CredentialKind,
+    /// The key's row; nil when none.
+    pub api_key_id: ApiKeyId,
+    /// The token; nil when none.
+    pub token_id: TokenId,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// What the upstream is told, ready to be inserted.
+    pub headers: IdentityHeaders,
+}
+
+/// The identity headers of CONTRACT "To the upstream", made once when the principal is.
+#[derive(Clone, Debug, Default)]
+pub struct IdentityHeaders {
+    /// `X-Octroi-Client-Id`
+    pub client_id: Option<HeaderValue>,
+    /// `X-Octroi-Client-Name`, percent-encoded outside visible ASCII.
+    pub client_name: Option<HeaderValue>,
+    /// `X-Octroi-Key-Id`
+    pub key_id: Option<HeaderValue>,
+    /// `X-Octroi-Subject`
+    pub subject: Option<HeaderValue>,
+    /// `X-Octroi-Scopes`; absent when there are none.
+    pub scopes: Option<HeaderValue>,
+}

@@ -1,0 +1,100 @@
+//! A client: the tenant, with keys, limits and a bill.
+
+use std::num::NonZeroU32;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::id::ClientId;
+use super::rate::{Rate, RateLimit};
+
+/// A row of `clients`, without what only the store needs (hashes).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Client {
+    /// `clients.id`
+    pub id: ClientId,
+    /// What people call it; not unique.
+    pub name: String,
+    /// Whether its credentials open anything.
+    pub status: ClientStatus,
+    /// Its own rate, else the default's.
+    pub rate: Option<Rate>,
+    /// Its own burst, else its rate's default.
+    pub burst: Option<NonZeroU32>,
+    /// The plan it is on.
+    pub plan_id: Option<Uuid>,
+    /// Whatever its owner keeps with it: a JSON object.
+    pub metadata: serde_json::Value,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Client {
+    /// The limit of its own, if it has one. A burst alone means nothing.
+    #[must_use]
+    pub fn limit(&self) -> Option<RateLimit> {
+        self.rate.map(|rate| RateLimit::new(rate, self.burst))
+    }
+}
+
+/// Whether a client may call at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientStatus {
+    /// It may.
+    Active,
+    /// It may not, until resumed: 403 `client_suspended`.
+    Suspended,
+}
+
+impl ClientStatus {
+    /// As the column holds it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// Reads the column; `None` when it holds something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "active" => Some(Self::Active),
+            "suspended" => Some(Self::Suspended),
+            _ => None,
+        }
+    }
+}
+
+/// What is needed to make a client; the store adds id and times.
+#[derive(Clone, Debug)]
+pub struct NewClient {
+    /// Its name, 1-200 characters.
+    pub name: String,
+    /// Its own rate.
+    pub rate: Option<Rate>,
+    /// Its own burst.
+    pub burst: Option<NonZeroU32>,
+    /// A JSON object.
+    pub metadata: serde_json::Value,
+}
+
+/// A change to a client: each `Some` replaces, an inner `None` clears.
+#[derive(Clone, Debug, Default)]
+pub struct ClientChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// Suspend or resume.
+    pub status: Option<ClientStatus>,
+    /// A new rate, or back to the default.
+    pub rate: Option<Option<Rate>>,
+    /// A new burst, or back to the rate's default.
+    pub burst: Option<Option<NonZeroU32>>,
+    /// New metadata, whole.
+    pub metadata: Option<serde_json::Value>,
+}

@@ -1,0 +1,149 @@
+//! An API key's record: everything about it but the key.
+
+use std::num::NonZeroU32;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::access::Scopes;
+use super::client::Client;
+use super::id::{ApiKeyId, ClientId};
+use super::rate::Rate;
+
+/// HMAC-SHA-256 of a raw key under a pepper. Only this reaches a store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    /// 64 lower-case hex digits: the form of `api_key_hash`.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// Reads the form of `api_key_hash`.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let text = text.as_bytes();
+        if text.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let high = char::from(pair[0]).to_digit(16)?;
+            let low = char::from(pair[1]).to_digit(16)?;
+            *byte = u8::try_from(high * 16 + low).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl std::fmt::Debug for KeyHash {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[key hash]")
+    }
+}
+
+/// A row of `api_keys`, without its hash.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ApiKey {
+    /// `api_keys.id`
+    pub id: ApiKeyId,
+    /// Whose it is.
+    pub client_id: ClientId,
+    /// What people call it.
+    pub name: String,
+    /// The public part of its text, up to the secret; none for imported keys.
+    pub key_id: Option<String>,
+    /// Which pepper its hash was made with; none: not known yet.
+    pub pepper_version: Option<i32>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// A rate of its own, that narrows its client's.
+    pub rate: Option<Rate>,
+    /// A burst of its own.
+    pub burst: Option<NonZeroU32>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+    /// Since when it is revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was last used, coarsely.
+    pub last_used_at: Option<Timestamp>,
+    /// The key that took its place.
+    pub replaced_by: Option<ApiKeyId>,
+}
+
+/// Why a key that exists does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyDefect {
+    /// It was revoked.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
+impl ApiKey {
+    /// Why it does not work at `now`, if it does not.
+    #[must_use]
+    pub fn defect(&self, now: Timestamp) -> Option<KeyDefect> {
+        if self.revoked_at.is_some_and(|at| at <= now) {
+            return Some(KeyDefect::Revoked);
+        }
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return Some(KeyDefect::Expired);
+        }
+        None
+    }
+}
+
+/// What is needed to store a key.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// Whose it is.
+    pub client_id: ClientId,
+    /// What people call it.
+    pub name: String,
+    /// The public part of its text.
+    pub key_id: Option<String>,
+    /// Its hash.
+    pub hash: KeyHash,
+    /// The pepper's version.
+    pub pepper_version: Option<i32>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a look-up by hash finds: the key, or a client's own legacy hash, with the client.
+#[derive(Clone, Debug)]
+pub struct CredentialRecord {
+    /// The client.
+    pub client: Client,
+    /// The key; none when `clients.api_key_hash` matched.
+    pub key: Option<ApiKey>,
+    /// Which of the hashes asked for it was.
+    pub matched: KeyHash,
+    /// Which pepper its row names.
+    pub pepper_version: Option<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_travel_as_hex_and_do_not_print() {
+        let hash = KeyHash(std::array::from_fn(|index| u8::try_from(index * 7).unwrap()));
+        assert_eq!(KeyHash::from_hex(&hash.to_hex()), Some(hash));
+        assert_eq!(KeyHash::from_hex(&hash.to_hex()[1..]), None);
+        assert_eq!(KeyHash::from_hex(&"g".repeat(64)), None);
+        assert_eq!(format!("{hash:?}"), "[key hash]");
+    }
+}

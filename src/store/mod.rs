@@ -1,0 +1,234 @@
+//! Where clients, keys and usage live: one object-safe trait a concern, one folder a database.
+//!
+//! Owns: the only SQL in the program. Refuses to own: product rules (whether a key is good,
+//! what a limit means), which belong to `auth`, `limit` and `metering`.
+//!
+//! To add a store: a folder beside `sqlite/` that implements the traits below, an arm in
+//! [`open`], a folder under `migrations/`. The contract suite (`tests/it/store_contract.rs`)
+//! runs on every store and says what was forgotten.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+pub mod changes;
+mod columns;
+mod error;
+pub mod migrate;
+mod postgres;
+mod sqlite;
+
+pub use error::{Source, StoreError};
+
+use crate::config::store::StoreConfig;
+use crate::model::client::{Client, ClientChange, NewClient};
+use crate::model::id::{ApiKeyId, ClientId};
+use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::usage::{RejectedCount, UsageEvent};
+
+/// The answer of a store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// An open store: a handle per concern. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    /// Which database it is, for logs: `sqlite` or `postgres`.
+    pub kind: &'static str,
+    /// `clients`
+    pub clients: Arc<dyn ClientStore>,
+    /// `api_keys`
+    pub keys: Arc<dyn KeyStore>,
+    /// `usage_events` and `usage_hourly`
+    pub usage: Arc<dyn UsageStore>,
+    /// `peppers`
+    pub peppers: Arc<dyn PepperStore>,
+    /// `changes`
+    pub changes: Arc<dyn ChangeStore>,
+    /// `octroi_migrations`
+    pub migrations: Arc<dyn MigrationStore>,
+}
+
+/// Opens the store that `config.url` names. Connects lazily: an unreachable server shows at the
+/// first call, as [`StoreError::Unavailable`], not here.
+///
+/// # Errors
+/// An address that cannot be understood, or a file that cannot be created.
+pub async fn open(config: &StoreConfig) -> Result<Store> {
+    match &config.url {
+        crate::config::store::StoreUrl::Sqlite(path) => sqlite::open(path).await,
+        crate::config::store::StoreUrl::Postgres(address) => postgres::open(address).await,
+    }
+}
+
+/// A page of a list, by cursor.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The rows, oldest first.
+    pub items: Vec<T>,
+    /// Whether more follow the last of them.
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// A page of rows of which one more than `limit` was asked for.
+    fn cut(mut items: Vec<T>, limit: u32) -> Self {
+        let limit = limit as usize;
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Self { items, more }
+    }
+}
+
+/// Of the rows that matched, the one that counts: a key before a client's legacy hash, since only
+/// a key can be revoked; then in the order of the hashes asked for.
+fn preferred(found: Vec<CredentialRecord>, hashes: &[KeyHash]) -> Option<CredentialRecord> {
+    let place = |record: &CredentialRecord| hashes.iter().position(|hash| *hash == record.matched);
+    found.into_iter().min_by_key(|record| (record.key.is_none(), place(record)))
+}
+
+/// Clients.
+#[async_trait]
+pub trait ClientStore: Send + Sync {
+    /// Makes a client.
+    async fn create(&self, client: NewClient) -> Result<Client>;
+    /// The client with this id.
+    async fn find(&self, id: ClientId) -> Result<Option<Client>>;
+    /// All clients of this name: names are not unique.
+    async fn find_by_name(&self, name: &str) -> Result<Vec<Client>>;
+    /// Clients in order of (created_at, id), after the one named; after an unknown one, none.
+    async fn list(&self, after: Option<ClientId>, limit: u32) -> Result<Page<Client>>;
+    /// Changes a client; none: there is no such client.
+    async fn update(&self, id: ClientId, change: ClientChange) -> Result<Option<Client>>;
+}
+
+/// Keys.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    /// Stores a key. A hash that is there already is a conflict.
+    async fn create(&self, key: NewApiKey) -> Result<ApiKey>;
+    /// The key, or the client's legacy hash, that matches any of the hashes (one per live
+    /// pepper), with its client. One query. A key comes before a legacy hash, then the order of
+    /// the hashes decides.
+    async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>>;
+    /// The key with this row id.
+    async fn find(&self, id: ApiKeyId) -> Result<Option<ApiKey>>;
+    /// The key with this public id.
+    async fn find_by_key_id(&self, key_id: &str) -> Result<Option<ApiKey>>;
+    /// Keys in order of (created_at, id), of one client or of all, after the one named; after an
+    /// unknown one, none.
+    async fn list(&self, client: Option<ClientId>, after: Option<ApiKeyId>, limit: u32) -> Result<Page<ApiKey>>;
+    /// Revokes a key; one revoked already keeps its time, one to be revoked later is revoked at
+    /// `at`. None: there is no such key.
+    async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>>;
+    /// Notes which pepper a row's hash was found to be made with. Not a change in the sense of
+    /// the feed.
+    async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()>;
+}
+
+/// Usage.
+#[async_trait]
+pub trait UsageStore: Send + Sync {
+    /// Inserts the events that are not there yet and adds exactly those to the hourly rollups,
+    /// in one atomic step. Returns how many were new. Repeating a batch changes nothing.
+    async fn record(&self, events: &[UsageEvent]) -> Result<u64>;
+    /// Adds refusals to the hourly rollups.
+    async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()>;
+    /// Sums from the rollups.
+    async fn sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>>;
+}
+
+/// A column usage can be summed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the column it names")]
+pub enum UsageColumn {
+    Client,
+    Key,
+    Route,
+    Status,
+    Outcome,
+    Hour,
+    Day,
+    Month,
+}
+
+/// Which usage, summed how. Both times are whole hours.
+#[derive(Clone, Debug)]
+pub struct UsageQuery {
+    /// From this hour on.
+    pub from: Timestamp,
+    /// Up to this hour, not including it.
+    pub to: Timestamp,
+    /// Only this client's.
+    pub client: Option<ClientId>,
+    /// One row for each combination of these; none: one row in all.
+    pub by: Vec<UsageColumn>,
+}
+
+/// One sum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageSum {
+    /// The values of `UsageQuery::by`, in its order, as text: ids hyphenated, times RFC 3339 UTC
+    /// to the second (`2026-11-22T20:00:00Z`; a day or month by its first hour), statuses decimal.
+    pub by: Vec<String>,
+    /// Events.
+    pub requests: u64,
+    /// Units.
+    pub units: u64,
+    /// Body bytes from callers.
+    pub bytes_in: u64,
+    /// Body bytes to callers.
+    pub bytes_out: u64,
+    /// Time spent, in microseconds.
+    pub duration_us: u64,
+    /// Refusals; not among `requests`.
+    pub rejected: u64,
+}
+
+/// Pepper fingerprints, trusted on first use.
+#[async_trait]
+pub trait PepperStore: Send + Sync {
+    /// All that were ever seen, by version.
+    async fn list(&self) -> Result<Vec<PepperRecord>>;
+    /// Adds a fingerprint under the next free version, unless it is there; returns its version.
+    async fn trust(&self, fingerprint: &str) -> Result<i32>;
+}
+
+/// A row of `peppers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PepperRecord {
+    /// Its number; keys name it.
+    pub version: i32,
+    /// What identifies it without giving it away.
+    pub fingerprint: String,
+    /// When it was retired.
+    pub retired_at: Option<Timestamp>,
+}
+
+/// The feed of changes that processes follow, so that a revocation reaches all of them.
+#[async_trait]
+pub trait ChangeStore: Send + Sync {
+    /// A reader that starts now: what was committed before it was made is not reported.
+    async fn follow(&self) -> Result<Box<dyn ChangeReader>>;
+    /// Deletes change rows older than `before`; returns how many.
+    async fn prune(&self, before: Timestamp) -> Result<u64>;
+}
+
+/// A position in the feed.
+#[async_trait]
+pub trait ChangeReader: Send {
+    /// Everything committed since the last call. Repeats are allowed, omissions are not.
+    async fn poll(&mut self) -> Result<Vec<changes::Change>>;
+}
+
+/// Migrations.
+#[async_trait]
+pub trait MigrationStore: Send + Sync {
+    /// Every known migration and when it was applied; also those applied that we do not know.
+    async fn status(&self) -> Result<Vec<migrate::MigrationStatus>>;
+    /// Applies what is pending, in order, one transaction each, under a lock against a second
+    /// runner. With `dry_run` it only says what it would apply.
+    async fn up(&self, dry_run: bool) -> Result<Vec<migrate::MigrationStatus>>;
+    /// The applied ones whose text differs from ours.
+    async fn verify(&self) -> Result<Vec<migrate::Difference>>;
+}

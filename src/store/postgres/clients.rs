@@ -1,0 +1,84 @@
+//! `clients`
+
+use async_trait::async_trait;
+
+use super::Postgres;
+use super::pool::{LOOK_UP, WORK};
+use super::row::{CLIENT, Columns, all, client};
+use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
+use crate::model::id::ClientId;
+use crate::store::{ClientStore, Page, Result};
+
+#[async_trait]
+impl ClientStore for Postgres {
+    async fn create(&self, new: NewClient) -> Result<Client> {
+        let statement = format!(
+            "INSERT INTO clients AS c (name, rate, burst, metadata) VALUES ($1, $2, $3, $4) RETURNING {CLIENT}"
+        );
+        let rate = new.rate.map(|rate| rate.to_string());
+        let burst = new.burst.map(|burst| i64::from(burst.get()));
+        let mut lease = self.work.lease("create client", WORK).await?;
+        let rows = lease.rows(&statement, &[&new.name, &rate, &burst, &new.metadata]).await?;
+        client(&mut Columns::of("clients", &rows[0]))
+    }
+
+    async fn find(&self, id: ClientId) -> Result<Option<Client>> {
+        let mut lease = self.look_ups.lease("find client", LOOK_UP).await?;
+        let row = lease.row(&format!("SELECT {CLIENT} FROM clients c WHERE c.id = $1"), &[&id.0]).await?;
+        row.map(|row| client(&mut Columns::of("clients", &row))).transpose()
+    }
+
+    async fn find_by_name(&self, name: &str) -> Result<Vec<Client>> {
+        let statement = format!("SELECT {CLIENT} FROM clients c WHERE c.name = $1 ORDER BY c.created_at, c.id");
+        let mut lease = self.look_ups.lease("find client by name", LOOK_UP).await?;
+        all("clients", &lease.rows(&statement, &[&name]).await?, client)
+    }
+
+    async fn list(&self, after: Option<ClientId>, limit: u32) -> Result<Page<Client>> {
+        let statement = format!(
+            "SELECT {CLIENT} FROM clients c
+             WHERE (c.created_at, c.id) > (
+                 CASE WHEN $1::uuid IS NULL THEN '-infinity'::timestamptz ELSE
+                     (SELECT created_at FROM clients WHERE id = $1) END,
+                 coalesce($1, '00000000-0000-0000-0000-000000000000'))
+             ORDER BY c.created_at, c.id
+             LIMIT $2"
+        );
+        let mut lease = self.work.lease("list clients", WORK).await?;
+        let rows = lease.rows(&statement, &[&after.map(|id| id.0), &(i64::from(limit) + 1)]).await?;
+        Ok(Page::cut(all("clients", &rows, client)?, limit))
+    }
+
+    async fn update(&self, id: ClientId, change: ClientChange) -> Result<Option<Client>> {
+        let statement = format!(
+            "UPDATE clients AS c SET
+                 name = coalesce($2, c.name),
+                 status = coalesce($3, c.status),
+                 rate = CASE WHEN $4::boolean THEN $5 ELSE c.rate END,
+                 burst = CASE WHEN $6::boolean THEN $7 ELSE c.burst END,
+                 metadata = coalesce($8, c.metadata),
+                 updated_at = now()
+             WHERE c.id = $1 RETURNING {CLIENT}"
+        );
+        let status = change.status.map(ClientStatus::as_str);
+        let rate = change.rate.flatten().map(|rate| rate.to_string());
+        let burst = change.burst.flatten().map(|burst| i64::from(burst.get()));
+        let mut lease = self.work.lease("update client", WORK).await?;
+        let row = lease
+            .row(
+                &statement,
+                &[
+                    &id.0,
+                    &change.name,
+                    &status,
+                    &change.rate.is_some(),
+                    &rate,
+                    &change.burst.is_some(),
+                    &burst,
+                    &change.metadata,
+                ],
+            )
+            .await?;
+        row.map(|row| client(&mut Columns::of("clients", &row))).transpose()
+    }
+}

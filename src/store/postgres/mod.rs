@@ -1,0 +1,54 @@
+//! PostgreSQL: for many gateways on one store.
+//!
+//! Owns: the address and its TLS words, the pools with their deadlines, and the SQL of this
+//! dialect. PostgreSQL 13 or newer. The rules of the columns are in `migrations/postgres`; what
+//! they may hold is checked in `store::columns`.
+
+use std::sync::Arc;
+
+use super::{Result, Store};
+use crate::model::secret::SecretText;
+
+mod address;
+mod changes;
+mod clients;
+mod error;
+mod keys;
+mod migrate;
+mod partitions;
+mod peppers;
+mod pool;
+mod row;
+mod tls;
+mod usage;
+
+/// The open store, shared by the handles of all concerns.
+struct Postgres {
+    /// For what a request waits for: short statements only, so that nothing else delays them.
+    look_ups: Arc<pool::Connections>,
+    /// For everything else.
+    work: pool::Connections,
+    /// Which partitions of `usage_events` are known to be there.
+    partitions: partitions::Known,
+}
+
+/// Reads the address; connects at the first call.
+#[expect(clippy::unused_async, reason = "stores open alike, and another may have to wait")]
+pub(super) async fn open(address: &SecretText) -> Result<Store> {
+    let address = address::Address::parse(address.expose())?;
+    let connector = tls::connector(&address)?;
+    let postgres = Arc::new(Postgres {
+        look_ups: Arc::new(pool::Connections::new(&address, connector.clone(), pool::Purpose::LookUps)?),
+        work: pool::Connections::new(&address, connector, pool::Purpose::Work)?,
+        partitions: partitions::Known::default(),
+    });
+    Ok(Store {
+        kind: "postgres",
+        clients: postgres.clone(),
+        keys: postgres.clone(),
+        usage: postgres.clone(),
+        peppers: postgres.clone(),
+        changes: postgres.clone(),
+        migrations: postgres,
+    })
+}

@@ -1,0 +1,178 @@
+//! `usage_events` and `usage_hourly`
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::Postgres;
+use super::pool::WORK;
+use super::row::{Columns, all};
+use crate::model::usage::{CutReason, REJECTED, RejectedCount, UsageEvent};
+use crate::store::columns::{count, hour_of, sum};
+use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
+
+/// One statement: what the insert took is what the rollups get. Events go in by id and rollups
+/// by key, so that two drains that meet wait for each other and never in a circle.
+const RECORD: &str = "
+    WITH inserted AS (
+        INSERT INTO usage_events (id, request_id, client_id, api_key_id, token_id, occurred_at, route, method,
+            status, outcome, reason, duration_us, bytes_in, bytes_out, units, node)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[],
+            $7::text[], $8::text[], $9::integer[], $10::text[], $11::text[], $12::bigint[], $13::bigint[],
+            $14::bigint[], $15::bigint[], $16::text[]) AS event
+        ORDER BY 1
+        ON CONFLICT (id) DO NOTHING
+        RETURNING occurred_at, client_id, api_key_id, route, status, outcome, reason, units, bytes_in, bytes_out,
+            duration_us),
+    summed AS (
+        INSERT INTO usage_hourly AS h (hour, client_id, api_key_id, route, status, outcome, reason,
+            requests, units, bytes_in, bytes_out, duration_us)
+        SELECT date_trunc('hour', occurred_at, 'UTC'), client_id,
+            coalesce(api_key_id, '00000000-0000-0000-0000-000000000000'), route, coalesce(status, 0), outcome,
+            coalesce(reason, ''), count(*), sum(units), sum(bytes_in), sum(bytes_out), sum(duration_us)
+        FROM inserted
+        GROUP BY 1, 2, 3, 4, 5, 6, 7
+        ORDER BY 1, 2, 3, 4, 5, 6, 7
+        ON CONFLICT (hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
+            requests = h.requests + excluded.requests,
+            units = h.units + excluded.units,
+            bytes_in = h.bytes_in + excluded.bytes_in,
+            bytes_out = h.bytes_out + excluded.bytes_out,
+            duration_us = h.duration_us + excluded.duration_us)
+    SELECT count(*) FROM inserted";
+
+const ADD_REJECTED: &str = "
+    INSERT INTO usage_hourly AS h (hour, client_id, api_key_id, route, status, outcome, reason,
+        requests, units, bytes_in, bytes_out, duration_us)
+    SELECT hour, client_id, api_key_id, route, status, $8, reason, requests, 0, 0, 0, 0
+    FROM unnest($1::timestamptz[], $2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::bigint[])
+        AS refused (hour, client_id, api_key_id, route, status, reason, requests)
+    ORDER BY 1, 2, 3, 4, 5, 6, 7
+    ON CONFLICT (hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
+        requests = h.requests + excluded.requests";
+
+#[async_trait]
+impl UsageStore for Postgres {
+    async fn record(&self, events: &[UsageEvent]) -> Result<u64> {
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let mut lease = self.work.lease("record usage", WORK).await?;
+        self.partitions.ensure(&mut lease, events).await?;
+        let ids = column(events, |event| event.id.0);
+        let request_ids = column(events, |event| event.request_id.as_str());
+        let clients = column(events, |event| event.client_id.0);
+        let keys = column(events, |event| event.api_key_id.map(|id| id.0).filter(|id| !id.is_nil()));
+        let tokens = column(events, |event| event.token_id.map(|id| id.0).filter(|id| !id.is_nil()));
+        let times = column(events, |event| event.occurred_at);
+        let routes = column(events, |event| event.route.as_str());
+        let methods = column(events, |event| event.method);
+        let statuses = column(events, |event| event.status.map(i32::from));
+        let outcomes = column(events, |event| event.outcome.as_str());
+        let reasons = column(events, |event| event.reason.map(CutReason::as_str));
+        let durations = column(events, |event| count(event.duration_us));
+        let bytes_in = column(events, |event| count(event.bytes_in));
+        let bytes_out = column(events, |event| count(event.bytes_out));
+        let units = column(events, |event| i64::from(event.units));
+        let nodes = column(events, |event| event.node.as_str());
+        let values: [&(dyn ToSql + Sync); 16] = [
+            &ids,
+            &request_ids,
+            &clients,
+            &keys,
+            &tokens,
+            &times,
+            &routes,
+            &methods,
+            &statuses,
+            &outcomes,
+            &reasons,
+            &durations,
+            &bytes_in,
+            &bytes_out,
+            &units,
+            &nodes,
+        ];
+        let rows = lease.rows(RECORD, &values).await?;
+        sum("requests", Columns::of("usage_hourly", &rows[0]).take("requests")?)
+    }
+
+    async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()> {
+        // Equal keys are summed first: one statement may touch a row only once.
+        let mut rollup = BTreeMap::<_, i64>::new();
+        for one in counts {
+            let key = (hour_of(one.hour), one.client_id, one.api_key_id, one.route.as_str(), one.status, one.reason);
+            *rollup.entry(key).or_default() += count(one.requests);
+        }
+        if rollup.is_empty() {
+            return Ok(());
+        }
+        let hours: Vec<Timestamp> = rollup.keys().map(|key| key.0).collect();
+        let clients: Vec<Uuid> = rollup.keys().map(|key| key.1.0).collect();
+        let keys: Vec<Uuid> = rollup.keys().map(|key| key.2.0).collect();
+        let routes: Vec<&str> = rollup.keys().map(|key| key.3).collect();
+        let statuses: Vec<i32> = rollup.keys().map(|key| i32::from(key.4)).collect();
+        let reasons: Vec<&str> = rollup.keys().map(|key| key.5).collect();
+        let requests: Vec<i64> = rollup.values().copied().collect();
+        let mut lease = self.work.lease("add rejected", WORK).await?;
+        lease
+            .execute(ADD_REJECTED, &[&hours, &clients, &keys, &routes, &statuses, &reasons, &requests, &REJECTED])
+            .await?;
+        Ok(())
+    }
+
+    async fn sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>> {
+        let mut lease = self.work.lease("sum usage", WORK).await?;
+        let client = query.client.map(|id| id.0);
+        let rows = lease.rows_of(&sums_statement(&query.by), &[&query.from, &query.to, &client]).await?;
+        all("usage_hourly", &rows, |row| {
+            Ok(UsageSum {
+                by: query.by.iter().map(|_| row.take("hour")).collect::<Result<_>>()?,
+                requests: sum("requests", row.take("requests")?)?,
+                units: sum("units", row.take("units")?)?,
+                bytes_in: sum("bytes_in", row.take("bytes_in")?)?,
+                bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
+                duration_us: sum("duration_us", row.take("duration_us")?)?,
+                rejected: sum("requests", row.take("requests")?)?,
+            })
+        })
+    }
+}
+
+fn column<'e, T>(events: &'e [UsageEvent], value: impl Fn(&'e UsageEvent) -> T) -> Vec<T> {
+    events.iter().map(value).collect()
+}
+
+fn sums_statement(by: &[UsageColumn]) -> String {
+    let columns: String = by.iter().map(|column| [expression(*column), " COLLATE \"C\", "].concat()).collect();
+    let positions: Vec<String> = (1..=by.len()).map(|position| position.to_string()).collect();
+    let group =
+        if positions.is_empty() { String::new() } else { format!("GROUP BY {0} ORDER BY {0}", positions.join(", ")) };
+    format!(
+        "SELECT {columns}
+             coalesce(sum(requests) FILTER (WHERE outcome <> '{REJECTED}'), 0)::bigint,
+             coalesce(sum(units), 0)::bigint, coalesce(sum(bytes_in), 0)::bigint,
+             coalesce(sum(bytes_out), 0)::bigint, coalesce(sum(duration_us), 0)::bigint,
+             coalesce(sum(requests) FILTER (WHERE outcome = '{REJECTED}'), 0)::bigint
+         FROM usage_hourly
+         WHERE hour >= $1 AND hour < $2 AND ($3::uuid IS NULL OR client_id = $3)
+         {group}"
+    )
+}
+
+/// A column as text.
+fn expression(column: UsageColumn) -> &'static str {
+    match column {
+        UsageColumn::Client => "client_id::text",
+        UsageColumn::Key => "api_key_id::text",
+        UsageColumn::Route => "route",
+        UsageColumn::Status => "status::text",
+        UsageColumn::Outcome => "outcome",
+        UsageColumn::Hour => "to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:00:00\"Z\"')",
+        UsageColumn::Day => "to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T00:00:00Z\"')",
+        UsageColumn::Month => "to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-\"01T00:00:00Z\"')",
+    }
+}

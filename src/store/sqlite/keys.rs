@@ -1,0 +1,146 @@
+//! `api_keys`, and look-ups of credentials.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
+
+use super::error::Failure;
+use super::lane::{LOOK_UP, REPORT, WRITE};
+use super::row::{CLIENT, Columns, KEY, client, key};
+use super::{Sqlite, time};
+use crate::model::id::{ApiKeyId, ClientId};
+use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::store::{KeyStore, Page, Result, preferred};
+
+#[async_trait]
+impl KeyStore for Sqlite {
+    async fn create(&self, new: NewApiKey) -> Result<ApiKey> {
+        let insert = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let id: String = transaction.query_row(
+                "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+                params![
+                    new.client_id.to_string(),
+                    new.name,
+                    new.key_id,
+                    new.hash.to_hex(),
+                    new.pepper_version,
+                    serde_json::json!(new.scopes).to_string(),
+                    new.expires_at.map(time::text),
+                ],
+                |row| row.get(0),
+            )?;
+            let made = one(&transaction, "k.id = ?1", &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            transaction.commit()?;
+            Ok(made)
+        };
+        self.writer.run("create key", WRITE, insert).await
+    }
+
+    async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
+        let hashes = hashes.to_vec();
+        self.readers.run("find key by hash", LOOK_UP, move |connection| credential(connection, &hashes)).await
+    }
+
+    async fn find(&self, id: ApiKeyId) -> Result<Option<ApiKey>> {
+        self.readers.run("find key", LOOK_UP, move |connection| one(connection, "k.id = ?1", &id.to_string())).await
+    }
+
+    async fn find_by_key_id(&self, key_id: &str) -> Result<Option<ApiKey>> {
+        let key_id = key_id.to_owned();
+        self.readers
+            .run("find key by key_id", LOOK_UP, move |connection| one(connection, "k.key_id = ?1", &key_id))
+            .await
+    }
+
+    async fn list(&self, of: Option<ClientId>, after: Option<ApiKeyId>, limit: u32) -> Result<Page<ApiKey>> {
+        let select = move |connection: &mut Connection| {
+            let filter = if of.is_some() { "k.client_id = ?3 AND" } else { "?3 IS NULL AND" };
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {KEY} FROM api_keys k
+                 WHERE {filter} (replace(k.created_at, ' ', 'T'), k.id) > (
+                     CASE WHEN ?1 IS NULL THEN '' ELSE
+                         (SELECT replace(created_at, ' ', 'T') FROM api_keys WHERE id = ?1) END,
+                     coalesce(?1, ''))
+                 ORDER BY replace(k.created_at, ' ', 'T'), k.id
+                 LIMIT ?2"
+            ))?;
+            let (after, of) = (after.map(|id| id.to_string()), of.map(|id| id.to_string()));
+            let mut rows = statement.query(params![after, i64::from(limit) + 1, of])?;
+            let mut keys = Vec::new();
+            while let Some(row) = rows.next()? {
+                keys.push(key(&mut Columns::of("api_keys", row))?);
+            }
+            Ok(Page::cut(keys, limit))
+        };
+        self.readers.run("list keys", REPORT, select).await
+    }
+
+    async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>> {
+        let update = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let id = id.to_string();
+            // One revoked for a later time is revoked now; one revoked already keeps its time.
+            transaction.execute(
+                "UPDATE api_keys SET revoked_at = ?2
+                 WHERE id = ?1 AND (revoked_at IS NULL OR replace(revoked_at, ' ', 'T') > ?2)",
+                params![id, time::text(at)],
+            )?;
+            let revoked = one(&transaction, "k.id = ?1", &id)?;
+            transaction.commit()?;
+            Ok(revoked)
+        };
+        self.writer.run("revoke key", WRITE, update).await
+    }
+
+    async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
+        let update = move |connection: &mut Connection| {
+            connection.execute(
+                "UPDATE api_keys SET pepper_version = ?2 WHERE id = ?1 AND pepper_version IS NOT ?2",
+                params![id.to_string(), version],
+            )?;
+            Ok(())
+        };
+        self.writer.run("note pepper version", WRITE, update).await
+    }
+}
+
+fn one(
+    connection: &Connection,
+    condition: &'static str,
+    value: &dyn ToSql,
+) -> std::result::Result<Option<ApiKey>, Failure> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {KEY} FROM api_keys k WHERE {condition}"))?;
+    let found = statement.query_row([value], |row| Ok(key(&mut Columns::of("api_keys", row)))).optional()?;
+    Ok(found.transpose()?)
+}
+
+fn credential(connection: &Connection, hashes: &[KeyHash]) -> std::result::Result<Option<CredentialRecord>, Failure> {
+    let mut statement = connection.prepare_cached(&format!(
+        "WITH wanted (hash) AS (SELECT value FROM json_each(?1)),
+              hit (client_id, key_row, hash, pepper_version) AS (
+                  SELECT client_id, id, api_key_hash, pepper_version FROM api_keys
+                  WHERE api_key_hash IN (SELECT hash FROM wanted)
+                  UNION ALL
+                  SELECT id, NULL, api_key_hash, api_key_pepper_version FROM clients
+                  WHERE api_key_hash IN (SELECT hash FROM wanted))
+         SELECT hit.key_row IS NOT NULL, hit.hash, hit.pepper_version, {CLIENT}, {KEY}
+         FROM hit JOIN clients c ON c.id = hit.client_id LEFT JOIN api_keys k ON k.id = hit.key_row"
+    ))?;
+    let wanted: Vec<String> = hashes.iter().map(|hash| hash.to_hex()).collect();
+    let mut rows = statement.query([serde_json::json!(wanted).to_string()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut row = Columns::of("api_keys", row);
+        let of_key: bool = row.take("id")?;
+        let matched: String = row.take("api_key_hash")?;
+        let pepper_version = row.take("pepper_version")?;
+        // What matched is one of those asked for, so it reads back.
+        let Some(matched) = KeyHash::from_hex(&matched) else { continue };
+        let client = client(&mut row)?;
+        let key = if of_key { Some(key(&mut row)?) } else { None };
+        found.push(CredentialRecord { client, key, matched, pepper_version });
+    }
+    Ok(preferred(found, hashes))
+}

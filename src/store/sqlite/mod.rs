@@ -1,0 +1,48 @@
+//! SQLite: one file beside the binary, for a gateway that runs alone.
+//!
+//! Owns: the file, its connections and the SQL of this dialect. One thread writes, because the
+//! file admits one writer at a time and a queue of ours is fair where SQLite's busy handler is
+//! not; a few threads read beside it (WAL). The rules of the columns are in
+//! `migrations/sqlite`; what they may hold is checked in `store::columns`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Result, Store};
+
+mod changes;
+mod clients;
+mod error;
+mod keys;
+mod lane;
+mod migrate;
+mod peppers;
+mod row;
+mod time;
+mod usage;
+
+use lane::Lane;
+
+/// The open file, shared by the handles of all concerns.
+struct Sqlite {
+    path: Arc<Path>,
+    writer: Lane,
+    readers: Lane,
+}
+
+/// Opens the file, making it (readable by its owner only) and its folder when they are missing.
+pub(super) async fn open(path: &Path) -> Result<Store> {
+    let path: Arc<Path> = path.into();
+    let writer = Lane::open(&path, lane::Access::Write, 1).await?;
+    let readers = Lane::open(&path, lane::Access::Read, lane::READERS).await?;
+    let sqlite = Arc::new(Sqlite { path, writer, readers });
+    Ok(Store {
+        kind: "sqlite",
+        clients: sqlite.clone(),
+        keys: sqlite.clone(),
+        usage: sqlite.clone(),
+        peppers: sqlite.clone(),
+        changes: sqlite.clone(),
+        migrations: sqlite,
+    })
+}

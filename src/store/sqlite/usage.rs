@@ -1,0 +1,221 @@
+//! `usage_events` and `usage_hourly`
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::lane::{REPORT, WRITE};
+use super::row::Columns;
+use super::{Sqlite, time};
+use crate::model::usage::{REJECTED, RejectedCount, UsageEvent};
+use crate::store::columns::{count, hour_of, sum};
+use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
+
+#[async_trait]
+impl UsageStore for Sqlite {
+    async fn record(&self, events: &[UsageEvent]) -> Result<u64> {
+        let events = events.to_vec();
+        self.writer.run("record usage", WRITE, move |connection| record(connection, &events)).await
+    }
+
+    async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()> {
+        let counts = counts.to_vec();
+        let insert = move |connection: &mut Connection| {
+            let mut rollup = Rollup::default();
+            for one in &counts {
+                let key = Key {
+                    hour: hour_of(one.hour),
+                    client: one.client_id.0,
+                    credential: one.api_key_id.0,
+                    route: &one.route,
+                    status: one.status,
+                    outcome: REJECTED,
+                    reason: one.reason,
+                };
+                rollup.entry(key).or_default().requests += count(one.requests);
+            }
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            add(&transaction, &rollup)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        self.writer.run("add rejected", WRITE, insert).await
+    }
+
+    async fn sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>> {
+        let query = query.clone();
+        self.readers.run("sum usage", REPORT, move |connection| sums(connection, &query)).await
+    }
+}
+
+/// What makes a row of `usage_hourly`, in the order of its primary key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'e> {
+    hour: Timestamp,
+    client: Uuid,
+    credential: Uuid,
+    route: &'e str,
+    status: u16,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+/// What is added to a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amounts {
+    requests: i64,
+    units: i64,
+    bytes_in: i64,
+    bytes_out: i64,
+    duration_us: i64,
+}
+
+type Rollup<'e> = BTreeMap<Key<'e>, Amounts>;
+
+/// One transaction: what the insert took is what the rollups get. SQLite has no data-modifying
+/// CTE, so the sums are made here.
+fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Result<u64, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut rollup = Rollup::default();
+    let mut inserted = 0;
+    {
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO usage_events (id, request_id, client_id, api_key_id, token_id, occurred_at, route, method,
+                 status, outcome, reason, duration_us, bytes_in, bytes_out, units, node)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+             ON CONFLICT (id) DO NOTHING",
+        )?;
+        for event in events {
+            let new = insert.execute(params![
+                event.id.to_string(),
+                event.request_id,
+                event.client_id.to_string(),
+                id_or_null(event.api_key_id.map(|id| id.0)),
+                id_or_null(event.token_id.map(|id| id.0)),
+                time::text(event.occurred_at),
+                event.route,
+                event.method,
+                event.status,
+                event.outcome.as_str(),
+                event.reason.map(crate::model::usage::CutReason::as_str),
+                count(event.duration_us),
+                count(event.bytes_in),
+                count(event.bytes_out),
+                event.units,
+                event.node,
+            ])?;
+            if new == 1 {
+                inserted += 1;
+                sum_up(&mut rollup, event);
+            }
+        }
+    }
+    add(&transaction, &rollup)?;
+    transaction.commit()?;
+    Ok(inserted)
+}
+
+fn sum_up<'e>(rollup: &mut Rollup<'e>, event: &'e UsageEvent) {
+    let key = Key {
+        hour: hour_of(event.occurred_at),
+        client: event.client_id.0,
+        credential: event.api_key_id.map_or(Uuid::nil(), |id| id.0),
+        route: &event.route,
+        status: event.status.unwrap_or(0),
+        outcome: event.outcome.as_str(),
+        reason: event.reason.map_or("", crate::model::usage::CutReason::as_str),
+    };
+    let amounts = rollup.entry(key).or_default();
+    amounts.requests += 1;
+    amounts.units = amounts.units.saturating_add(i64::from(event.units));
+    amounts.bytes_in = amounts.bytes_in.saturating_add(count(event.bytes_in));
+    amounts.bytes_out = amounts.bytes_out.saturating_add(count(event.bytes_out));
+    amounts.duration_us = amounts.duration_us.saturating_add(count(event.duration_us));
+}
+
+fn add(transaction: &Transaction<'_>, rollup: &Rollup<'_>) -> std::result::Result<(), Failure> {
+    let mut upsert = transaction.prepare_cached(
+        "INSERT INTO usage_hourly (hour, client_id, api_key_id, route, status, outcome, reason,
+             requests, units, bytes_in, bytes_out, duration_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT (hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
+             requests = requests + excluded.requests,
+             units = units + excluded.units,
+             bytes_in = bytes_in + excluded.bytes_in,
+             bytes_out = bytes_out + excluded.bytes_out,
+             duration_us = duration_us + excluded.duration_us",
+    )?;
+    for (key, amounts) in rollup {
+        upsert.execute(params![
+            time::text(key.hour),
+            key.client.to_string(),
+            key.credential.to_string(),
+            key.route,
+            key.status,
+            key.outcome,
+            key.reason,
+            amounts.requests,
+            amounts.units,
+            amounts.bytes_in,
+            amounts.bytes_out,
+            amounts.duration_us,
+        ])?;
+    }
+    Ok(())
+}
+
+fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<UsageSum>, Failure> {
+    let by: String = query.by.iter().map(|column| [expression(*column), ", "].concat()).collect();
+    let positions: Vec<String> = (1..=query.by.len()).map(|position| position.to_string()).collect();
+    let group =
+        if positions.is_empty() { String::new() } else { format!("GROUP BY {0} ORDER BY {0}", positions.join(", ")) };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {by}
+             coalesce(sum(CASE outcome WHEN '{REJECTED}' THEN 0 ELSE requests END), 0),
+             coalesce(sum(units), 0), coalesce(sum(bytes_in), 0), coalesce(sum(bytes_out), 0),
+             coalesce(sum(duration_us), 0),
+             coalesce(sum(CASE outcome WHEN '{REJECTED}' THEN requests ELSE 0 END), 0)
+         FROM usage_hourly
+         WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR client_id = ?3)
+         {group}"
+    ))?;
+    let client = query.client.map(|id| id.to_string());
+    let mut rows = statement.query(params![time::text(query.from), time::text(query.to), client])?;
+    let mut sums = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut row = Columns::of("usage_hourly", row);
+        sums.push(UsageSum {
+            by: query.by.iter().map(|_| row.take("hour")).collect::<Result<_>>()?,
+            requests: sum("requests", row.take("requests")?)?,
+            units: sum("units", row.take("units")?)?,
+            bytes_in: sum("bytes_in", row.take("bytes_in")?)?,
+            bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
+            duration_us: sum("duration_us", row.take("duration_us")?)?,
+            rejected: sum("requests", row.take("requests")?)?,
+        });
+    }
+    Ok(sums)
+}
+
+/// An id, or null where it is nil.
+fn id_or_null(id: Option<Uuid>) -> Option<String> {
+    id.filter(|id| !id.is_nil()).map(|id| id.to_string())
+}
+
+/// A column as text; hours are `YYYY-MM-DDTHH:00:00.000000Z`, so a day is a prefix.
+fn expression(column: UsageColumn) -> &'static str {
+    match column {
+        UsageColumn::Client => "client_id",
+        UsageColumn::Key => "api_key_id",
+        UsageColumn::Route => "route",
+        UsageColumn::Status => "CAST(status AS TEXT)",
+        UsageColumn::Outcome => "outcome",
+        UsageColumn::Hour => "substr(hour, 1, 13) || ':00:00Z'",
+        UsageColumn::Day => "substr(hour, 1, 10) || 'T00:00:00Z'",
+        UsageColumn::Month => "substr(hour, 1, 7) || '-01T00:00:00Z'",
+    }
+}

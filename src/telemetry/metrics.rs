@@ -1,0 +1,312 @@
+//! Every metric in one place. Handles are resolved once, when the configuration is loaded; a
+//! request only adds to atomics. Labels are closed sets: no client, key, path or address.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::model::usage::{Outcome, REJECTED};
+
+/// Upper bounds of request and upstream durations, in seconds.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Status classes: `1xx` to `5xx`, and `none` when the caller was sent nothing.
+const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The row of rejections, after those of [`Outcome::ALL`].
+const OUTCOME_ROWS: usize = Outcome::ALL.len() + 1;
+
+/// All metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    routes: Vec<RouteMetrics>,
+    upstreams: Vec<Histogram>,
+    /// Requests being handled.
+    pub requests_in_flight: Gauge,
+    /// Caller connections open.
+    pub connections_open: Gauge,
+    auth: Family<AuthLabels, Counter>,
+    auth_ok: Counter,
+    /// Identities found in the cache, fresh.
+    pub auth_cache_hit: Counter,
+    /// Identities that had to be looked up.
+    pub auth_cache_miss: Counter,
+    /// Credentials found in the cache of unknown ones.
+    pub auth_cache_negative: Counter,
+    /// Requests served by an identity that could not be confirmed.
+    pub auth_stale: Counter,
+    limit: Family<LimitLabels, Counter>,
+    /// Entries admitted to the journal.
+    pub metering_admitted: Counter,
+    /// Entries settled.
+    pub metering_settled: Counter,
+    /// Events committed to the store.
+    pub metering_committed: Counter,
+    /// Entries recovered from a process that ended without settling them.
+    pub metering_recovered: Counter,
+    /// Events that the store refused for their content, set aside.
+    pub metering_set_aside: Counter,
+    /// Slots that hold something, but no entry that can be read: torn by a kill, or damaged.
+    pub metering_damaged: Counter,
+    /// Requests served without an entry, under `metering.on_full = "serve"`.
+    pub metering_lost: Counter,
+    /// Age of the oldest settled entry that is not committed yet, in seconds.
+    pub metering_lag_seconds: Gauge<f64, AtomicU64>,
+    /// Bytes the journal holds on disk.
+    pub metering_journal_bytes: Gauge,
+    store_errors: Family<OperationLabels, Counter>,
+}
+
+#[derive(Debug)]
+struct RouteMetrics {
+    requests: [[Counter; STATUS_CLASSES.len()]; OUTCOME_ROWS],
+    duration: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    outcome: &'static str,
+    status_class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AuthLabels {
+    result: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    policy: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+impl Metrics {
+    /// Metrics for these routes and upstreams; their indices are the order given. A last row
+    /// counts requests that found no route (`route=""`).
+    #[must_use]
+    pub fn new(routes: &[String], upstreams: &[String]) -> Arc<Self> {
+        let mut registry = Registry::with_prefix("octroi");
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("requests", "Requests ended, by how", requests.clone());
+        let durations = Family::<RouteLabels, Histogram>::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
+        registry.register(
+            "request_duration_seconds",
+            "From the request's head to its response's end",
+            durations.clone(),
+        );
+        let upstream_durations =
+            Family::<UpstreamLabels, Histogram>::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
+        registry.register(
+            "upstream_duration_seconds",
+            "Until the upstream's response head",
+            upstream_durations.clone(),
+        );
+
+        let routes = routes.iter().cloned().chain([String::new()]);
+        let routes = routes.map(|route| RouteMetrics::resolve(&route, &requests, &durations)).collect();
+        let upstreams = upstreams
+            .iter()
+            .map(|upstream| upstream_durations.get_or_create_owned(&UpstreamLabels { upstream: upstream.clone() }))
+            .collect();
+
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create_owned(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The running version", build);
+        Arc::new(Self::with_totals(registry, routes, upstreams))
+    }
+
+    fn with_totals(mut registry: Registry, routes: Vec<RouteMetrics>, upstreams: Vec<Histogram>) -> Self {
+        let requests_in_flight = Gauge::default();
+        registry.register("requests_in_flight", "Requests being handled", requests_in_flight.clone());
+        let connections_open = Gauge::default();
+        registry.register("connections_open", "Caller connections open", connections_open.clone());
+        let auth = Family::<AuthLabels, Counter>::default();
+        registry.register("auth", "Authentications, by result and private reason", auth.clone());
+        let cache = Family::<ResultLabels, Counter>::default();
+        registry.register("auth_cache", "Look-ups in the caches of credentials", cache.clone());
+        let cached = |result| cache.get_or_create_owned(&ResultLabels { result });
+        let auth_stale = Counter::default();
+        registry.register(
+            "auth_stale",
+            "Requests served by an identity that could not be confirmed",
+            auth_stale.clone(),
+        );
+        let limit = Family::<LimitLabels, Counter>::default();
+        registry.register("limit", "Charges to limits, by result", limit.clone());
+        let entries = Family::<StateLabels, Counter>::default();
+        registry.register("metering_entries", "Usage entries that reached a state", entries.clone());
+        let entry = |state| entries.get_or_create_owned(&StateLabels { state });
+        let metering_lost = Counter::default();
+        registry.register("metering_lost", "Requests served without an entry", metering_lost.clone());
+        let metering_lag_seconds = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "metering_lag_seconds",
+            "Age of the oldest entry not committed",
+            metering_lag_seconds.clone(),
+        );
+        let metering_journal_bytes = Gauge::default();
+        registry.register("metering_journal_bytes", "Bytes of the journal on disk", metering_journal_bytes.clone());
+        let store_errors = Family::<OperationLabels, Counter>::default();
+        registry.register("store_errors", "Failed store operations", store_errors.clone());
+        Self {
+            auth_ok: auth.get_or_create_owned(&AuthLabels { result: "ok", reason: "" }),
+            auth_cache_hit: cached("hit"),
+            auth_cache_miss: cached("miss"),
+            auth_cache_negative: cached("negative"),
+            metering_admitted: entry("admitted"),
+            metering_settled: entry("settled"),
+            metering_committed: entry("committed"),
+            metering_recovered: entry("recovered"),
+            metering_set_aside: entry("set_aside"),
+            metering_damaged: entry("damaged"),
+            registry,
+            routes,
+            upstreams,
+            requests_in_flight,
+            connections_open,
+            auth,
+            auth_stale,
+            limit,
+            metering_lost,
+            metering_lag_seconds,
+            metering_journal_bytes,
+            store_errors,
+        }
+    }
+
+    /// Counts a request that was admitted and has ended. `route` none: no route was found.
+    pub fn request_ended(&self, route: Option<u16>, outcome: Outcome, status: Option<u16>, took: Duration) {
+        let route = self.route(route);
+        route.requests[outcome as usize - 1][status_class(status)].inc();
+        route.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a request that was refused.
+    pub fn request_rejected(&self, route: Option<u16>, status: u16) {
+        self.route(route).requests[OUTCOME_ROWS - 1][status_class(Some(status))].inc();
+    }
+
+    /// Notes how long an upstream took to its response head.
+    pub fn upstream_answered(&self, upstream: usize, took: Duration) {
+        self.upstreams[upstream].observe(took.as_secs_f64());
+    }
+
+    /// Counts an authentication that succeeded.
+    pub fn auth_passed(&self) {
+        self.auth_ok.inc();
+    }
+
+    /// Counts one that failed, under its private reason (a closed set).
+    pub fn auth_failed(&self, reason: &'static str) {
+        self.auth.get_or_create_owned(&AuthLabels { result: "refused", reason }).inc();
+    }
+
+    /// The counters (admitted, refused) of a policy: resolve once, keep.
+    #[must_use]
+    pub fn limit_counters(&self, policy: &str) -> (Counter, Counter) {
+        let counter = |result| self.limit.get_or_create_owned(&LimitLabels { policy: policy.to_owned(), result });
+        (counter("admitted"), counter("refused"))
+    }
+
+    /// Counts a failed store operation.
+    pub fn store_failed(&self, operation: &'static str) {
+        self.store_errors.get_or_create_owned(&OperationLabels { operation }).inc();
+    }
+
+    /// The text that Prometheus scrapes (OpenMetrics 1.0).
+    ///
+    /// # Errors
+    /// None in practice: writing to a string does not fail.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    fn route(&self, route: Option<u16>) -> &RouteMetrics {
+        let last = self.routes.len() - 1;
+        &self.routes[route.map_or(last, |route| usize::from(route).min(last))]
+    }
+}
+
+impl RouteMetrics {
+    fn resolve(
+        route: &str,
+        requests: &Family<RequestLabels, Counter>,
+        durations: &Family<RouteLabels, Histogram>,
+    ) -> Self {
+        let outcomes: [&'static str; OUTCOME_ROWS] =
+            std::array::from_fn(|row| Outcome::ALL.get(row).map_or(REJECTED, |outcome| outcome.as_str()));
+        // Only what happens shows: a family member that is never counted is still exported, so
+        // handles are created here for all pairs and the zeros are the price of a lookup-free path.
+        let requests = outcomes.map(|outcome| {
+            STATUS_CLASSES.map(|status_class| {
+                requests.get_or_create_owned(&RequestLabels { route: route.to_owned(), outcome, status_class })
+            })
+        });
+        Self { requests, duration: durations.get_or_create_owned(&RouteLabels { route: route.to_owned() }) }
+    }
+}
+
+fn status_class(status: Option<u16>) -> usize {
+    status.map_or(0, |status| usize::from(status / 100).min(STATUS_CLASSES.len() - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_under_its_route_outcome_and_class() {
+        let metrics = Metrics::new(&["orders".into()], &["orders".into()]);
+        metrics.request_ended(Some(0), Outcome::Complete, Some(204), Duration::from_millis(3));
+        metrics.request_rejected(None, 404);
+        let text = metrics.encode().unwrap();
+        assert!(
+            text.contains(r#"octroi_requests_total{route="orders",outcome="complete",status_class="2xx"} 1"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"octroi_requests_total{route="",outcome="rejected",status_class="4xx"} 1"#), "{text}");
+    }
+}

@@ -1,0 +1,32 @@
+//! The integration tests: one binary, real sockets, real stores, the real program.
+//!
+//! `harness` runs the program, `upstream` stands behind it, `callers` in front of it, `books` reads
+//! its tables; `postgres` and `stores` make stores. The tests of one promise stand in one module.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that fails should say where; tests run whole programs on the machine's clock and environment"
+)]
+
+mod books;
+mod callers;
+mod database;
+mod harness;
+mod postgres;
+mod stores;
+mod upstream;
+
+mod auth;
+mod bodies;
+mod framing;
+mod kill;
+mod limits;
+mod migrations;
+mod outage;
+mod quickstart;
+mod revocation;
+mod shutdown;
+mod start;
+mod store_contract;
+mod usage;

@@ -1,0 +1,53 @@
+//! The books as a person reads them.
+
+use std::time::{Duration, Instant};
+
+use crate::callers::{fetch, send};
+use crate::harness::{Setup, text};
+use crate::upstream::Upstream;
+
+#[test]
+fn usage_counts_exactly_what_was_answered_within_two_seconds() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    let client = setup.client(&["acme"]);
+    let key = setup.key(&client, &[]);
+    let gateway = setup.start();
+    let header = format!("X-API-Key: {}", key.raw);
+    for _ in 0..5 {
+        assert_eq!(fetch(setup.data, "/bytes/1000", &[&header]).body.len(), 1000);
+    }
+    assert_eq!(send(setup.data, "POST", "/echo", &[&header], &[7; 300]).body, vec![7; 300]);
+    assert_eq!(fetch(setup.data, "/status/404", &[&header]).status, 404);
+    assert_eq!(fetch(setup.data, "/", &[]).status, 401);
+    let ended = Instant::now();
+    let total = loop {
+        let total = setup.usage("client")["total"].clone();
+        if total["requests"] == 7 && total["rejected"] == 1 {
+            break total;
+        }
+        assert!(ended.elapsed() < Duration::from_secs(4), "not within two seconds and a command's time: {total}");
+    };
+    assert_eq!((&total["units"], &total["bytes_in"], &total["bytes_out"]), (&7.into(), &300.into(), &5300.into()));
+
+    let usage = setup.usage("client,key,route,status,outcome");
+    assert_eq!(usage["by"], serde_json::json!(["client", "key", "route", "status", "outcome"]));
+    let rows = usage["items"].as_array().unwrap();
+    let row = |status: u64| rows.iter().find(|row| row["status"] == status);
+    assert_eq!(row(200).unwrap()["requests"], 6);
+    assert_eq!(row(404).unwrap()["outcome"], "complete");
+    assert_eq!(row(200).unwrap()["client"], client.as_str());
+    assert_eq!(row(200).unwrap()["key"], key.id.as_str());
+    assert_eq!(row(401).unwrap()["outcome"], "rejected");
+    assert_eq!(row(401).unwrap()["requests"], 0);
+
+    let csv = setup.octroi(&["--output", "csv", "usage", "--client", "acme", "--by", "day,status"]);
+    let csv = text(&csv.stdout);
+    assert!(csv.lines().next().unwrap().starts_with("day,status,requests"), "{csv}");
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    assert!(text(&setup.octroi(&["usage"]).stdout).contains('7'));
+    let nothing = setup.json(&["usage", "--from", "2020-01-01", "--to", "2020-02-01"]);
+    assert_eq!(nothing["total"]["requests"], 0);
+    assert_eq!(setup.octroi(&["usage", "--from", "yesterday"]).status.code(), Some(2));
+    assert_eq!(gateway.stop(), 0);
+}
