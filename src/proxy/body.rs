@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
-use crate::model::usage::Outcome;
+use crate::model::usage::{CutReason, Outcome};
 use crate::server::BodyError;
 
 /// What callers are answered with.
@@ -22,6 +22,15 @@ pub enum ResponseBody {
     Streaming(Box<Streaming>),
 }
 
+/// How long an upstream's body may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyDeadlines {
+    /// A pause in it.
+    pub(super) idle: Duration,
+    /// All of it; none: as long as it moves.
+    pub(super) whole: Option<Duration>,
+}
+
 /// An upstream's body under way.
 #[derive(Debug)]
 pub struct Streaming {
@@ -30,16 +39,19 @@ pub struct Streaming {
     idle: Duration,
     /// Armed only while nothing comes.
     timer: Option<Pin<Box<Sleep>>>,
+    /// The end of the whole exchange, where the upstream has one.
+    whole: Option<Pin<Box<Sleep>>>,
 }
 
 impl ResponseBody {
     /// The upstream's body; settles its exchange when it ends.
-    pub(super) fn streaming(body: Incoming, mut exchange: Exchange, idle: Duration) -> Self {
+    pub(super) fn streaming(body: Incoming, mut exchange: Exchange, limits: BodyDeadlines) -> Self {
         if body.is_end_stream() {
             exchange.complete();
             return Self::Whole(None);
         }
-        Self::Streaming(Box::new(Streaming { body, exchange, idle, timer: None }))
+        let whole = limits.whole.map(|left| Box::pin(tokio::time::sleep(left)));
+        Self::Streaming(Box::new(Streaming { body, exchange, idle: limits.idle, timer: None, whole }))
     }
 }
 
@@ -51,6 +63,12 @@ impl From<Bytes> for ResponseBody {
 
 impl Streaming {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(whole) = &mut self.whole
+            && whole.as_mut().poll(context).is_ready()
+        {
+            self.exchange.settle(Outcome::Cut, Some(CutReason::Deadline));
+            return Poll::Ready(Some(Err("the exchange took too long".into())));
+        }
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Pending => self.poll_idle(context),
             Poll::Ready(None) => {

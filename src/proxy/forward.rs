@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
-use super::body::ResponseBody;
+use super::body::{BodyDeadlines, ResponseBody};
 use super::exchange::Exchange;
 use super::headers::rewrite_response;
 use super::pool::{ConnectError, Lease, Pool};
@@ -161,7 +161,9 @@ fn answer(
     head.version = Version::HTTP_11;
     exchange.status = Some(head.status.as_u16());
     exchange.lease = Some(lease);
-    let body = ResponseBody::streaming(body, exchange, pool.config.idle_timeout);
+    let passed = exchange.gateway().shared.clock.monotonic().since(exchange.context().started);
+    let whole = pool.config.request_timeout.map(|limit| limit.saturating_sub(passed));
+    let body = ResponseBody::streaming(body, exchange, BodyDeadlines { idle: pool.config.idle_timeout, whole });
     Response::from_parts(head, body)
 }
 

@@ -93,10 +93,13 @@ fn a_caller_that_leaves_and_an_upstream_that_breaks_are_billed_as_what_they_were
         "\n[[upstreams]]\nname = \"broken\"\nendpoints = [\"http://{broken}\"]\n\
          [[upstreams]]\nname = \"nobody\"\nendpoints = [\"http://{}\"]\n\
          [[upstreams]]\nname = \"slow\"\nendpoints = [\"http://{}\"]\nresponse_timeout = \"500ms\"\n\
+         [[upstreams]]\nname = \"short\"\nendpoints = [\"http://{}\"]\nrequest_timeout = \"700ms\"\n\
+         [[routes]]\nname = \"short\"\npath = \"/short\"\nupstream = \"short\"\nstrip_prefix = true\n\
          [[routes]]\nname = \"broken\"\npath = \"/broken\"\nupstream = \"broken\"\n\
          [[routes]]\nname = \"nobody\"\npath = \"/nobody\"\nupstream = \"nobody\"\n\
          [[routes]]\nname = \"slow\"\npath = \"/hang\"\nupstream = \"slow\"\n",
         free_address(),
+        upstream.address,
         upstream.address
     );
     setup.write_config(&(setup.config() + &more));
@@ -117,13 +120,18 @@ fn a_caller_that_leaves_and_an_upstream_that_breaks_are_billed_as_what_they_were
     let late = fetch(setup.data, "/hang", &[&header]);
     assert_eq!((late.status, late.problem().as_str()), (504, "upstream_timeout"));
 
+    // A stream without an end, on a route that allows none.
+    let endless = raw(setup.data, format!("GET /short/stream HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n").as_bytes());
+    assert!(endless.starts_with(b"HTTP/1.1 200") && parse(&endless, false).is_none());
+
     let books = Books::sqlite(&setup.path("octroi.db"));
-    eventually("all four are in the books", || books.events().len() == 4);
+    eventually("all five are in the books", || books.events().len() == 5);
     assert_eq!(gateway.stop(), 0);
     let mut outcomes: Vec<(String, Option<i64>)> =
         books.events().into_iter().map(|event| (event.outcome, event.status)).collect();
     outcomes.sort();
-    let expected = [("client_gone", 200), ("upstream_error", 200), ("upstream_error", 502), ("upstream_error", 504)];
+    let expected =
+        [("client_gone", 200), ("cut", 200), ("upstream_error", 200), ("upstream_error", 502), ("upstream_error", 504)];
     assert_eq!(outcomes, expected.map(|(outcome, status)| (outcome.to_owned(), Some(status))));
 }
 

@@ -143,3 +143,29 @@ fn a_journal_that_fills_up_refuses_and_says_so() {
     let total = &setup.usage("outcome")["total"];
     assert_eq!(total["requests"], answered, "what was answered is what is billed");
 }
+
+#[test]
+fn a_disk_that_fills_up_refuses_and_loses_nothing() {
+    let upstream = Upstream::start();
+    // Room for some segments, and no drain: the next one does not fit.
+    let setup = Setup::sqlite_with(
+        upstream.address,
+        "[metering]\nsegment_bytes = \"64KiB\"\ndrain_interval = \"1h\"\nsync = \"never\"\n",
+    );
+    let client = setup.client(&["acme", "--rate", "1000000/s", "--burst", "1000000"]);
+    let key = setup.key(&client, &[]);
+    let gateway = Gateway::run(on_a_small_disk(&setup, "1536k"));
+    gateway.wait_for_log("\"serving\"");
+    let mut answered = 0;
+    let refused = loop {
+        let answer = fetch(setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]);
+        if answer.status != 200 {
+            break answer;
+        }
+        answered += 1;
+        assert!(answered < 20_000, "the disk does not end");
+    };
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "metering_unavailable"));
+    assert_eq!(gateway.stop(), 0);
+    assert_eq!(setup.usage("outcome")["total"]["requests"], answered, "what was answered is what is billed");
+}
