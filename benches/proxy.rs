@@ -1,94 +1,100 @@
-//! What it costs to find a route and to rewrite a head.
-//!
-//! `cargo bench --bench proxy`
+//! What the proxy does to every request before and after the network: the route, the path, the
+//! headers. `cargo bench --bench proxy`.
 
-use std::fmt::Write as _;
 use std::hint::black_box;
+use std::net::SocketAddr;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, Method};
-use octroi::clients::{CredentialKind, IdentityHeaders, LiveClient, Principal};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use octroi::clients::IdentityHeaders;
+use octroi::config::route::{RouteAuth, RouteConfig};
 use octroi::config::server::UnderscoreHeaders;
-use octroi::config::{Config, Environment};
 use octroi::model::access::Scopes;
-use octroi::model::id::{ApiKeyId, TokenId};
-use octroi::proxy::headers::{Outgoing, rewrite_request};
-use octroi::proxy::path::CanonicalPath;
+use octroi::proxy::headers::Rewrite;
+use octroi::proxy::path::canonicalise;
 use octroi::proxy::route::RouteTable;
+use octroi::server::Peer;
 
-fn configuration() -> Config {
-    let mut text = "[[upstreams]]\nname = \"u\"\nendpoints = [\"http://a\"]\n".to_owned();
-    for number in 0..100 {
-        let _ = write!(text, "[[routes]]\npath = \"/service{number}/api\"\nupstream = \"u\"\n");
-    }
-    Config::parse(&text, None, &Environment::default()).expect("a configuration")
-}
-
-fn request_headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("host", "api.example.com"),
-        ("user-agent", "curl/8.5.0"),
-        ("accept", "*/*"),
-        ("accept-encoding", "gzip, br"),
-        ("content-type", "application/json"),
-        ("x-api-key", "octroi_live_0123456789AB0123456789abcdefghijklmnopqrstuv012345"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    headers
-}
-
-fn principal() -> Principal {
-    let value = |text| Some(HeaderValue::from_static(text));
-    Principal {
-        client: LiveClient::nobody(),
-        kind: CredentialKind::Key,
-        api_key_id: ApiKeyId::NIL,
-        token_id: TokenId::NIL,
+fn route(index: usize) -> RouteConfig {
+    RouteConfig {
+        name: format!("route-{index}"),
+        host: (index.is_multiple_of(4)).then(|| format!("host-{index}.example")),
+        path: format!("/service-{index}/v1"),
+        methods: Vec::new(),
+        upstream: "up".to_owned(),
+        strip_prefix: false,
+        auth: RouteAuth::Required,
+        credentials: Vec::new(),
         scopes: Scopes::default(),
-        headers: IdentityHeaders {
-            client_id: value("0199f7a2-7d4c-7bce-9d6b-1f6e2a3b4c5d"),
-            client_name: value("acme"),
-            key_id: value("octroi_live_0123456789AB"),
-            subject: None,
-            scopes: value("orders:read"),
-        },
+        max_body: None,
+        merge_slashes: false,
+        encoded_slash: false,
+        preserve_host: false,
     }
 }
 
-fn proxy(criterion: &mut Criterion) {
-    let config = configuration();
-    let table = RouteTable::new(config.routes.clone());
-    criterion.bench_function("route/find among 100", |bencher| {
-        bencher.iter(|| table.find(black_box("api.example.com"), black_box("/service42/api/orders/7"), &Method::GET));
-    });
-    for (name, path) in [("plain", "/service42/api/orders/7"), ("escaped", "/service42/api/caf%c3%a9/%7Euser")] {
-        criterion.bench_function(&format!("path/canonical, {name}"), |bencher| {
-            bencher.iter(|| CanonicalPath::of(black_box(path)).expect("a legal path"));
+fn routes(criterion: &mut Criterion) {
+    for count in [1, 100] {
+        let routes: Vec<RouteConfig> = (0..count).map(route).collect();
+        let table = RouteTable::new(&routes);
+        let path = format!("/service-{}/v1/orders/7", count - 1);
+        let host = if count == 1 { "host-0.example" } else { "api.example" };
+        let path = canonicalise(&path).expect("canonical");
+        assert!(table.find(Some(host), &path, &Method::GET).is_ok());
+        criterion.bench_function(&format!("route/find/{count}"), |bencher| {
+            bencher.iter(|| table.find(black_box(Some(host)), black_box(&path), &Method::GET));
         });
     }
-    let (headers, principal, host) = (request_headers(), principal(), HeaderValue::from_static("10.0.0.5:3000"));
-    let id = HeaderValue::from_static("0199f7a2-7d4c-7bce-9d6b-1f6e2a3b4c5d");
-    criterion.bench_function("headers/rewrite a request", |bencher| {
-        bencher.iter_batched(
-            || headers.clone(),
-            |mut headers| {
-                let out = Outgoing {
-                    route: &config.routes[0],
-                    principal: &principal,
-                    request_id: id.clone(),
-                    peer: std::net::Ipv4Addr::LOCALHOST.into(),
-                    trusted: false,
-                    host: &host,
-                };
-                rewrite_request(&mut headers, UnderscoreHeaders::Drop, &out);
-                headers
-            },
-            BatchSize::SmallInput,
-        );
+}
+
+fn paths(criterion: &mut Criterion) {
+    for (name, path) in [
+        ("plain", "/service-7/v1/orders/0199f7a2-7d4c-7bce-9d6b-1f6e2a3b4c5d"),
+        ("dots", "/static/app.1f6e2a3b.min.js"),
+        ("escaped", "/service-7/v1/caf%c3%a9/%7euser"),
+    ] {
+        criterion.bench_function(&format!("path/canonicalise/{name}"), |bencher| {
+            bencher.iter(|| canonicalise(black_box(path)));
+        });
+    }
+}
+
+fn headers(criterion: &mut Criterion) {
+    let mut sent = HeaderMap::new();
+    for (name, value) in [
+        ("host", "api.example"),
+        ("user-agent", "bench/1.0"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, br"),
+        ("connection", "keep-alive"),
+        ("content-type", "application/json"),
+        ("x-api-key", "octroi_live_0123456789ab0123456789abcdef0123456789abcdef012345"),
+        ("x-custom", "value"),
+    ] {
+        sent.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let peer = Peer::detached(SocketAddr::from(([192, 0, 2, 1], 1)));
+    let request_id = HeaderValue::from_static("0199f7a2-7d4c-7bce-9d6b-1f6e2a3b4c5d");
+    let credentials = [AUTHORIZATION, HeaderName::from_static("x-api-key")];
+    let identity = IdentityHeaders {
+        client_id: Some(HeaderValue::from_static("0199f7a2-7d4c-7bce-9d6b-1f6e2a3b4c5d")),
+        client_name: Some(HeaderValue::from_static("acme")),
+        key_id: Some(HeaderValue::from_static("octroi_live_0123456789ab")),
+        ..IdentityHeaders::default()
+    };
+    let rewrite = Rewrite {
+        credentials: &credentials,
+        underscores: UnderscoreHeaders::Drop,
+        trusted: false,
+        peer: peer.address_value(),
+        request_id: &request_id,
+        identity: Some(&identity),
+    };
+    criterion.bench_function("headers/rewrite/8", |bencher| {
+        bencher.iter_batched_ref(|| sent.clone(), |headers| rewrite.apply(headers), BatchSize::SmallInput);
     });
 }
 
-criterion_group!(benches, proxy);
+criterion_group!(benches, routes, paths, headers);
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! Builds the parts, in the order in which a start can fail.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -13,9 +13,8 @@ use crate::config::Config;
 use crate::crypto::pepper::{Pepper, Peppers};
 use crate::metering::Journal;
 use crate::model::clock::SharedClock;
-use crate::proxy::Shared;
-use crate::proxy::route::RouteTable;
-use crate::server::{self, Listeners};
+use crate::proxy::{Gateway, Parts as GatewayParts};
+use crate::server;
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
@@ -27,9 +26,11 @@ pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) tasks: Tasks,
     pub(super) journal: Arc<Journal>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) readiness: Arc<Readiness>,
     /// For each worker, its sockets.
-    pub(super) listeners: Vec<Listeners>,
+    pub(super) listeners: Vec<Vec<StdListener>>,
     pub(super) admin: Vec<TcpListener>,
     pub(super) addresses: Addresses,
 }
@@ -48,17 +49,22 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let authenticator = authenticator(&config, peppers, versions, &store, &clock, &metrics, &tasks);
     authenticator.follow_changes();
     journal.start(Arc::clone(&store.usage), &tasks);
-    let shared = shared(&config, &authenticator, &journal, &metrics, &clock);
+    let readiness = readiness(&authenticator, &journal);
+    let gateway = gateway(&config, &authenticator, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
-    Ok(Parts { config, tasks, journal, shared, listeners, admin, addresses })
+    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, listeners, admin, addresses })
 }
 
-fn listen(config: &Config) -> Result<(Vec<Listeners>, Vec<SocketAddr>), StartError> {
-    server::bind(&config.server.listen, config.server.workers).map_err(|error| StartError::Listen {
-        setting: "server.listen",
-        address: error.address,
-        source: error.source,
-    })
+fn listen(config: &Config) -> Result<(Vec<Vec<StdListener>>, Vec<SocketAddr>), StartError> {
+    let mut workers: Vec<Vec<StdListener>> = (0..config.server.workers).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    for &address in &config.server.listen {
+        let failed = |source| StartError::Listen { setting: "server.listen", address, source };
+        let sockets = server::bind(address, config.server.workers).map_err(failed)?;
+        bound.push(sockets[0].local_addr().map_err(failed)?);
+        workers.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+    }
+    Ok((workers, bound))
 }
 
 async fn listen_admin(config: &Config) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
@@ -115,31 +121,26 @@ fn authenticator(
     })
 }
 
-fn shared(
+fn gateway(
     config: &Config,
     authenticator: &Arc<Authenticator>,
     journal: &Arc<Journal>,
     metrics: &Arc<Metrics>,
+    readiness: &Arc<Readiness>,
     clock: &SharedClock,
-) -> Arc<Shared> {
-    let upstream = |name: &str| {
-        let found = config.upstreams.iter().position(|upstream| upstream.name == name);
-        found.expect("the configuration refuses routes without an upstream")
-    };
-    Arc::new(Shared {
-        upstream_of: config.routes.iter().map(|route| upstream(&route.upstream)).collect(),
-        routes: RouteTable::new(config.routes.clone()),
-        limits: config.server.limits,
-        timeouts: config.server.timeouts,
-        trusted_proxies: config.server.trusted_proxies.clone(),
-        underscore_headers: config.server.underscore_headers,
+) -> Arc<Gateway> {
+    let gateway = Gateway::new(GatewayParts {
+        routes: config.routes.clone(),
+        upstreams: config.upstreams.clone(),
+        server: &config.server,
         authenticator: Arc::clone(authenticator),
         rejected: journal.rejected(),
         metrics: Arc::clone(metrics),
-        readiness: readiness(authenticator, journal),
-        access_log: AccessLog::start(config.telemetry),
         clock: Arc::clone(clock),
-    })
+        readiness: Arc::clone(readiness),
+        access_log: AccessLog::start(config.telemetry),
+    });
+    gateway.expect("the configuration refuses routes without an upstream")
 }
 
 fn readiness(authenticator: &Arc<Authenticator>, journal: &Arc<Journal>) -> Arc<Readiness> {

@@ -10,8 +10,7 @@ use super::wiring::Parts;
 use crate::api::{self, AdminState};
 use crate::config::server::DrainConfig;
 use crate::metering::Journal;
-use crate::proxy::Gateway;
-use crate::server::{Limits, Worker};
+use crate::server::{self, Places};
 use crate::tasks::Tasks;
 use crate::telemetry::readiness::Readiness;
 
@@ -29,33 +28,31 @@ pub(super) struct Running {
 
 /// Starts the admin listener and every worker.
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { config, tasks, journal, shared, listeners, admin, addresses } = parts;
+    let Parts { config, tasks, journal, gateway, metrics, readiness, listeners, admin, addresses } = parts;
     for listener in admin {
-        let state = AdminState { metrics: Arc::clone(&shared.metrics), readiness: Arc::clone(&shared.readiness) };
+        let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
         tasks.spawn_control(api::serve(listener, state, tasks.clone()));
     }
-    let limits = Limits::new(&config.server);
+    let places = Places::new(config.server.limits.connections, metrics);
     let mut threads = Vec::new();
     for (number, listeners) in listeners.into_iter().enumerate() {
-        let worker = Worker {
-            handler: Gateway::new(Arc::clone(&shared), &config.upstreams, journal.meter(number)),
-            listeners,
-            limits: Arc::clone(&limits),
-            clock: Arc::clone(&shared.clock),
-            metrics: Arc::clone(&shared.metrics),
-            tasks: tasks.clone(),
-        };
+        let (handler, config) = (gateway.worker(journal.meter(number)), config.server.clone());
+        let (places, stop) = (places.clone(), tasks.clone());
+        let worker = async move { server::serve(listeners, handler, &config, places, stop).await };
         threads.push(spawn(number, worker, tasks.clone())?);
     }
-    let readiness = Arc::clone(&shared.readiness);
     Ok(Running { addresses, drain: config.server.drain, journal, readiness, threads })
 }
 
-fn spawn(number: usize, worker: Worker<Gateway>, tasks: Tasks) -> Result<JoinHandle<()>, StartError> {
+fn spawn(
+    number: usize,
+    worker: impl Future<Output = std::io::Result<()>> + Send + 'static,
+    tasks: Tasks,
+) -> Result<JoinHandle<()>, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
     let run = move || {
         let _guard = tasks.vital_guard("worker");
-        if let Err(error) = runtime.block_on(worker.run()) {
+        if let Err(error) = runtime.block_on(worker) {
             tracing::error!(%error, worker = number, "a worker could not serve");
         }
     };

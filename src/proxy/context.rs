@@ -1,52 +1,362 @@
-//! The facts of one request.
+//! One request's facts, and the settling of them: exactly once, however the request ends.
+//!
+//! A [`RequestContext`] is made when a head is there. While the request is being decided it
+//! belongs to `handle`; once an upstream has answered it travels with the response's body and
+//! observes it. Wherever it is when the caller leaves, it is dropped, and settles.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method, Response, Uri};
 use jiff::Timestamp;
 
-use super::route::RouteIndex;
+use super::gateway::ResponseBody;
+use super::headers::X_REQUEST_ID;
+use super::intake::{Intake, IntakeFault};
+use super::rejection::Rejection;
+use super::returning::{ReturnFault, ReturningBody};
+use super::shared::Gateway;
 use crate::clients::Principal;
 use crate::limit::Standing;
+use crate::metering::Entry;
 use crate::model::clock::Monotonic;
-use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId};
-use crate::model::usage::CountedMethod;
+use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
+use crate::model::usage::{Admission, CountedMethod, CutReason, Outcome, REJECTED, Settlement};
 use crate::server::Peer;
+use crate::telemetry::access_log::AccessRecord;
+use crate::wire::body::Body;
+use crate::wire::observed::{End, Observed, Observer};
 
-/// What is known of a request, filled in phase by phase.
-#[derive(Clone, Debug)]
-pub(super) struct RequestContext {
-    /// The event it will be, if it is admitted.
-    pub(super) event_id: EventId,
-    /// What it is called up and down the line.
+/// What is known of a request so far.
+#[derive(Debug)]
+pub struct RequestContext {
+    gateway: Arc<Gateway>,
+    peer: Peer,
+    /// The event's id, should there be one.
+    event: EventId,
+    request_id: RequestId,
+    /// As the upstream and the caller get it.
+    request_id_value: HeaderValue,
+    method: CountedMethod,
+    /// When the head was there.
+    at: Timestamp,
+    started: Monotonic,
+    /// The caller: the peer, or whom a trusted peer speaks for.
+    caller: IpAddr,
+    trusted: bool,
+    route: Option<u16>,
+    client: ClientId,
+    key: ApiKeyId,
+    token: TokenId,
+    standing: Option<Standing>,
+    entry: Option<Entry>,
+    admitted: Monotonic,
+    sent: bool,
+    intake: Option<Arc<Intake>>,
+    upstream_took: Option<Duration>,
+    status: Option<u16>,
+    /// For the access log; none while it is off.
+    target: Option<(Method, Uri)>,
+    settled: bool,
+}
+
+/// Who is asking, before anything else is known.
+pub(super) struct Arrival {
+    pub(super) event: EventId,
     pub(super) request_id: RequestId,
-    pub(super) method: CountedMethod,
-    /// Without its query: for the access log.
-    pub(super) path: String,
-    pub(super) peer: Peer,
-    /// The caller's address: the peer's, or what a trusted proxy says.
-    pub(super) address: IpAddr,
+    pub(super) at: Timestamp,
     pub(super) started: Monotonic,
-    pub(super) occurred_at: Timestamp,
-    pub(super) route: Option<RouteIndex>,
-    pub(super) principal: Option<Arc<Principal>>,
-    pub(super) standing: Option<Standing>,
-    /// Whether the books hold it: from then on it is an event, however it ends.
-    pub(super) admitted: bool,
+    pub(super) caller: IpAddr,
+    pub(super) trusted: bool,
 }
 
 impl RequestContext {
-    /// Who is calling; nil where not known.
-    pub(super) fn who(&self) -> (ClientId, ApiKeyId) {
-        match &self.principal {
-            Some(principal) => (principal.client.id, principal.api_key_id),
-            None => (ClientId::NIL, ApiKeyId::NIL),
+    pub(super) fn new(gateway: &Arc<Gateway>, peer: &Peer, arrival: &Arrival, method: &Method, uri: &Uri) -> Self {
+        gateway.metrics.requests_in_flight.inc();
+        let request_id_value =
+            HeaderValue::from_bytes(arrival.request_id.as_bytes()).expect("a request id is visible ASCII");
+        Self {
+            gateway: Arc::clone(gateway),
+            peer: peer.clone(),
+            event: arrival.event,
+            request_id: arrival.request_id,
+            request_id_value,
+            method: CountedMethod::of(method.as_str()),
+            at: arrival.at,
+            started: arrival.started,
+            caller: arrival.caller,
+            trusted: arrival.trusted,
+            route: None,
+            client: ClientId::NIL,
+            key: ApiKeyId::NIL,
+            token: TokenId::NIL,
+            standing: None,
+            entry: None,
+            admitted: arrival.started,
+            sent: false,
+            intake: None,
+            upstream_took: None,
+            status: None,
+            target: gateway.access_log.is_on().then(|| (method.clone(), uri.clone())),
+            settled: false,
         }
     }
 
-    /// The request id as a header's value.
-    pub(super) fn request_id_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(self.request_id.as_bytes()).expect("a request id is visible ASCII")
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(super) fn caller(&self) -> IpAddr {
+        self.caller
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    pub(super) fn request_id_value(&self) -> &HeaderValue {
+        &self.request_id_value
+    }
+
+    pub(super) fn found_route(&mut self, route: u16) {
+        self.route = Some(route);
+    }
+
+    pub(super) fn identified(&mut self, principal: &Principal) {
+        self.client = principal.client.id;
+        self.key = principal.api_key_id;
+        self.token = principal.token_id;
+    }
+
+    pub(super) fn charged(&mut self, standing: Option<Standing>) {
+        self.standing = standing;
+    }
+
+    /// What an entry is made of.
+    pub(super) fn admission(&self, units: u32) -> Admission {
+        Admission {
+            id: self.event,
+            request_id: self.request_id,
+            client_id: self.client,
+            api_key_id: self.key,
+            token_id: self.token,
+            occurred_at: self.at,
+            route: self.route.unwrap_or(u16::MAX),
+            method: self.method,
+            units,
+        }
+    }
+
+    pub(super) fn admitted(&mut self, entry: Entry, now: Monotonic) {
+        self.entry = Some(entry);
+        self.admitted = now;
+    }
+
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
+    }
+
+    pub(super) fn takes_in(&mut self, intake: Option<Arc<Intake>>) {
+        self.intake = intake;
+    }
+
+    pub(super) fn intake_fault(&self) -> Option<IntakeFault> {
+        self.intake.as_ref().and_then(|intake| intake.fault())
+    }
+
+    /// What an upstream call reports to and reads from.
+    pub(super) fn for_call(&mut self) -> (&Peer, Option<&Intake>, impl FnMut(bool)) {
+        let Self { peer, intake, entry, sent, .. } = self;
+        let leaving = move |leaves| {
+            *sent = leaves;
+            match entry {
+                Some(entry) if leaves => entry.mark_sent(),
+                Some(entry) => entry.clear_sent(),
+                None => {}
+            }
+        };
+        (peer, intake.as_deref(), leaving)
+    }
+
+    /// Notes that the upstream's head is there.
+    pub(super) fn answered(&mut self, upstream: usize) {
+        let took = self.gateway.clock.monotonic().since(self.admitted);
+        self.upstream_took = Some(took);
+        self.gateway.metrics.upstream_answered(upstream, took);
+    }
+
+    /// Sends the upstream's response on its way, settled when its body ends.
+    pub(super) fn accompany(mut self, mut response: Response<ReturningBody>) -> Response<ResponseBody> {
+        self.status = Some(response.status().as_u16());
+        response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
+        if let Some(standing) = &self.standing {
+            standing.write(response.headers_mut());
+        }
+        response.map(|body| Observed::new(Body::Stream(body), Some(self)))
+    }
+
+    /// Answers with a refusal; settled here, because the answer is ours and whole.
+    pub(super) fn refuse(mut self, rejection: &Rejection) -> Response<ResponseBody> {
+        let response = self.refusal(rejection);
+        self.status = Some(response.status().as_u16());
+        let bytes = response.body().len() as u64;
+        if self.entry.is_some() {
+            let (outcome, reason) = match rejection.outcome() {
+                (Outcome::Cut | Outcome::ClientGone, _) if !self.sent => (Outcome::NotSent, None),
+                decided => decided,
+            };
+            self.settle(outcome, reason, bytes);
+            self.log(outcome.as_str(), &self.causes_of(rejection), bytes);
+        } else {
+            let public = rejection.public();
+            let status = public.status.as_u16();
+            self.gateway.metrics.request_rejected(self.route, status);
+            let route = self.route.unwrap_or(u16::MAX);
+            let (client, key) = self.whose(rejection);
+            self.gateway.rejected.record(self.at, client, key, route, status, public.code);
+            self.log(REJECTED, &self.causes_of(rejection), bytes);
+        }
+        self.settled = true;
+        response.map(|body| Observed::new(Body::Full(body), None))
+    }
+
+    /// The answer alone.
+    fn refusal(&self, rejection: &Rejection) -> Response<bytes::Bytes> {
+        let mut response = rejection.problem(self.request_id.as_str()).response();
+        rejection.write_headers(response.headers_mut());
+        response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
+        response
+    }
+
+    /// Turns away what is no request.
+    pub(super) fn turn_away(mut self, rejection: &Rejection) -> Response<bytes::Bytes> {
+        let response = self.refusal(rejection);
+        let public = rejection.public();
+        let status = public.status.as_u16();
+        self.status = Some(status);
+        self.gateway.metrics.request_rejected(None, status);
+        self.gateway.rejected.record(self.at, ClientId::NIL, ApiKeyId::NIL, u16::MAX, status, public.code);
+        self.log(REJECTED, &self.causes_of(rejection), response.body().len() as u64);
+        self.settled = true;
+        response
+    }
+
+    /// It was no request at all, but a probe.
+    pub(super) fn forget(mut self) {
+        self.settled = true;
+    }
+
+    /// Who was refused, also where no principal came of it.
+    fn whose(&self, rejection: &Rejection) -> (ClientId, ApiKeyId) {
+        use crate::auth::AuthError::{ClientSuspended, Invalid};
+        match rejection {
+            Rejection::Auth(Invalid { client, key, .. } | ClientSuspended { client, key }) => (*client, *key),
+            _ => (self.client, self.key),
+        }
+    }
+
+    fn end(&mut self, end: &End<'_, ReturnFault>, bytes: u64) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let (outcome, reason) = self.outcome_of(end);
+        self.settle(outcome, reason, bytes);
+        self.log_end(outcome, reason, end, bytes);
+    }
+
+    fn outcome_of(&self, end: &End<'_, ReturnFault>) -> (Outcome, Option<CutReason>) {
+        match (end, self.intake_fault()) {
+            (End::Complete, _) => (Outcome::Complete, None),
+            // The request's body failed first, and took the upstream's connection with it.
+            (End::Failed(_), Some(IntakeFault::Broken)) => (Outcome::ClientGone, None),
+            (End::Failed(_), Some(IntakeFault::TooLarge)) => (Outcome::Cut, Some(CutReason::BodyTooLarge)),
+            // Deadlines of ours: the caller stood still, or the upstream was allowed no more time.
+            (End::Failed(_), Some(IntakeFault::Late)) | (End::Failed(ReturnFault::Overdue), None) => {
+                (Outcome::Cut, Some(CutReason::Deadline))
+            }
+            (End::Failed(ReturnFault::Broken(_) | ReturnFault::Late), None) => (Outcome::UpstreamError, None),
+            (End::Dropped, _) if !self.sent && self.entry.is_some() => (Outcome::NotSent, None),
+            (End::Dropped, _) => match self.peer.cut_reason() {
+                Some(reason) => (Outcome::Cut, Some(reason)),
+                None => (Outcome::ClientGone, None),
+            },
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome, reason: Option<CutReason>, bytes_out: u64) {
+        let Some(entry) = self.entry.take() else { return };
+        let now = self.gateway.clock.monotonic();
+        let duration = now.since(self.admitted);
+        entry.settle(&Settlement {
+            status: self.status,
+            outcome,
+            reason,
+            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            bytes_in: self.bytes_in(),
+            bytes_out,
+        });
+        self.gateway.metrics.request_ended(self.route, outcome, self.status, now.since(self.started));
+    }
+
+    fn bytes_in(&self) -> u64 {
+        self.intake.as_ref().map_or(0, |intake| intake.bytes())
+    }
+
+    fn log_end(&self, outcome: Outcome, reason: Option<CutReason>, end: &End<'_, ReturnFault>, bytes_out: u64) {
+        match (reason, end) {
+            (Some(reason), _) => self.log(outcome.as_str(), reason.as_str(), bytes_out),
+            (None, End::Failed(fault)) => self.log(outcome.as_str(), &fault.to_string(), bytes_out),
+            (None, _) => self.log(outcome.as_str(), "", bytes_out),
+        }
+    }
+
+    /// A refusal with all its causes, in one line; only for the log.
+    fn causes_of(&self, rejection: &Rejection) -> String {
+        let mut text = String::new();
+        if self.target.is_some() {
+            text.push_str(&rejection.to_string());
+            let mut cause = std::error::Error::source(rejection);
+            while let Some(error) = cause {
+                text.push_str(": ");
+                text.push_str(&error.to_string());
+                cause = error.source();
+            }
+        }
+        text
+    }
+
+    fn log(&self, outcome: &'static str, reason: &str, bytes_out: u64) {
+        let Some((method, uri)) = &self.target else { return };
+        self.gateway.access_log.write(&AccessRecord {
+            at: self.at,
+            request_id: self.request_id.as_str(),
+            address: self.caller,
+            client: self.client,
+            key: self.key,
+            route: self.route.map_or("", |route| self.gateway.route_name(route)),
+            method: method.as_str(),
+            path: uri.path(),
+            status: self.status,
+            outcome,
+            reason,
+            bytes_in: self.bytes_in(),
+            bytes_out,
+            duration: self.gateway.clock.monotonic().since(self.started),
+            upstream: self.upstream_took,
+        });
+    }
+}
+
+impl Observer<ReturnFault> for RequestContext {
+    fn ended(mut self, end: End<'_, ReturnFault>, bytes: u64) {
+        self.end(&end, bytes);
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        self.end(&End::Dropped, 0);
+        self.gateway.metrics.requests_in_flight.dec();
     }
 }

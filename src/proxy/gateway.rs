@@ -1,365 +1,301 @@
-//! The walk of one request: a total outer function around a fallible inner one.
+//! The order in which a request is decided, and why it is this one.
+//!
+//! [`WorkerGateway::handle`] is total: it makes the context, awaits [`WorkerGateway::run`], turns
+//! its error into the answer once, and lets the context travel with the response. `run` is the
+//! policy: one short function, each phase in its place for a reason that stands beside it.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use ipnet::IpNet;
+use http::{Method, Request, Response, Uri};
+use http_body::Body as _;
 
-use super::body::ResponseBody;
-use super::context::RequestContext;
-use super::exchange::Exchange;
-use super::forward::{ANNOUNCED, announced_length, forward};
-use super::headers::{self, Outgoing, X_REQUEST_ID};
-use super::path::CanonicalPath;
-use super::pool::Pool;
+use super::context::{Arrival, RequestContext};
+use super::headers::{Rewrite, caller_address, has_underscore, presented_request_id};
+use super::intake::{IntakeFault, OutgoingBody};
+use super::path::{CanonicalPath, canonicalise};
 use super::rejection::Rejection;
-use super::reserved;
-use super::route::{Match, RouteIndex, RouteTable};
-use super::upload::Upload;
-use crate::auth::Authenticator;
+use super::returning::ReturningBody;
+use super::route::NoRoute;
+use super::shared::{Gateway, Route};
+use super::upstream::{Call, ExchangeFault, Upstream};
+use super::{forward, reserved};
 use crate::clients::Principal;
-use crate::config::route::RouteConfig;
-use crate::config::server::{ServerLimits, TimeoutConfig, UnderscoreHeaders};
-use crate::limit;
-use crate::metering::{Meter, RejectedCounts};
-use crate::model::clock::SharedClock;
+use crate::config::route::RouteAuth;
+use crate::config::server::UnderscoreHeaders;
+use crate::limit::{self, Charge};
+use crate::metering::Meter;
+use crate::model::clock::Monotonic;
 use crate::model::event_id::EventIdGenerator;
 use crate::model::id::RequestId;
-use crate::model::usage::{Admission, CountedMethod, REJECTED};
-use crate::server::{Handler, Peer};
+use crate::server::{Handler, Peer, Refusal, RequestBody};
 use crate::tasks::catch_panic;
-use crate::telemetry::access_log::{AccessLog, AccessRecord};
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::readiness::Readiness;
-use crate::wire::head;
+use crate::wire::body::Body;
+use crate::wire::head::{self, named_host};
+use crate::wire::observed::Observed;
 
-/// What a request costs.
-const COST: NonZeroU32 = NonZeroU32::MIN;
+/// What one request costs.
+const UNITS: NonZeroU32 = NonZeroU32::MIN;
 
-/// What all workers share: read-mostly.
-pub struct Shared {
-    /// The routes.
-    pub routes: RouteTable,
-    /// For each route, its upstream's number.
-    pub upstream_of: Vec<usize>,
-    /// Sizes.
-    pub limits: ServerLimits,
-    /// Deadlines.
-    pub timeouts: TimeoutConfig,
-    /// Proxies of ours.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Header names with underscores.
-    pub underscore_headers: UnderscoreHeaders,
-    /// Who calls.
-    pub authenticator: Arc<Authenticator>,
-    /// Counts of refusals.
-    pub rejected: Arc<RejectedCounts>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// How the process is.
-    pub readiness: Arc<Readiness>,
-    /// One record a request.
-    pub access_log: AccessLog,
-    /// Time.
-    pub clock: SharedClock,
-}
+/// The body of every response, observed by its request's context.
+pub type ResponseBody = Observed<Body<ReturningBody>, RequestContext>;
 
-impl Shared {
-    pub(super) fn route_name(&self, route: Option<RouteIndex>) -> &str {
-        route.map_or("", |route| &self.routes.route(route).name)
-    }
-}
-
-/// One worker's gateway.
-pub struct Gateway {
-    pub(super) shared: Arc<Shared>,
-    pools: Vec<Arc<Pool>>,
+/// A worker's gateway.
+pub struct WorkerGateway {
+    shared: Arc<Gateway>,
+    upstreams: Vec<Upstream>,
     meter: Meter,
-    /// A mutex of one worker's own, never contended: it is there because tasks must be `Send`.
+    // A std mutex, because handlers are shared by reference; the worker is one thread, so nobody
+    // ever waits for it.
     ids: Mutex<EventIdGenerator>,
 }
 
+/// What `run` comes to.
+enum Answer {
+    Upstream(Response<ReturningBody>),
+    Reserved(Response<Bytes>),
+}
+
+/// A request with its route.
+struct Routed<'a> {
+    route: &'a Route,
+    target: PathAndQuery,
+}
+
 impl Gateway {
-    /// A worker's gateway: its own upstream connections, journal segment and ids.
+    /// The part of it that one worker owns: connections to upstreams, the journal's segment, ids.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, upstreams: &[crate::config::upstream::UpstreamConfig], meter: Meter) -> Arc<Self> {
-        let pools = upstreams.iter().map(|upstream| Pool::new(upstream.clone(), Arc::clone(&shared.clock))).collect();
-        Arc::new(Self { shared, pools, meter, ids: Mutex::new(EventIdGenerator::new()) })
+    pub fn worker(self: &Arc<Self>, meter: Meter) -> Arc<WorkerGateway> {
+        Arc::new(WorkerGateway {
+            upstreams: self.upstreams.iter().map(Upstream::new).collect(),
+            shared: Arc::clone(self),
+            meter,
+            ids: Mutex::new(EventIdGenerator::new()),
+        })
+    }
+}
+
+impl Handler for WorkerGateway {
+    type Body = ResponseBody;
+
+    async fn handle(&self, request: Request<RequestBody>, peer: &Peer) -> Response<ResponseBody> {
+        let arrival = self.arrival(request.headers(), peer);
+        let mut context = RequestContext::new(&self.shared, peer, &arrival, request.method(), request.uri());
+        match catch_panic(self.run(request, &mut context)).await {
+            Some(Ok(Answer::Upstream(response))) => context.accompany(response),
+            Some(Ok(Answer::Reserved(response))) => {
+                context.forget();
+                response.map(|body| Observed::new(Body::Full(body), None))
+            }
+            Some(Err(rejection)) => context.refuse(&rejection),
+            // The panic was reported by the hook; it costs this one request.
+            None => context.refuse(&Rejection::Internal),
+        }
     }
 
-    /// The order of the phases, each with the reason for its place.
-    async fn run(
-        self: &Arc<Self>,
-        context: &mut RequestContext,
-        request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, Rejection> {
-        // The head first: nothing may be decided from a head that two parsers read differently.
-        let host = self.check_head(&request)?;
-        // The route says which credentials it takes, so it comes before them. The path that is
-        // matched is the path that is forwarded.
-        let path = CanonicalPath::of(request.uri().path())?;
-        if reserved::is_reserved(path.as_str()) {
-            let answer = reserved::answer(request.method(), path.as_str(), &self.shared.readiness)?;
-            return Ok(Self::answer_reserved(context, answer));
+    fn refuse(&self, refusal: Refusal, address: IpAddr) -> Response<Bytes> {
+        let peer = Peer::detached((address, 0).into());
+        let arrival = self.arrival(&http::HeaderMap::new(), &peer);
+        let context = RequestContext::new(&self.shared, &peer, &arrival, &Method::GET, &Uri::from_static("/"));
+        context.turn_away(&Rejection::Server(refusal))
+    }
+
+    fn tick(&self) {
+        let now = self.shared.clock.monotonic();
+        self.upstreams.iter().for_each(|upstream| upstream.tick(now));
+    }
+}
+
+impl WorkerGateway {
+    /// The policy. Every `?` is a refusal; nothing is taken that is not given back or settled.
+    async fn run(&self, request: Request<RequestBody>, context: &mut RequestContext) -> Result<Answer, Rejection> {
+        let (head, body) = request.into_parts();
+        // First, because nothing may be decided from a head that can be read in two ways.
+        self.frame(&head, context)?;
+        // One form, which is matched, authorised and forwarded.
+        let path = canonical_path(&head)?;
+        // Probes before routes: our own space is never an upstream's.
+        if reserved::owns(&path) {
+            return reserved::answer(&path, &head.method, &self.shared.readiness).map(Answer::Reserved);
         }
-        let (index, path) = self.find_route(host, path, &request)?;
-        context.route = Some(index);
-        let route = self.shared.routes.route(index);
-        let uri = outgoing_uri(route, &path, request.uri())?;
-        // Who calls, before anything that costs a client something.
-        let principal = self.authenticate(route, context, &request).await?;
-        context.principal = Some(Arc::clone(&principal));
-        // Authorize before limit: a forbidden caller must not drain its client's budget. The
-        // body's announced size belongs here too, and strangers learn nothing of limits.
-        self.authorize(route, &principal)?;
-        self.check_length(route, &request)?;
-        // All policies or none; a refusal costs nothing.
-        let charge = limit::charge(&principal, COST, context.started)?;
-        context.standing = charge.standing();
-        // Admit before forward: nothing reaches an upstream uncounted. After the limit: floods of
-        // refused requests write nothing.
-        let Some(exchange) = self.admit(context, index, &principal) else {
-            charge.refund();
-            return Err(Rejection::MeteringUnavailable);
+        // The route says which credentials it takes, and how large a body may be.
+        let routed = self.route(&head, &path, &body, context)?;
+        let principal = self.authenticate(&routed, &head, context).await?;
+        // Before the limit, so that a forbidden caller cannot drain its client's budget.
+        self.authorize(&routed, &principal)?;
+        // Looking up a caller may have taken a while; budgets are measured on the time now.
+        let now = self.shared.clock.monotonic();
+        let charge = self.limit(&principal, now, context)?;
+        // Before the forwarding, so that nothing reaches an upstream uncounted; after the limit,
+        // so that a flood of refused requests writes nothing.
+        self.admit(charge, now, context).await?;
+        self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
+    }
+
+    fn arrival(&self, headers: &http::HeaderMap, peer: &Peer) -> Arrival {
+        let at = self.shared.clock.wall();
+        let event = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
+        let trusted = self.shared.is_trusted(peer.address());
+        let presented = if trusted { presented_request_id(headers) } else { None };
+        let caller = if trusted {
+            caller_address(headers, peer.address(), &self.shared.trusted_proxies)
+        } else {
+            peer.address()
         };
-        context.admitted = true;
-        exchange.durable().await;
-        self.forward(exchange, index, &principal, uri, request).await
+        let request_id = presented.unwrap_or_else(|| RequestId::from(event));
+        Arrival { event, request_id, at, started: self.shared.clock.monotonic(), caller, trusted }
     }
 
-    fn check_head<'r>(&self, request: &'r Request<Incoming>) -> Result<&'r str, Rejection> {
-        let limits = &self.shared.limits;
-        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-        if target > limits.uri {
-            return Err(Rejection::UriTooLong);
+    fn frame(&self, head: &Head, context: &RequestContext) -> Result<(), Rejection> {
+        head::check(head, &self.shared.limits)?;
+        if context.peer().take_fragment() {
+            return Err(Rejection::Fragment);
         }
-        let headers = request.headers();
-        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if headers.len() > limits.header_count || bytes > limits.headers {
-            return Err(Rejection::HeadersTooLarge);
+        if self.shared.underscores == UnderscoreHeaders::Refuse && has_underscore(&head.headers) {
+            return Err(Rejection::UnderscoreName);
         }
-        headers::check_names(headers, self.shared.underscore_headers).map_err(|_| Rejection::UnderscoreHeader)?;
-        Ok(head::check(request)?.as_str())
+        Ok(())
     }
 
-    fn find_route<'p>(
+    fn route(
         &self,
-        host: &str,
-        path: CanonicalPath<'p>,
-        request: &Request<Incoming>,
-    ) -> Result<(RouteIndex, CanonicalPath<'p>), Rejection> {
-        let index = self.match_route(host, path.as_str(), request)?;
-        let route = self.shared.routes.route(index);
-        let merged = path.has_double_slash();
-        let path = path.for_route(route.merge_slashes, route.encoded_slash)?;
-        // Merging must not lead to a route with other rules than the one that allowed it.
-        if merged && self.match_route(host, path.as_str(), request)? != index {
-            return Err(super::path::PathError::DoubleSlash.into());
+        head: &Head,
+        path: &CanonicalPath<'_>,
+        body: &RequestBody,
+        context: &mut RequestContext,
+    ) -> Result<Routed<'_>, Rejection> {
+        let host = named_host(&head.headers, &head.uri);
+        let index = self.shared.table.find(host, path, &head.method).map_err(|none| match none {
+            NoRoute::Unknown => Rejection::NoRoute,
+            NoRoute::Method(allow) => Rejection::Method(allow),
+            NoRoute::Ambiguous(fault) => Rejection::Path(fault),
+        })?;
+        context.found_route(index);
+        let route = &self.shared.routes[usize::from(index)];
+        let announced = body.size_hint().exact();
+        if announced.zip(route.max_body).is_some_and(|(announced, limit)| announced > limit) {
+            return Err(Rejection::BodyTooLarge);
         }
-        Ok((index, path))
+        let strip = route.config.strip_prefix.then_some(route.config.path.as_str());
+        Ok(Routed { route, target: forward::target(&head.uri, path, strip) })
     }
 
-    fn match_route(&self, host: &str, path: &str, request: &Request<Incoming>) -> Result<RouteIndex, Rejection> {
-        match self.shared.routes.find(host, path, request.method()) {
-            Match::Route(index) => Ok(index),
-            Match::MethodNotAllowed(index) => Err(Rejection::MethodNotAllowed(self.shared.routes.allowed(index))),
-            Match::None => Err(Rejection::NoRoute),
-        }
-    }
-
+    /// On open routes whoever calls is nobody, even with a good key.
     async fn authenticate(
         &self,
-        route: &RouteConfig,
-        context: &RequestContext,
-        request: &Request<Incoming>,
+        routed: &Routed<'_>,
+        head: &Head,
+        context: &mut RequestContext,
     ) -> Result<Arc<Principal>, Rejection> {
-        let identified =
-            self.shared.authenticator.authenticate(route, request.headers(), context.address, context.started).await;
-        identified.map_err(|error| Rejection::Auth(error, None))
+        let now = self.shared.clock.monotonic();
+        let authenticator = &self.shared.authenticator;
+        let principal = authenticator.authenticate(&routed.route.config, &head.headers, context.caller(), now).await?;
+        context.identified(&principal);
+        Ok(principal)
     }
 
-    fn authorize(&self, route: &RouteConfig, principal: &Principal) -> Result<(), Rejection> {
-        let allowed = self.shared.authenticator.authorize(route, principal);
-        allowed.map_err(|error| Rejection::Auth(error, Some(route.scopes.to_string())))
+    fn authorize(&self, routed: &Routed<'_>, principal: &Principal) -> Result<(), Rejection> {
+        Ok(self.shared.authenticator.authorize(&routed.route.config, principal)?)
     }
 
-    fn body_limit(&self, route: &RouteConfig) -> Option<u64> {
-        // A route narrows the server's limit, and cannot widen it.
-        match (route.max_body, self.shared.limits.body) {
-            (Some(route), Some(server)) => Some(route.min(server)),
-            (one, other) => one.or(other),
+    fn limit(&self, principal: &Principal, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
+        let counters = |policy: &str| self.shared.limit_counters.iter().find(|(name, ..)| *name == policy);
+        match limit::charge(principal, UNITS, now) {
+            Ok(charge) => {
+                let standing = charge.standing();
+                if let Some((_, admitted, _)) = standing.and_then(|standing| counters(standing.policy)) {
+                    admitted.inc();
+                }
+                context.charged(standing);
+                Ok(charge)
+            }
+            Err(exceeded) => {
+                if let Some((_, _, refused)) = counters(exceeded.standing.policy) {
+                    refused.inc();
+                }
+                Err(Rejection::Limit(exceeded))
+            }
         }
     }
 
-    fn check_length(&self, route: &RouteConfig, request: &Request<Incoming>) -> Result<(), Rejection> {
-        let Some(limit) = self.body_limit(route) else { return Ok(()) };
-        match announced_length(request.headers().get(ANNOUNCED)) {
-            Some(length) if length > limit => Err(Rejection::BodyTooLarge),
-            _ => Ok(()),
+    async fn admit(&self, charge: Charge, now: Monotonic, context: &mut RequestContext) -> Result<(), Rejection> {
+        match self.meter.admit(&context.admission(UNITS.get())) {
+            Ok(entry) => context.admitted(entry, now),
+            Err(full) => {
+                charge.refund();
+                return Err(full.into());
+            }
         }
-    }
-
-    fn admit(self: &Arc<Self>, context: &RequestContext, route: RouteIndex, principal: &Principal) -> Option<Exchange> {
-        let admission = Admission {
-            id: context.event_id,
-            request_id: context.request_id,
-            client_id: principal.client.id,
-            api_key_id: principal.api_key_id,
-            token_id: principal.token_id,
-            occurred_at: context.occurred_at,
-            route,
-            method: context.method,
-            units: COST.get(),
-        };
-        let entry = self.meter.admit(&admission).ok()?;
-        self.shared.metrics.requests_in_flight.inc();
-        Some(Exchange::new(Arc::clone(self), context.clone(), entry))
+        if let Some(entry) = context.entry() {
+            entry.durable().await;
+        }
+        Ok(())
     }
 
     async fn forward(
-        self: &Arc<Self>,
-        mut exchange: Exchange,
-        index: RouteIndex,
+        &self,
+        routed: &Routed<'_>,
+        mut head: Head,
+        body: RequestBody,
         principal: &Principal,
-        uri: Uri,
-        request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, Rejection> {
-        let route = self.shared.routes.route(index);
-        let upstream = self.shared.upstream_of[usize::from(index)];
-        let pool = &self.pools[upstream];
-        let (mut head, body) = request.into_parts();
-        let peer = exchange.context().peer.address.ip();
-        let out = Outgoing {
-            route,
-            principal,
-            request_id: exchange.context().request_id_value(),
-            peer,
-            trusted: headers::is_trusted(peer, &self.shared.trusted_proxies),
-            host: pool.host(0),
-        };
-        headers::rewrite_request(&mut head.headers, self.shared.underscore_headers, &out);
-        head.uri = uri;
-        head.version = Version::HTTP_11;
-        let (upload, state) = Upload::of(body, self.body_limit(route), self.shared.timeouts.body_idle);
-        exchange.upload = state;
-        forward(exchange, pool, upstream, Request::from_parts(head, upload)).await
-    }
-
-    /// The context of a request that has just come.
-    fn begin(&self, request: &Request<Incoming>, peer: Peer) -> RequestContext {
-        let clock = &self.shared.clock;
-        let occurred_at = clock.wall();
-        let event_id = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(occurred_at);
-        let ip = peer.address.ip();
-        let trusted = &self.shared.trusted_proxies;
-        let given = if headers::is_trusted(ip, trusted) { request.headers().get(X_REQUEST_ID) } else { None };
-        let request_id = given.and_then(|given| RequestId::parse(given.as_bytes()));
-        RequestContext {
-            event_id,
-            request_id: request_id.unwrap_or_else(|| event_id.into()),
-            method: CountedMethod::of(request.method().as_str()),
-            path: if self.shared.access_log.is_on() { request.uri().path().to_owned() } else { String::new() },
-            address: headers::caller_address(request.headers(), ip, trusted),
-            peer,
-            started: clock.monotonic(),
-            occurred_at,
-            route: None,
-            principal: None,
-            standing: None,
-            admitted: false,
+        context: &mut RequestContext,
+    ) -> Result<Response<ReturningBody>, Rejection> {
+        let config = &routed.route.config;
+        Rewrite {
+            credentials: if config.auth == RouteAuth::None { &[] } else { &config.credentials },
+            underscores: self.shared.underscores,
+            trusted: context.is_trusted(),
+            peer: context.peer().address_value(),
+            request_id: context.request_id_value(),
+            identity: Some(&principal.headers),
         }
-    }
-
-    fn answer_reserved(context: &RequestContext, answer: Response<Bytes>) -> Response<ResponseBody> {
-        let mut response = answer.map(ResponseBody::from);
-        response.headers_mut().insert(X_REQUEST_ID, context.request_id_value());
-        response
-    }
-
-    /// Turns a rejection into its answer, and counts it unless the books hold it already.
-    fn refuse(&self, context: &RequestContext, rejection: &Rejection) -> Response<ResponseBody> {
-        let status = rejection.status();
-        // From admission on, the exchange has settled itself: it is an event, not a refusal.
-        if !context.admitted {
-            self.record_refusal(context, rejection, status);
-        }
-        let mut response = rejection.response(context.request_id.as_str()).map(ResponseBody::from);
-        response.headers_mut().insert(X_REQUEST_ID, context.request_id_value());
-        response
-    }
-
-    fn record_refusal(&self, context: &RequestContext, rejection: &Rejection, status: u16) {
-        let shared = &self.shared;
-        let (mut client, mut key) = context.who();
-        if let Rejection::Auth(error, _) = rejection
-            && client.is_nil()
-        {
-            (client, key) = error.who();
-        }
-        shared.metrics.request_rejected(context.route, status);
-        let route = context.route.unwrap_or(RouteIndex::MAX);
-        shared.rejected.record(context.occurred_at, client, key, route, status, rejection.code());
-        let took = shared.clock.monotonic().since(context.started);
-        shared.access_log.record(&AccessRecord {
-            at: context.occurred_at,
-            request_id: context.request_id.as_str(),
-            address: context.address,
-            method: context.method.as_str(),
-            path: &context.path,
-            route: shared.route_name(context.route),
-            client: client.0,
-            key: key.0,
-            status: Some(status),
-            outcome: REJECTED,
-            reason: rejection.private_reason(),
-            bytes_in: 0,
-            bytes_out: 0,
-            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        });
+        .apply(&mut head.headers);
+        let method = head.method.clone();
+        let keep_host = config.preserve_host && head.headers.contains_key(http::header::HOST);
+        let (body, intake) = OutgoingBody::new(body, routed.route.max_body);
+        context.takes_in(intake);
+        let request = forward::request(head, routed.target.clone(), body);
+        let (peer, intake, leaving) = context.for_call();
+        let call = Call { request, keep_host, intake, peer, leaving };
+        let exchanged = self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock).await;
+        let response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
+        context.answered(routed.route.upstream);
+        Ok(forward::response(response, &method))
     }
 }
 
-/// The target for the upstream: the canonical path, with or without the route's prefix, and the
-/// query as it came.
-fn outgoing_uri(route: &RouteConfig, path: &CanonicalPath<'_>, uri: &Uri) -> Result<Uri, Rejection> {
-    let mut text = path.as_str();
-    if route.strip_prefix {
-        text = text.strip_prefix(route.path.trim_end_matches('/')).unwrap_or(text);
+fn canonical_path(head: &Head) -> Result<CanonicalPath<'_>, Rejection> {
+    // The one target without a path: OPTIONS for the server as a whole.
+    if head.uri.path() == "*" {
+        return Err(Rejection::NoRoute);
     }
-    let unchanged = path.is_unchanged() && text.len() == path.as_str().len() && uri.authority().is_none();
-    if unchanged {
-        return Ok(uri.clone());
-    }
-    let slash = if text.starts_with('/') { "" } else { "/" };
-    let target = match uri.query() {
-        Some(query) => format!("{slash}{text}?{query}"),
-        None => format!("{slash}{text}"),
-    };
-    // The canonical form of a legal target is one.
-    PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Rejection::Internal)
+    Ok(canonicalise(head.uri.path())?)
 }
 
-impl Handler for Gateway {
-    type Body = ResponseBody;
-
-    /// Total: whatever happens, a request gets an answer.
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<ResponseBody> {
-        let mut context = self.begin(&request, peer);
-        // A panic costs one request, and the exchange it drops settles itself.
-        let outcome = catch_panic(self.run(&mut context, request)).await.unwrap_or(Err(Rejection::Internal));
-        match outcome {
-            Ok(response) => response,
-            Err(rejection) => self.refuse(&context, &rejection),
-        }
+/// A request's body that fails takes the upstream's connection with it; the cause is the body.
+pub(super) fn whose_fault(intake: Option<IntakeFault>, fault: ExchangeFault) -> Rejection {
+    match intake {
+        Some(IntakeFault::Late) => Rejection::BodyLate,
+        Some(IntakeFault::Broken) => Rejection::CallerGone,
+        Some(IntakeFault::TooLarge) => Rejection::BodyTooLarge,
+        None => Rejection::Upstream(fault),
     }
 }
 
-impl std::fmt::Debug for Gateway {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Gateway").field("upstreams", &self.pools.len()).finish_non_exhaustive()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_s_body_is_blamed_first() {
+        let fault = || ExchangeFault::Late;
+        assert!(matches!(whose_fault(Some(IntakeFault::TooLarge), fault()), Rejection::BodyTooLarge));
+        assert!(matches!(whose_fault(Some(IntakeFault::Late), fault()), Rejection::BodyLate));
+        assert!(matches!(whose_fault(Some(IntakeFault::Broken), fault()), Rejection::CallerGone));
+        assert!(matches!(whose_fault(None, fault()), Rejection::Upstream(ExchangeFault::Late)));
     }
 }

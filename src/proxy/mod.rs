@@ -1,27 +1,47 @@
-//! The data path: the walk of one request.
+//! The data path: from a request's head to the end of its response.
 //!
 //! ```text
-//! server ─ handle ─ check_head ─ find_route ─ authenticate ─ authorize ─ limit ─ admit ─ forward
-//!             │         400 414 431   400 404 405   400 401 403 429 503  403   429    503    413 502 504
-//!             └── a rejection becomes its answer here, once; a response's body settles its exchange
+//! server ─▶ gateway::handle (total)
+//!             └ run (fallible): frame ─ route ─ authenticate ─ authorize ─ limit ─ admit ─ forward
+//!                                 │       │          │             │         │       │       │
+//!                              Rejection, turned into its answer by the one table in `rejection`
+//!           ◀─ the response streams; at its end `context` settles, once
 //! ```
 //!
-//! `gateway` holds the order, in one function, with the reason for each place; `docs/request.md`
-//! tells it at length. Refuses to own: who a caller is (`auth`), what it may spend (`limit`),
-//! what is written into the books (`metering`), sockets (`server`).
+//! | file | owns |
+//! |---|---|
+//! | [`gateway`] | the order of the phases and why it is so |
+//! | `shared` | what all workers read: routes, settings, the domain's parts |
+//! | `context` | one request's facts, and the settling of them exactly once |
+//! | [`path`] | the canonical form: what is matched is what is forwarded |
+//! | [`route`] | host, prefix, method → route |
+//! | [`headers`] | what crosses to the upstream, what comes back |
+//! | `forward` | the request as the upstream gets it, the response as the caller gets it |
+//! | `intake` | the request's body on its way up: counted, limited, without trailers |
+//! | `upstream` | one call: endpoint, connection, retry; the seam for an HTTP half of our own |
+//! | `pool` | idle connections of one endpoint |
+//! | `returning` | the response's body on its way down, with its deadline |
+//! | [`rejection`] | every refusal: status, code, texts, headers |
+//! | `reserved` | `/.octroi/…` |
+//!
+//! To add a phase: a function in `gateway` called from `run`, with the reason for its position;
+//! what it can refuse is a variant of [`rejection::Rejection`], which does not compile until the
+//! table has its row. Refuses to own: rules (`auth`, `limit`, `metering`), and never sees the
+//! store.
 
-mod body;
 mod context;
-mod exchange;
 mod forward;
-mod gateway;
+pub mod gateway;
 pub mod headers;
+mod intake;
 pub mod path;
 mod pool;
 pub mod rejection;
 mod reserved;
+mod returning;
 pub mod route;
-mod upload;
+mod shared;
+mod upstream;
 
-pub use body::ResponseBody;
-pub use gateway::{Gateway, Shared};
+pub use gateway::WorkerGateway;
+pub use shared::{Gateway, Parts, UnknownUpstream};

@@ -1,9 +1,18 @@
-//! One canonical path: what is matched is what is forwarded.
+//! The canonical form of a path: what is matched, authorised and forwarded is one string.
 //!
-//! Percent-encoded unreserved characters (RFC 3986 §2.3) are decoded and hex digits upper-cased;
-//! nothing else is changed. What is still ambiguous afterwards, because the upstream might read
-//! it otherwise than we do, is refused: encoded slashes, backslashes and NUL, dot segments,
-//! backslashes, doubled slashes, broken escapes, anything that is not ASCII.
+//! Percent-encoded unreserved characters are decoded and hex digits upper-cased (RFC 3986 §6.2.2).
+//! What is still ambiguous afterwards is refused, because the upstream might read it otherwise
+//! than we matched it: encoded NUL, dot segments in any spelling, backslashes, control and
+//! non-ASCII bytes, broken escapes.
+//!
+//! Two ambiguities can be allowed by a route, and a route is found only by the path. The rule
+//! that keeps this sound: the route is found on the form *as it would be forwarded if allowed*,
+//! and then asked.
+//! - `//` is merged to `/` before matching. A route without `merge_slashes` refuses the request.
+//! - `%2F` and `%5C` stay as they are. Where they occur, the route is also looked up on the form
+//!   with plain slashes in their place; only if both readings find the same route, and that has
+//!   `encoded_slash`, does the request pass. So no reading of the path reaches a route with
+//!   other rules.
 
 use std::borrow::Cow;
 
@@ -11,133 +20,215 @@ use thiserror::Error;
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PathError {
-    /// `%` without two hex digits.
-    #[error("the path has a broken percent-encoding")]
+pub enum PathFault {
+    /// Not two hex digits after `%`.
+    #[error("a broken percent-escape")]
     BrokenEscape,
-    /// `%2F` or `%5C` on a route that does not take them.
-    #[error("the path has an encoded slash or backslash")]
-    EncodedSlash,
-    /// `%00`.
-    #[error("the path has an encoded NUL")]
+    /// `%00`
+    #[error("an encoded NUL")]
     EncodedNul,
-    /// `.` or `..` as a segment, also encoded.
-    #[error("the path has a dot segment")]
+    /// `.` or `..`, plain, encoded, or with parameters (`..;`).
+    #[error("a dot segment")]
     DotSegment,
-    /// `//` on a route that does not merge them.
-    #[error("the path has an empty segment (two slashes)")]
+    /// A backslash, `#`, a control character or a byte outside ASCII, unencoded.
+    #[error("a character that may not stand in a path")]
+    IllegalCharacter,
+    /// Not beginning with `/`.
+    #[error("no leading slash")]
+    NoLeadingSlash,
+    /// `//`, and the route does not merge.
+    #[error("an empty segment")]
     DoubleSlash,
-    /// `\`, a control character, anything beyond ASCII.
-    #[error("the path has a character that must be percent-encoded")]
-    Character,
+    /// `%2F` or `%5C`, and the route does not take it.
+    #[error("an encoded slash or backslash")]
+    EncodedSlash,
 }
 
-/// A path in its one form. Borrowed where it had that form already.
+/// A path in its one form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
-    text: Cow<'a, str>,
+    path: Cow<'a, str>,
+    merged: bool,
     encoded_slash: bool,
-    double_slash: bool,
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Brings a path into its form, or refuses it.
-    pub fn of(path: &'a str) -> Result<Self, PathError> {
-        let (text, encoded_slash) = if path.bytes().all(is_plain) {
-            (Cow::Borrowed(path), false)
-        } else {
-            let (text, encoded_slash) = decode(path.as_bytes())?;
-            (if text == path { Cow::Borrowed(path) } else { Cow::Owned(text) }, encoded_slash)
-        };
-        let mut segments = text.split('/').skip(1).peekable();
-        let mut double_slash = false;
-        while let Some(segment) = segments.next() {
-            if segment == "." || segment == ".." {
-                return Err(PathError::DotSegment);
-            }
-            double_slash |= segment.is_empty() && segments.peek().is_some();
-        }
-        Ok(Self { text, encoded_slash, double_slash })
-    }
-
-    /// The form.
+    /// The path; borrowed when nothing had to be changed.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.path
     }
 
-    /// Whether the caller's own bytes had this form already.
+    /// Whether this is, byte for byte, what was sent.
     #[must_use]
-    pub fn is_unchanged(&self) -> bool {
-        matches!(self.text, Cow::Borrowed(_))
+    pub fn is_as_sent(&self) -> bool {
+        matches!(self.path, Cow::Borrowed(_))
     }
 
-    /// Applies a route's two switches. Merging may lead to another route: whoever merges must
-    /// look the route up again and refuse when it differs.
-    pub fn for_route(self, merge_slashes: bool, encoded_slash: bool) -> Result<Self, PathError> {
-        if self.encoded_slash && !encoded_slash {
-            return Err(PathError::EncodedSlash);
-        }
-        if !self.double_slash {
-            return Ok(self);
-        }
-        if !merge_slashes {
-            return Err(PathError::DoubleSlash);
-        }
-        let mut merged = String::with_capacity(self.text.len());
-        for letter in self.text.chars() {
-            if letter != '/' || !merged.ends_with('/') {
-                merged.push(letter);
+    /// Whether empty segments were merged.
+    #[must_use]
+    pub fn was_merged(&self) -> bool {
+        self.merged
+    }
+
+    /// The other reading of a path with encoded slashes: as if they were plain.
+    #[must_use]
+    pub fn with_plain_slashes(&self) -> Option<String> {
+        self.encoded_slash.then(|| {
+            let mut plain = self.path.replace("%2F", "/").replace("%5C", "/");
+            while plain.contains("//") {
+                plain = plain.replace("//", "/");
             }
-        }
-        Ok(Self { text: Cow::Owned(merged), encoded_slash: self.encoded_slash, double_slash: false })
+            plain
+        })
     }
 
-    /// Whether slashes stand together.
+    /// The form as a plain string.
     #[must_use]
-    pub fn has_double_slash(&self) -> bool {
-        self.double_slash
+    pub fn into_inner(self) -> Cow<'a, str> {
+        self.path
     }
 }
 
-/// Characters that stand for themselves: visible ASCII but `%` and `\`.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_graphic() && byte != b'%' && byte != b'\\' && byte != b'#'
+/// Brings `path` (without its query) into its canonical form.
+///
+/// # Errors
+/// What makes it ambiguous whatever the route allows.
+pub fn canonicalise(path: &str) -> Result<CanonicalPath<'_>, PathFault> {
+    if !path.starts_with('/') {
+        return Err(PathFault::NoLeadingSlash);
+    }
+    let bytes = path.as_bytes();
+    let Some(first) = bytes.iter().position(|byte| CLASS[usize::from(*byte)] != PLAIN) else {
+        if bytes.windows(2).any(|pair| pair == b"//") {
+            return Ok(merge(path, false));
+        }
+        return Ok(CanonicalPath { path: Cow::Borrowed(path), merged: false, encoded_slash: false });
+    };
+    let (decoded, encoded_slash) = decode(path, first)?;
+    if has_dot_segment(&decoded) {
+        return Err(PathFault::DotSegment);
+    }
+    if decoded.contains("//") {
+        return Ok(merge(&decoded, encoded_slash));
+    }
+    Ok(CanonicalPath { path: decoded, merged: false, encoded_slash })
 }
 
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
-}
-
-fn decode(path: &[u8]) -> Result<(String, bool), PathError> {
-    let mut text = String::with_capacity(path.len());
+/// Decodes what may be decoded; `first`: where the first byte stands that is not plain.
+fn decode(path: &str, first: usize) -> Result<(Cow<'_, str>, bool), PathFault> {
+    let bytes = path.as_bytes();
     let mut encoded_slash = false;
-    let mut rest = path;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        if *byte != b'%' {
-            if !is_plain(*byte) {
-                return Err(PathError::Character);
+    // Nothing is copied before the first change.
+    let mut changed: Option<Vec<u8>> = None;
+    let mut at = first;
+    while at < bytes.len() {
+        let byte = bytes[at];
+        match CLASS[usize::from(byte)] {
+            ILLEGAL => return Err(PathFault::IllegalCharacter),
+            ESCAPE => {
+                let value = escaped(bytes.get(at + 1..at + 3))?;
+                encoded_slash |= matches!(value, b'/' | b'\\');
+                let form = [b'%', HEX[usize::from(value >> 4)], HEX[usize::from(value & 15)]];
+                let form = if is_unreserved(value) { &[value] as &[u8] } else { &form };
+                if changed.is_none() && form != &bytes[at..at + 3] {
+                    changed = Some(bytes[..at].to_vec());
+                }
+                if let Some(changed) = &mut changed {
+                    changed.extend_from_slice(form);
+                }
+                at += 3;
             }
-            text.push(char::from(*byte));
-            continue;
-        }
-        let Some((digits, after)) = rest.split_first_chunk::<2>() else { return Err(PathError::BrokenEscape) };
-        rest = after;
-        let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-        let (Some(high), Some(low)) = (high, low) else { return Err(PathError::BrokenEscape) };
-        match u8::try_from(high * 16 + low).map_err(|_| PathError::BrokenEscape)? {
-            0 => return Err(PathError::EncodedNul),
-            decoded if is_unreserved(decoded) => text.push(char::from(decoded)),
-            decoded => {
-                encoded_slash |= decoded == b'/' || decoded == b'\\';
-                text.push('%');
-                text.extend(digits.map(|digit| char::from(digit.to_ascii_uppercase())));
+            _ => {
+                if let Some(changed) = &mut changed {
+                    changed.push(byte);
+                }
+                at += 1;
             }
         }
     }
-    Ok((text, encoded_slash))
+    let decoded = match changed {
+        None => Cow::Borrowed(path),
+        Some(changed) => Cow::Owned(String::from_utf8(changed).map_err(|_| PathFault::IllegalCharacter)?),
+    };
+    Ok((decoded, encoded_slash))
 }
+
+fn escaped(digits: Option<&[u8]>) -> Result<u8, PathFault> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let value = match digits {
+        Some(&[high, low]) => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
+        _ => None,
+    };
+    match value {
+        Some(0) => Err(PathFault::EncodedNul),
+        Some(value) => Ok(value),
+        None => Err(PathFault::BrokenEscape),
+    }
+}
+
+/// Segments are looked for between all that an upstream might take for a slash.
+fn has_dot_segment(path: &str) -> bool {
+    let mut rest = path.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'.') {
+        let before = &path.as_bytes()[..path.len() - rest.len() + at];
+        let begins = before.ends_with(b"/") || before.ends_with(b"%2F") || before.ends_with(b"%5C");
+        let after = &rest[at + 1..];
+        let after = if after.first() == Some(&b'.') { &after[1..] } else { after };
+        let ends = matches!(after.first(), None | Some(b'/' | b';'))
+            || after.starts_with(b"%2F")
+            || after.starts_with(b"%5C")
+            || after.starts_with(b"%3B");
+        if begins && ends {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+fn merge(path: &str, encoded_slash: bool) -> CanonicalPath<'static> {
+    let mut merged = String::with_capacity(path.len());
+    for letter in path.chars() {
+        if letter != '/' || !merged.ends_with('/') {
+            merged.push(letter);
+        }
+    }
+    CanonicalPath { path: Cow::Owned(merged), merged: true, encoded_slash }
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+const HEX: [u8; 16] = *b"0123456789ABCDEF";
+
+/// Needs no second look.
+const PLAIN: u8 = 0;
+/// `.`: may make a dot segment.
+const DOT: u8 = 1;
+/// `%`
+const ESCAPE: u8 = 2;
+/// May not stand in a path.
+const ILLEGAL: u8 = 3;
+
+static CLASS: [u8; 256] = {
+    let mut class = [PLAIN; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if byte <= 0x20 || byte >= 0x7F {
+            class[byte] = ILLEGAL;
+        }
+        byte += 1;
+    }
+    class[b'.' as usize] = DOT;
+    class[b'%' as usize] = ESCAPE;
+    class[b'\\' as usize] = ILLEGAL;
+    class[b'#' as usize] = ILLEGAL;
+    class[b'?' as usize] = ILLEGAL;
+    class
+};
 
 #[cfg(test)]
 mod tests {
@@ -145,55 +236,87 @@ mod tests {
 
     use super::*;
 
-    fn canonical(path: &str, merge: bool, encoded: bool) -> Result<String, PathError> {
-        CanonicalPath::of(path)?.for_route(merge, encoded).map(|path| path.as_str().to_owned())
-    }
-
     #[test]
-    fn one_form_or_none() {
-        use PathError::{BrokenEscape, Character, DotSegment, DoubleSlash, EncodedNul, EncodedSlash};
-        for (path, expected) in [
-            ("/", Ok("/")),
-            ("/a/b/", Ok("/a/b/")),
-            ("/%61%2D%7e", Ok("/a-~")),
-            ("/caf%c3%a9", Ok("/caf%C3%A9")),
-            ("/a;b=c/d:e@f", Ok("/a;b=c/d:e@f")),
-            ("/%25", Ok("/%25")),
-            ("/...", Ok("/...")),
-            ("/.well-known", Ok("/.well-known")),
-            ("/a/../b", Err(DotSegment)),
-            ("/a/.", Err(DotSegment)),
-            ("/%2e%2E/b", Err(DotSegment)),
-            ("/.%2e", Err(DotSegment)),
-            ("/a%2Fb", Err(EncodedSlash)),
-            ("/a%5cb", Err(EncodedSlash)),
-            ("/a%00", Err(EncodedNul)),
-            ("/a%zz", Err(BrokenEscape)),
-            ("/a%2", Err(BrokenEscape)),
-            ("/a\\b", Err(Character)),
-            ("/a//b", Err(DoubleSlash)),
-            ("//", Err(DoubleSlash)),
-            ("/é", Err(Character)),
+    fn one_form_for_all_spellings() {
+        for (sent, form) in [
+            ("/", "/"),
+            ("/orders/7", "/orders/7"),
+            ("/%6frders/%7Euser", "/orders/~user"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a.b/.c/..d/e..", "/a.b/.c/..d/e.."),
+            ("/a;v=1/b", "/a;v=1/b"),
+            ("/%61%2Db%2e.txt", "/a-b..txt"),
+            ("/sum=a+b,c@d:e!$&'()*", "/sum=a+b,c@d:e!$&'()*"),
+            ("/%25%32%66", "/%252f"),
         ] {
-            assert_eq!(canonical(path, false, false), expected.map(str::to_owned), "{path}");
+            let canonical = canonicalise(sent).unwrap();
+            assert_eq!(canonical.as_str(), form, "{sent}");
+            assert_eq!(canonical.is_as_sent(), sent == form, "nothing is copied unless something changes");
+            assert_eq!((canonical.was_merged(), canonical.with_plain_slashes()), (false, None));
         }
-        assert_eq!(canonical("//a///b//", true, false).as_deref(), Ok("/a/b/"));
-        assert_eq!(canonical("/a%2fb", false, true).as_deref(), Ok("/a%2Fb"));
     }
 
     #[test]
-    fn what_has_its_form_is_borrowed() {
-        assert!(CanonicalPath::of("/orders/7").unwrap().is_unchanged());
-        assert!(CanonicalPath::of("/caf%C3%A9").unwrap().is_unchanged());
-        assert!(!CanonicalPath::of("/%61").unwrap().is_unchanged());
+    fn what_stays_ambiguous_is_refused() {
+        use PathFault::{BrokenEscape, DotSegment, EncodedNul, IllegalCharacter, NoLeadingSlash};
+        for (sent, fault) in [
+            ("", NoLeadingSlash),
+            ("a", NoLeadingSlash),
+            ("*", NoLeadingSlash),
+            ("/a%00b", EncodedNul),
+            ("/%", BrokenEscape),
+            ("/%2", BrokenEscape),
+            ("/%zz", BrokenEscape),
+            ("/%+1", BrokenEscape),
+            ("/.", DotSegment),
+            ("/..", DotSegment),
+            ("/a/./b", DotSegment),
+            ("/a/../b", DotSegment),
+            ("/a/%2e%2E/b", DotSegment),
+            ("/a/.%2e", DotSegment),
+            ("/a/..;/b", DotSegment),
+            ("/a/..%3B/b", DotSegment),
+            ("/a/..%2fb", DotSegment),
+            ("/a%5c..%5Cb", DotSegment),
+            ("/a//../b", DotSegment),
+            ("/a\\b", IllegalCharacter),
+            ("/a#b", IllegalCharacter),
+            ("/caf\u{e9}", IllegalCharacter),
+            ("/a b", IllegalCharacter),
+            ("/a\u{7f}", IllegalCharacter),
+        ] {
+            assert_eq!(canonicalise(sent), Err(fault), "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_route_may_allow_is_marked() {
+        for (sent, form, merged, plain) in [
+            ("/a//b", "/a/b", true, None),
+            ("//a///b//", "/a/b/", true, None),
+            ("/%61//b.c", "/a/b.c", true, None),
+            ("/a%2fb", "/a%2Fb", false, Some("/a/b")),
+            ("/a%5cb", "/a%5Cb", false, Some("/a/b")),
+            ("/a%2f%2F/b", "/a%2F%2F/b", false, Some("/a/b")),
+        ] {
+            let canonical = canonicalise(sent).unwrap();
+            assert_eq!(canonical.as_str(), form, "{sent}");
+            assert_eq!(canonical.was_merged(), merged, "{sent}");
+            assert_eq!(canonical.with_plain_slashes().as_deref(), plain, "{sent}");
+        }
     }
 
     proptest! {
         #[test]
-        fn the_form_of_a_form_is_itself(path in "/[ -~]{0,40}") {
-            if let Ok(once) = canonical(&path, true, true) {
-                prop_assert_eq!(canonical(&once, false, true), Ok(once.clone()));
-                prop_assert!(!once.contains("//") && !once.split('/').any(|segment| segment == ".."));
+        fn the_form_is_stable_and_legal(tail in "[a-zA-Z0-9%./;\\\\~_-]{0,40}") {
+            let sent = format!("/{tail}");
+            if let Ok(first) = canonicalise(&sent) {
+                let again = canonicalise(first.as_str()).expect("a canonical path is accepted");
+                prop_assert!(again.is_as_sent());
+                prop_assert_eq!(again.as_str(), first.as_str());
+                prop_assert!(!first.as_str().contains("//"));
+                let plain = first.with_plain_slashes().unwrap_or_else(|| first.as_str().to_owned());
+                prop_assert!(plain.split('/').all(|segment| segment != "." && segment != ".."));
             }
         }
     }

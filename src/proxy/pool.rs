@@ -1,167 +1,98 @@
-//! A worker's connections to one upstream: made on the worker, kept on the worker.
+//! Idle connections to one endpoint, on one worker.
 //!
-//! Idle connections are a stack: the last one used is the likeliest to be alive, and the rest age
-//! away. Sockets are not probed before use; a request that a dead connection never took goes out
-//! on another one. The mutex is the worker's own and never contended: it is there because tasks
-//! of a current-thread runtime must be `Send`.
+//! Last in, first out: the connection used last is the one most likely still open and warm, and
+//! those that are not needed grow old at the bottom. No socket is probed before use: that is a
+//! system call for every request to learn what the failed write says anyway.
 
-use std::io;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use http::HeaderValue;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use thiserror::Error;
-use tokio::net::TcpStream;
+use hyper::client::conn::http1::SendRequest;
 
-use super::upload::Upload;
-use crate::config::upstream::{Endpoint, UpstreamConfig};
-use crate::model::clock::{Monotonic, SharedClock};
-use crate::tasks::Tasks;
+use super::intake::OutgoingBody;
+use crate::model::clock::Monotonic;
 
-/// The bound of hyper's read buffer on upstream connections.
-const READ_BUFFER: usize = 64 * 1024;
+/// The sending half of an upstream connection.
+pub(super) type Sender = SendRequest<OutgoingBody>;
 
-/// Why no connection could be had.
-#[derive(Debug, Error)]
-pub(super) enum ConnectError {
-    /// Refused, unreachable, unknown name.
-    #[error("cannot connect: {0}")]
-    Refused(#[source] io::Error),
-    /// `connect_timeout` passed.
-    #[error("connecting took too long")]
-    TimedOut,
-    /// hyper could not take the socket over.
-    #[error("the connection broke at once")]
-    Broken(#[source] hyper::Error),
-}
-
-/// One worker's connections to one upstream.
+/// The connections of one endpoint that are not in use.
 #[derive(Debug)]
 pub(super) struct Pool {
-    pub(super) config: UpstreamConfig,
-    endpoints: Vec<EndpointPool>,
-    turn: AtomicUsize,
-    clock: SharedClockDebug,
+    keep_alive: Duration,
+    limit: usize,
+    // A std mutex: a worker's own, so nobody waits; held for a push or a pop.
+    state: Mutex<State>,
 }
 
-/// A clock in a type that derives `Debug`.
-struct SharedClockDebug(SharedClock);
-
-impl std::fmt::Debug for SharedClockDebug {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("clock")
-    }
-}
-
-#[derive(Debug)]
-struct EndpointPool {
-    endpoint: Endpoint,
-    host: HeaderValue,
-    idle: Mutex<Vec<Idle>>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    sender: SendRequest<Upload>,
-    since: Monotonic,
-}
-
-/// A connection in use, with the way back to its pool.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) sender: SendRequest<Upload>,
-    /// Whether it has carried a request before.
-    pub(super) reused: bool,
-    pool: Arc<Pool>,
-    endpoint: usize,
+#[derive(Debug, Default)]
+struct State {
+    /// The time of the last tick; exact enough for ages of seconds.
+    now: Monotonic,
+    idle: VecDeque<(Sender, Monotonic)>,
 }
 
 impl Pool {
-    pub(super) fn new(config: UpstreamConfig, clock: SharedClock) -> Arc<Self> {
-        let endpoints = config
-            .endpoints
-            .iter()
-            .map(|endpoint| EndpointPool {
-                host: HeaderValue::try_from(&endpoint.authority).expect("an authority is visible ASCII"),
-                endpoint: endpoint.clone(),
-                idle: Mutex::default(),
-            })
-            .collect();
-        Arc::new(Self { config, endpoints, turn: AtomicUsize::new(0), clock: SharedClockDebug(clock) })
+    pub(super) fn new(keep_alive: Duration, limit: usize) -> Arc<Self> {
+        Arc::new(Self { keep_alive, limit, state: Mutex::default() })
     }
 
-    /// The endpoint whose turn it is.
-    pub(super) fn next_endpoint(&self) -> usize {
-        if self.endpoints.len() == 1 { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) % self.endpoints.len() }
-    }
-
-    /// How many endpoints there are.
-    pub(super) fn endpoints(&self) -> usize {
-        self.endpoints.len()
-    }
-
-    /// An endpoint's own name.
-    pub(super) fn host(&self, endpoint: usize) -> &HeaderValue {
-        &self.endpoints[endpoint].host
-    }
-
-    /// An idle connection that is still good, as far as is known.
-    pub(super) async fn take_idle(self: &Arc<Self>, endpoint: usize) -> Option<Lease> {
+    /// A connection that seems open, and is this caller's alone until given back.
+    pub(super) fn take(&self) -> Option<Sender> {
+        let mut state = self.state();
         loop {
-            let idle = self.endpoints[endpoint].idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if self.clock.0.monotonic().since(idle.since) > self.config.keep_alive {
-                continue;
-            }
-            let mut sender = idle.sender;
-            // Ready at once, or after the connection's task has put its last answer away; an
-            // error when it was closed meanwhile.
-            if sender.ready().await.is_ok() {
-                return Some(Lease { sender, reused: true, pool: Arc::clone(self), endpoint });
+            let (sender, _) = state.idle.pop_back()?;
+            if sender.is_ready() {
+                return Some(sender);
             }
         }
     }
 
-    /// A new connection.
-    pub(super) async fn connect(self: &Arc<Self>, endpoint: usize) -> Result<Lease, ConnectError> {
-        let Endpoint { host, port, .. } = &self.endpoints[endpoint].endpoint;
-        let connect = async {
-            match host.parse::<IpAddr>() {
-                Ok(address) => TcpStream::connect((address, *port)).await,
-                Err(_name) => TcpStream::connect((host.as_str(), *port)).await,
-            }
-        };
-        let stream = tokio::time::timeout(self.config.connect_timeout, connect)
-            .await
-            .map_err(|_| ConnectError::TimedOut)?
-            .map_err(ConnectError::Refused)?;
-        // Requests leave at once; a failure costs latency and nothing else.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
-            .handshake::<_, Upload>(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Broken)?;
-        Tasks::spawn_here(async move {
-            // How it ended is told to whoever waits for an answer on it.
-            drop(connection.await);
-        });
-        Ok(Lease { sender, reused: false, pool: Arc::clone(self), endpoint })
+    /// Sets the time, and closes what is too old or was closed by the other side.
+    pub(super) fn tick(&self, now: Monotonic) {
+        let mut state = self.state();
+        state.now = now;
+        state.idle.retain(|(sender, since)| !sender.is_closed() && now.since(*since) < self.keep_alive);
+    }
+
+    /// Keeps a connection for the next request. One that cannot take another (the upstream
+    /// closes it, or is still being sent to) is dropped, which closes it when it is done.
+    fn give_back(&self, sender: Sender) {
+        if !sender.is_ready() {
+            return;
+        }
+        let mut state = self.state();
+        let now = state.now;
+        state.idle.push_back((sender, now));
+        if state.idle.len() > self.limit {
+            state.idle.pop_front();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.state().idle.len()
     }
 }
 
+/// A connection in use, and where it belongs.
+#[derive(Debug)]
+pub(super) struct Lease {
+    sender: Sender,
+    home: Arc<Pool>,
+}
+
 impl Lease {
-    /// Gives the connection back: its answer was read whole and its request has left whole.
+    pub(super) fn new(sender: Sender, home: Arc<Pool>) -> Self {
+        Self { sender, home }
+    }
+
+    /// Called when the response was read to its end.
     pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
-        }
-        let place = &self.pool.endpoints[self.endpoint];
-        let mut idle = place.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.pool.config.keep_alive_connections {
-            idle.push(Idle { sender: self.sender, since: self.pool.clock.0.monotonic() });
-        }
+        self.home.give_back(self.sender);
     }
 }

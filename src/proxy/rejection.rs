@@ -1,313 +1,370 @@
-//! Why a request was not served: one exhaustive table of status, code and text.
+//! Every refusal: its private cause, and the one table of what the caller is told.
 //!
-//! Two views of each: plain words for the caller, who learns no more than helps; the private
-//! reason for the log and the rollup. A new variant does not compile until it has both.
+//! The two views differ on purpose. `Display` is the cause, for the log; [`Rejection::public`]
+//! is the answer, and it is less: unknown, expired, revoked and forged credentials look alike.
+//! The request id joins the two. A new variant does not compile until it has its row.
 
-use std::borrow::Cow;
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use thiserror::Error;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, Response};
-
-use super::path::PathError;
+use super::path::PathFault;
+use super::upstream::ExchangeFault;
 use crate::auth::AuthError;
 use crate::limit::Exceeded;
-use crate::wire::head::HeadError;
+use crate::metering::JournalFull;
+use crate::model::usage::{CutReason, Outcome};
+use crate::server::Refusal;
+use crate::wire::head::HeadFault;
 use crate::wire::problem::Problem;
 
-/// A request that was not served.
-#[derive(Clone, Debug)]
+/// Why a request is not answered by its upstream.
+#[derive(Debug, Error)]
 pub enum Rejection {
-    /// The head could be read in two ways.
-    BadHead(HeadError),
-    /// The path could be read in two ways.
-    BadPath(PathError),
-    /// A header name with an underscore, where those are refused.
-    UnderscoreHeader,
-    /// The target is too long.
-    UriTooLong,
-    /// The headers are too large or too many.
-    HeadersTooLarge,
-    /// No route.
+    /// The head is not one.
+    #[error(transparent)]
+    Head(#[from] HeadFault),
+    /// The target has a fragment.
+    #[error("a fragment in the target")]
+    Fragment,
+    /// The path is ambiguous.
+    #[error(transparent)]
+    Path(#[from] PathFault),
+    /// A header's name has an underscore, and `server.underscore_headers` is `refuse`.
+    #[error("an underscore in a header's name")]
+    UnderscoreName,
+    /// No request: turned away by the server.
+    #[error("{0:?}")]
+    Server(Refusal),
+    /// Nothing serves this host and path.
+    #[error("no route")]
     NoRoute,
-    /// A route, but not for this method; the methods it takes.
-    MethodNotAllowed(String),
-    /// Authentication or authorization said no.
-    Auth(AuthError, Option<String>),
-    /// A limit is spent.
-    RateLimited(Exceeded),
-    /// The journal takes nothing.
-    MeteringUnavailable,
-    /// The body is larger than the route takes.
+    /// Something does, and only by these methods.
+    #[error("the route does not serve the method")]
+    Method(HeaderValue),
+    /// Not let in.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// Over a limit.
+    #[error("over the limit `{}`", .0.standing.policy)]
+    Limit(Exceeded),
+    /// It could not be counted.
+    #[error(transparent)]
+    Journal(#[from] JournalFull),
+    /// The body is larger than the route allows.
+    #[error("the request body is too large")]
     BodyTooLarge,
-    /// The body did not come.
-    BodyTimeout,
-    /// The caller's body broke off or was malformed.
-    BodyBroken,
-    /// The upstream refused, reset or spoke nonsense.
-    UpstreamUnavailable,
-    /// A deadline of an upstream passed.
-    UpstreamTimeout,
-    /// Something of ours broke.
+    /// The body stood still.
+    #[error("the request body stood still")]
+    BodyLate,
+    /// The caller broke its body off: the answer is for the log only.
+    #[error("the caller left")]
+    CallerGone,
+    /// The upstream did not answer.
+    #[error(transparent)]
+    Upstream(#[from] ExchangeFault),
+    /// A fault of ours.
+    #[error("a panic while the request was handled")]
     Internal,
 }
 
-/// What the table says of a rejection.
-struct Row {
-    status: u16,
-    code: &'static str,
-    title: &'static str,
-    detail: Cow<'static, str>,
+/// What the caller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Public {
+    /// The response's status.
+    pub status: StatusCode,
+    /// CONTRACT's word for it; also the reason in the rollups.
+    pub code: &'static str,
+    /// A few words.
+    pub title: &'static str,
+    /// A sentence.
+    pub detail: &'static str,
 }
+
+const fn row(status: StatusCode, code: &'static str, title: &'static str, detail: &'static str) -> Public {
+    Public { status, code, title, detail }
+}
+
+const BAD_REQUEST: Public = row(
+    StatusCode::BAD_REQUEST,
+    "bad_request",
+    "Bad request",
+    "The request is malformed or can be read in more than one way.",
+);
+const METHOD: Public = row(
+    StatusCode::METHOD_NOT_ALLOWED,
+    "method_not_allowed",
+    "Method not allowed",
+    "The resource is not served by this method; see the Allow field.",
+);
+const URI_TOO_LONG: Public =
+    row(StatusCode::URI_TOO_LONG, "uri_too_long", "Target too long", "The request target is longer than allowed.");
+const HEADERS_TOO_LARGE: Public = row(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "headers_too_large",
+    "Headers too large",
+    "The header section is larger than allowed or has too many fields.",
+);
+const REQUEST_TIMEOUT: Public =
+    row(StatusCode::REQUEST_TIMEOUT, "request_timeout", "Request timeout", "The request did not arrive in time.");
+const INVALID_CREDENTIALS: Public =
+    row(StatusCode::UNAUTHORIZED, "invalid_credentials", "Invalid credentials", "The credential is not valid here.");
+const NO_ROUTE: Public =
+    row(StatusCode::NOT_FOUND, "no_route", "No such route", "Nothing is served at this host and path.");
+const UNAVAILABLE: Public = row(
+    StatusCode::BAD_GATEWAY,
+    "upstream_unavailable",
+    "Upstream unavailable",
+    "The service behind the gateway could not be reached or broke off.",
+);
+const UPSTREAM_TIMEOUT: Public = row(
+    StatusCode::GATEWAY_TIMEOUT,
+    "upstream_timeout",
+    "Upstream timeout",
+    "The service behind the gateway did not answer in time.",
+);
+
+/// Methods of [`Rejection::Head`]'s `Allow`: those that are ever served.
+const SERVED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+const NOTHING_PRESENTED: HeaderValue = HeaderValue::from_static("Bearer realm=\"octroi\"");
+const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"octroi\", error=\"invalid_token\"");
+const INSUFFICIENT_SCOPE: HeaderValue =
+    HeaderValue::from_static("Bearer realm=\"octroi\", error=\"insufficient_scope\"");
 
 impl Rejection {
-    fn row(&self) -> Row {
-        let row =
-            |status, code, title, detail: &'static str| Row { status, code, title, detail: Cow::Borrowed(detail) };
+    /// The table.
+    #[must_use]
+    pub fn public(&self) -> Public {
         match self {
-            Self::BadHead(HeadError::Method) => {
-                row(405, "method_not_allowed", "Method not allowed", "this method is never forwarded")
-            }
-            Self::BadHead(error) => Row { detail: error.to_string().into(), ..bad_request() },
-            Self::BadPath(error) => Row { detail: error.to_string().into(), ..bad_request() },
-            Self::UnderscoreHeader => {
-                Row { detail: "header names with an underscore are refused here".into(), ..bad_request() }
-            }
-            Self::BodyBroken => Row { detail: "the request's body ended before it was whole".into(), ..bad_request() },
-            Self::UriTooLong => row(414, "uri_too_long", "Target too long", "shorten the path or the query"),
-            Self::HeadersTooLarge => {
-                row(431, "headers_too_large", "Headers too large", "send fewer or shorter headers")
-            }
-            Self::NoRoute => row(404, "no_route", "No route", "nothing is served under this host and path"),
-            Self::MethodNotAllowed(_) => {
-                row(405, "method_not_allowed", "Method not allowed", "the Allow field lists the methods served here")
-            }
-            Self::Auth(error, _) => auth_row(error),
-            Self::RateLimited(_) => {
-                row(429, "rate_limited", "Rate limit exceeded", "slow down; Retry-After says when to try again")
-            }
-            Self::MeteringUnavailable => row(
-                503,
-                "metering_unavailable",
-                "Temporarily unavailable",
-                "usage cannot be recorded now; try again later",
+            Self::Head(HeadFault::Malformed(_))
+            | Self::Fragment
+            | Self::Path(_)
+            | Self::UnderscoreName
+            | Self::CallerGone
+            | Self::Server(Refusal::Malformed) => BAD_REQUEST,
+            Self::Head(HeadFault::Method) | Self::Method(_) => METHOD,
+            Self::Head(HeadFault::UriTooLong) | Self::Server(Refusal::UriTooLong) => URI_TOO_LONG,
+            Self::Head(HeadFault::HeadersTooLarge) | Self::Server(Refusal::HeadersTooLarge) => HEADERS_TOO_LARGE,
+            Self::BodyLate | Self::Server(Refusal::HeadTimeout) => REQUEST_TIMEOUT,
+            Self::Server(Refusal::Overloaded) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Overloaded",
+                "Too many connections are open; try again later.",
             ),
-            Self::BodyTooLarge => {
-                row(413, "body_too_large", "Body too large", "the body is larger than is accepted here")
-            }
-            Self::BodyTimeout => {
-                row(408, "request_timeout", "The request took too long", "the request's body did not arrive in time")
-            }
-            Self::UpstreamUnavailable => {
-                row(502, "upstream_unavailable", "Upstream unavailable", "the service behind did not answer properly")
-            }
-            Self::UpstreamTimeout => {
-                row(504, "upstream_timeout", "Upstream timed out", "the service behind did not answer in time")
-            }
-            Self::Internal => {
-                row(500, "internal", "Internal error", "this is our fault; the request id helps to find it")
-            }
+            Self::NoRoute => NO_ROUTE,
+            Self::Auth(error) => of_auth(error),
+            Self::Limit(_) => row(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "Too many requests",
+                "The limit is used up; try again after the time in Retry-After.",
+            ),
+            Self::Journal(JournalFull) => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "metering_unavailable",
+                "Metering unavailable",
+                "The request could not be counted and was not forwarded; try again later.",
+            ),
+            Self::BodyTooLarge => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "Body too large",
+                "The request body is larger than allowed.",
+            ),
+            Self::Upstream(fault) => of_exchange(fault),
+            Self::Internal => row(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Internal error",
+                "The gateway failed; the request id leads to the reason.",
+            ),
         }
     }
 
-    /// The status the caller is sent.
+    /// How the request is counted if it was admitted before.
     #[must_use]
-    pub fn status(&self) -> u16 {
-        self.row().status
-    }
-
-    /// The code: public, and the reason in the rollups.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        self.row().code
-    }
-
-    /// The private reason, for the log: more than the caller is told.
-    #[must_use]
-    pub fn private_reason(&self) -> &'static str {
+    pub fn outcome(&self) -> (Outcome, Option<CutReason>) {
         match self {
-            Self::Auth(error, _) => error.reason(),
-            other => other.code(),
-        }
-    }
-
-    /// The answer. `request_id` joins it to the log.
-    #[must_use]
-    pub fn response(&self, request_id: &str) -> Response<Bytes> {
-        let Row { status, code, title, detail } = self.row();
-        let mut response = Problem { status, code, title, detail: &detail, request_id }.response();
-        self.write_fields(response.headers_mut());
-        response
-    }
-
-    fn write_fields(&self, headers: &mut HeaderMap) {
-        match self {
-            // Where framing is in doubt, nothing more is read from this connection.
-            Self::BadHead(_)
-            | Self::BodyTooLarge
-            | Self::BodyTimeout
-            | Self::BodyBroken
-            | Self::HeadersTooLarge
-            | Self::UriTooLong => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                if matches!(self, Self::BadHead(HeadError::Method)) {
-                    headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
-                }
-            }
-            Self::MethodNotAllowed(allowed) => {
-                if let Ok(allowed) = HeaderValue::try_from(allowed) {
-                    headers.insert(ALLOW, allowed);
-                }
-            }
-            Self::Auth(error, scopes) => write_auth_fields(headers, error, scopes.as_deref()),
-            Self::RateLimited(exceeded) => {
-                exceeded.standing.write(headers);
-                headers.insert(RETRY_AFTER, exceeded.retry_after_seconds.into());
-            }
-            Self::MeteringUnavailable => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
-            Self::BadPath(_)
-            | Self::UnderscoreHeader
+            Self::BodyTooLarge => (Outcome::Cut, Some(CutReason::BodyTooLarge)),
+            Self::BodyLate => (Outcome::Cut, Some(CutReason::Deadline)),
+            Self::CallerGone => (Outcome::ClientGone, None),
+            Self::Upstream(_) => (Outcome::UpstreamError, None),
+            // Refused before admission, all but the last; after it, we ended it.
+            Self::Head(_)
+            | Self::Fragment
+            | Self::Path(_)
+            | Self::UnderscoreName
+            | Self::Server(_)
             | Self::NoRoute
-            | Self::UpstreamUnavailable
-            | Self::UpstreamTimeout
-            | Self::Internal => {}
+            | Self::Method(_)
+            | Self::Auth(_)
+            | Self::Limit(_)
+            | Self::Journal(_)
+            | Self::Internal => (Outcome::Cut, None),
         }
+    }
+
+    /// The headers that belong to the answer, besides those of every problem.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Method(allow) => drop(headers.insert(ALLOW, allow.clone())),
+            Self::Head(HeadFault::Method) => drop(headers.insert(ALLOW, SERVED_METHODS)),
+            Self::Limit(exceeded) => exceeded.standing.write(headers),
+            Self::Auth(AuthError::Missing) => drop(headers.insert(WWW_AUTHENTICATE, NOTHING_PRESENTED)),
+            Self::Auth(AuthError::Invalid { .. }) => drop(headers.insert(WWW_AUTHENTICATE, INVALID_TOKEN)),
+            Self::Auth(AuthError::InsufficientScope) => drop(headers.insert(WWW_AUTHENTICATE, INSUFFICIENT_SCOPE)),
+            _ => {}
+        }
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.closes() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn problem<'a>(&self, request_id: &'a str) -> Problem<'a> {
+        let Public { status, code, title, detail } = self.public();
+        Problem { status, code, title, detail, request_id: Some(request_id) }
+    }
+
+    /// Every 429 and 503 says when to try again.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::Limit(exceeded) => Some(exceeded.retry_after_seconds),
+            Self::Auth(AuthError::TooManyFailures { retry_after_seconds }) => Some(*retry_after_seconds),
+            _ => (self.public().status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        }
+    }
+
+    /// Whether nobody can say where the next request on the connection would begin.
+    fn closes(&self) -> bool {
+        matches!(self, Self::Head(_) | Self::Fragment | Self::BodyLate | Self::CallerGone)
     }
 }
 
-fn bad_request() -> Row {
-    Row { status: 400, code: "bad_request", title: "Bad request", detail: Cow::Borrowed("") }
-}
-
-/// Unknown, expired, revoked and forged credentials look alike: one row.
-fn auth_row(error: &AuthError) -> Row {
-    let row = |status, code, title, detail: &'static str| Row { status, code, title, detail: Cow::Borrowed(detail) };
+fn of_auth(error: &AuthError) -> Public {
     match error {
         AuthError::Missing => row(
-            401,
+            StatusCode::UNAUTHORIZED,
             "missing_credentials",
-            "Credentials needed",
-            "send an API key as X-API-Key, or as Authorization: Bearer",
+            "Missing credentials",
+            "The route asks for a credential and none was presented.",
         ),
-        AuthError::Ambiguous => {
-            row(400, "ambiguous_credentials", "More than one credential", "send exactly one credential, once")
-        }
-        AuthError::Invalid { .. } => {
-            row(401, "invalid_credentials", "Invalid credentials", "the credential is not valid")
-        }
+        AuthError::Ambiguous => row(
+            StatusCode::BAD_REQUEST,
+            "ambiguous_credentials",
+            "Ambiguous credentials",
+            "More than one credential was presented; send exactly one.",
+        ),
+        AuthError::Invalid { .. } => INVALID_CREDENTIALS,
         AuthError::ClientSuspended { .. } => {
-            row(403, "client_suspended", "Client suspended", "this client is suspended; ask whoever runs this service")
+            row(StatusCode::FORBIDDEN, "client_suspended", "Client suspended", "The client is suspended.")
         }
-        AuthError::InsufficientScope => {
-            row(403, "insufficient_scope", "Insufficient scope", "the credential lacks a scope that is needed here")
-        }
+        AuthError::InsufficientScope => row(
+            StatusCode::FORBIDDEN,
+            "insufficient_scope",
+            "Insufficient scope",
+            "The credential lacks a scope that the route asks for.",
+        ),
         AuthError::TooManyFailures { .. } => row(
-            429,
+            StatusCode::TOO_MANY_REQUESTS,
             "too_many_failures",
             "Too many failures",
-            "too many invalid credentials came from this address; Retry-After says when to try again",
+            "Too many unknown credentials came from this address; try again later.",
         ),
         AuthError::Unavailable => row(
-            503,
+            StatusCode::SERVICE_UNAVAILABLE,
             "auth_unavailable",
-            "Temporarily unavailable",
-            "the credential cannot be checked now; this says nothing about it; try again",
+            "Authentication unavailable",
+            "The credential could not be checked; try again later.",
         ),
     }
 }
 
-fn write_auth_fields(headers: &mut HeaderMap, error: &AuthError, scopes: Option<&str>) {
-    match error {
-        // RFC 6750 §3.1: no error code where nothing was presented.
-        AuthError::Missing => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"octroi\""));
-        }
-        AuthError::Invalid { .. } => {
-            const INVALID: &str = "Bearer realm=\"octroi\", error=\"invalid_token\"";
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(INVALID));
-        }
-        AuthError::InsufficientScope => {
-            let scopes = scopes.unwrap_or_default();
-            let text = format!("Bearer realm=\"octroi\", error=\"insufficient_scope\", scope=\"{scopes}\"");
-            if let Ok(value) = HeaderValue::try_from(text) {
-                headers.insert(WWW_AUTHENTICATE, value);
-            }
-        }
-        AuthError::TooManyFailures { retry_after_seconds } => {
-            headers.insert(RETRY_AFTER, (*retry_after_seconds).into());
-        }
-        AuthError::Unavailable => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
-        AuthError::Ambiguous | AuthError::ClientSuspended { .. } => {}
-    }
-}
-
-impl From<HeadError> for Rejection {
-    fn from(error: HeadError) -> Self {
-        Self::BadHead(error)
-    }
-}
-
-impl From<PathError> for Rejection {
-    fn from(error: PathError) -> Self {
-        Self::BadPath(error)
-    }
-}
-
-impl From<Exceeded> for Rejection {
-    fn from(exceeded: Exceeded) -> Self {
-        Self::RateLimited(exceeded)
+fn of_exchange(fault: &ExchangeFault) -> Public {
+    match fault {
+        ExchangeFault::Connect { .. } | ExchangeFault::Broken(_) | ExchangeFault::SwitchedProtocols => UNAVAILABLE,
+        ExchangeFault::ConnectLate { .. } | ExchangeFault::Late => UPSTREAM_TIMEOUT,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::InvalidReason;
+    use crate::limit::Standing;
 
-    #[test]
-    fn what_must_look_alike_looks_alike() {
-        let answers: Vec<(u16, HeaderMap, Bytes)> =
-            [InvalidReason::Unknown, InvalidReason::Revoked, InvalidReason::Expired, InvalidReason::Malformed]
-                .map(|reason| Rejection::Auth(AuthError::invalid(reason), None).response("id"))
-                .map(|response| (response.status().as_u16(), response.headers().clone(), response.into_body()))
-                .to_vec();
-        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+    fn all() -> Vec<(Rejection, u16, &'static str, &'static [&'static str])> {
+        let limit = Exceeded {
+            standing: Standing { policy: "client", burst: 1, window_seconds: 1, remaining: 0, reset_seconds: 1 },
+            retry_after_seconds: 7,
+        };
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        vec![
+            (HeadFault::Malformed("x").into(), 400, "bad_request", &["connection"]),
+            (HeadFault::Method.into(), 405, "method_not_allowed", &["allow", "connection"]),
+            (HeadFault::UriTooLong.into(), 414, "uri_too_long", &["connection"]),
+            (HeadFault::HeadersTooLarge.into(), 431, "headers_too_large", &["connection"]),
+            (Rejection::Fragment, 400, "bad_request", &["connection"]),
+            (PathFault::DotSegment.into(), 400, "bad_request", &[]),
+            (Rejection::UnderscoreName, 400, "bad_request", &[]),
+            (Rejection::Server(Refusal::Malformed), 400, "bad_request", &[]),
+            (Rejection::Server(Refusal::UriTooLong), 414, "uri_too_long", &[]),
+            (Rejection::Server(Refusal::HeadersTooLarge), 431, "headers_too_large", &[]),
+            (Rejection::Server(Refusal::HeadTimeout), 408, "request_timeout", &[]),
+            (Rejection::Server(Refusal::Overloaded), 503, "overloaded", &["retry-after"]),
+            (Rejection::NoRoute, 404, "no_route", &[]),
+            (Rejection::Method(HeaderValue::from_static("GET")), 405, "method_not_allowed", &["allow"]),
+            (AuthError::Missing.into(), 401, "missing_credentials", &["www-authenticate"]),
+            (AuthError::Ambiguous.into(), 400, "ambiguous_credentials", &[]),
+            (AuthError::InsufficientScope.into(), 403, "insufficient_scope", &["www-authenticate"]),
+            (AuthError::TooManyFailures { retry_after_seconds: 3 }.into(), 429, "too_many_failures", &["retry-after"]),
+            (AuthError::Unavailable.into(), 503, "auth_unavailable", &["retry-after"]),
+            (JournalFull.into(), 503, "metering_unavailable", &["retry-after"]),
+            (Rejection::BodyTooLarge, 413, "body_too_large", &[]),
+            (Rejection::BodyLate, 408, "request_timeout", &["connection"]),
+            (
+                ExchangeFault::Connect { authority: "a".into(), source: refused() }.into(),
+                502,
+                "upstream_unavailable",
+                &[],
+            ),
+            (ExchangeFault::ConnectLate { authority: "a".into() }.into(), 504, "upstream_timeout", &[]),
+            (ExchangeFault::SwitchedProtocols.into(), 502, "upstream_unavailable", &[]),
+            (ExchangeFault::Late.into(), 504, "upstream_timeout", &[]),
+            (Rejection::Internal, 500, "internal", &[]),
+            (Rejection::Limit(limit), 429, "rate_limited", &["retry-after"]),
+        ]
     }
 
     #[test]
-    fn statuses_codes_and_fields() {
-        let auth = |error| Rejection::Auth(error, Some("orders:read".into()));
-        for (rejection, status, code, field) in [
-            (Rejection::BadHead(HeadError::Host), 400, "bad_request", Some("connection")),
-            (Rejection::BadHead(HeadError::Method), 405, "method_not_allowed", Some("allow")),
-            (Rejection::BadPath(PathError::DotSegment), 400, "bad_request", None),
-            (Rejection::UriTooLong, 414, "uri_too_long", None),
-            (Rejection::HeadersTooLarge, 431, "headers_too_large", None),
-            (Rejection::NoRoute, 404, "no_route", None),
-            (Rejection::MethodNotAllowed("GET".into()), 405, "method_not_allowed", Some("allow")),
-            (auth(AuthError::Missing), 401, "missing_credentials", Some("www-authenticate")),
-            (auth(AuthError::Ambiguous), 400, "ambiguous_credentials", None),
-            (auth(AuthError::invalid(InvalidReason::Unknown)), 401, "invalid_credentials", Some("www-authenticate")),
-            (auth(AuthError::InsufficientScope), 403, "insufficient_scope", Some("www-authenticate")),
-            (
-                auth(AuthError::TooManyFailures { retry_after_seconds: 3 }),
-                429,
-                "too_many_failures",
-                Some("retry-after"),
-            ),
-            (auth(AuthError::Unavailable), 503, "auth_unavailable", Some("retry-after")),
-            (Rejection::MeteringUnavailable, 503, "metering_unavailable", Some("retry-after")),
-            (Rejection::BodyTooLarge, 413, "body_too_large", Some("connection")),
-            (Rejection::BodyTimeout, 408, "request_timeout", Some("connection")),
-            (Rejection::UpstreamUnavailable, 502, "upstream_unavailable", None),
-            (Rejection::UpstreamTimeout, 504, "upstream_timeout", None),
-            (Rejection::Internal, 500, "internal", None),
-        ] {
-            let response = rejection.response("id");
-            assert_eq!((response.status().as_u16(), rejection.code()), (status, code));
-            if let Some(field) = field {
-                assert!(response.headers().contains_key(field), "{code}: {field}");
+    fn the_table_is_the_contract_s() {
+        for (rejection, status, code, headers) in all() {
+            let public = rejection.public();
+            assert_eq!((public.status.as_u16(), public.code), (status, code), "{rejection}");
+            assert!(!public.title.is_empty() && public.detail.ends_with('.'), "{rejection}");
+            if matches!(rejection, Rejection::Limit(_)) {
+                continue; // Its further headers are the limit's own.
             }
+            let mut written = HeaderMap::new();
+            rejection.write_headers(&mut written);
+            let mut names: Vec<&str> = written.keys().map(http::HeaderName::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, headers, "{rejection}");
         }
+    }
+
+    #[test]
+    fn what_was_presented_decides_the_challenge() {
+        let challenge = |error: AuthError| {
+            let mut headers = HeaderMap::new();
+            Rejection::from(error).write_headers(&mut headers);
+            headers[WWW_AUTHENTICATE].to_str().unwrap().to_owned()
+        };
+        assert!(!challenge(AuthError::Missing).contains("error"));
+        assert!(challenge(AuthError::InsufficientScope).contains("error=\"insufficient_scope\""));
     }
 }

@@ -1,51 +1,85 @@
-//! `/.octroi/`: what the gateway answers itself on the data listener.
+//! `/.octroi/…` on the data listener: ours, never an upstream's.
+//!
+//! Probes are not requests: they are neither metered nor logged, so that a balancer that asks
+//! each second writes nothing.
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
 
+use super::path::CanonicalPath;
 use super::rejection::Rejection;
 use crate::telemetry::readiness::Readiness;
+use bytes::Bytes;
 
-/// The reserved space; nothing in it is ever proxied.
-const SPACE: &str = "/.octroi";
+/// What follows it is ours.
+const PREFIX: &str = "/.octroi/";
 
-/// Whether a path is ours.
-pub(super) fn is_reserved(path: &str) -> bool {
-    path.strip_prefix(SPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+const PROBES: HeaderValue = HeaderValue::from_static("GET, HEAD");
+
+/// Whether a path is ours in any reading of it.
+pub(super) fn owns(path: &CanonicalPath<'_>) -> bool {
+    let ours = |path: &str| path.starts_with(PREFIX) || path == PREFIX.trim_end_matches('/');
+    ours(path.as_str()) || path.with_plain_slashes().is_some_and(|plain| ours(&plain))
 }
 
-/// Answers a path of ours.
-pub(super) fn answer(method: &Method, path: &str, readiness: &Readiness) -> Result<Response<Bytes>, Rejection> {
-    let (status, body, media) = match &path[SPACE.len()..] {
-        "/livez" => (StatusCode::OK, Bytes::from_static(b"alive\n"), "text/plain; charset=utf-8"),
-        "/readyz" => {
+/// Answers on a path that is ours.
+pub(super) fn answer(
+    path: &CanonicalPath<'_>,
+    method: &Method,
+    readiness: &Readiness,
+) -> Result<Response<Bytes>, Rejection> {
+    let (status, body) = match path.as_str().strip_prefix(PREFIX) {
+        Some("livez") => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"alive\"}")),
+        Some("readyz") => {
             let report = readiness.report();
-            let status = StatusCode::from_u16(report.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-            (status, Bytes::from(report.body()), "application/json")
+            let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (status, Bytes::from(report.body()))
         }
         _ => return Err(Rejection::NoRoute),
     };
-    if *method != Method::GET && *method != Method::HEAD {
-        return Err(Rejection::MethodNotAllowed("GET, HEAD".to_owned()));
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Rejection::Method(PROBES));
     }
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::path::canonicalise;
     use super::*;
+    use crate::telemetry::readiness::Condition;
 
     #[test]
-    fn the_space_ends_at_a_segment() {
-        for (path, ours) in
-            [("/.octroi", true), ("/.octroi/livez", true), ("/.octroi/x", true), ("/.octroid", false), ("/", false)]
-        {
-            assert_eq!(is_reserved(path), ours, "{path}");
+    fn all_of_it_is_ours_however_it_is_written() {
+        for (path, ours) in [
+            ("/.octroi/livez", true),
+            ("/.octroi/", true),
+            ("/.octroi", true),
+            ("/%2Eoctroi/secret", true),
+            ("//.octroi/secret", true),
+            ("/.octroi%2Fsecret", true),
+            ("/.octroix", false),
+            ("/x/.octroi/livez", false),
+        ] {
+            assert_eq!(owns(&canonicalise(path).unwrap()), ours, "{path}");
         }
+    }
+
+    #[test]
+    fn probes_answer_and_nothing_else_does() {
+        let readiness = Readiness::new().with("store", || Condition::Degraded);
+        let ask = |path, method| answer(&canonicalise(path).unwrap(), &method, &readiness);
+        assert_eq!(ask("/.octroi/livez", Method::GET).unwrap().status(), 200);
+        let ready = ask("/.octroi/readyz", Method::HEAD).unwrap();
+        assert_eq!(ready.status(), 200);
+        assert!(String::from_utf8_lossy(ready.body()).contains("store"));
+        readiness.stop();
+        assert_eq!(ask("/.octroi/readyz", Method::GET).unwrap().status(), 503);
+        assert!(matches!(ask("/.octroi/livez", Method::POST), Err(Rejection::Method(_))));
+        assert!(matches!(ask("/.octroi/other", Method::GET), Err(Rejection::NoRoute)));
     }
 }

@@ -1,131 +1,135 @@
-//! One connection of a caller: framing by hyper, deadlines by the worker's look.
+//! One connection: hyper frames, the watch judges, the handler answers.
+//!
+//! hyper's own header timeout is off, because it is a timer per request and runs while nothing
+//! happens; the deadlines are those of [`watch`](super::watch). The seam for an HTTP/1 half of
+//! our own is [`run`]: a socket in, calls of the handler, the socket's end.
 
-use std::future::{Future, poll_fn};
-use std::io;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::rt::ReadBufCursor;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
-use super::watch::{Order, Watch};
-use super::{BodyError, Handler, Peer};
-use crate::wire::problem::Problem;
+use super::caller_io::CallerIo;
+use super::watch::{Verdict, Watch};
+use super::{Handler, Peer, Refusal, RequestBody};
+use crate::config::server::ServerLimits;
 
-/// The bound of hyper's read buffer: a backstop above our own limits on heads, and large enough
-/// that bodies are read in good pieces.
-const READ_BUFFER: usize = 64 * 1024;
+/// How many header lines hyper parses without allocating; a limit above costs an allocation.
+const LINES_ON_STACK: usize = 100;
 
-/// How long the last word of a closing connection may take.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// The least a connection may buffer; more where heads may be larger.
+const LEAST_BUFFER: usize = 64 * 1024;
 
-/// What hyper is allowed before our own limits answer with a problem document.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backstops {
-    pub(super) headers: usize,
-    pub(super) head_bytes: usize,
+/// hyper, set up once a worker. Its limits stand above ours, as a backstop: ours answer with a
+/// body that says what was too large.
+pub(super) fn protocol(limits: &ServerLimits) -> Builder {
+    let buffer = LEAST_BUFFER.max(2 * (limits.uri + limits.headers));
+    let mut builder = Builder::new();
+    // The buffer's limit is a soft one; that of the head is exact.
+    builder.half_close(false).header_read_timeout(None::<Duration>).max_buf_size(buffer).max_header_size(buffer);
+    if limits.header_count > LINES_ON_STACK {
+        builder.max_headers(limits.header_count + 1);
+    }
+    builder
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn serve<H: Handler>(stream: TcpStream, peer: Peer, handler: Arc<H>, backstops: Backstops) {
-    let watch = Arc::clone(&peer.connection);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (handler, peer) = (Arc::clone(&handler), peer.clone());
-        async move {
-            peer.connection.begin_request();
-            let over = RequestOver(Arc::clone(&peer.connection));
-            let response = handler.handle(request, peer).await;
-            Ok::<_, std::convert::Infallible>(response.map(|body| WatchedBody { body, over: Some(over) }))
+/// Serves one connection to its end.
+pub(super) async fn run<H: Handler>(stream: TcpStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Builder) {
+    let peer = Peer::new(Arc::clone(&watch));
+    let io = TokioIo::new(CallerIo::new(stream, Arc::clone(&watch), Arc::clone(&handler)));
+    let service = service_fn(|request| answer(request, Arc::clone(&handler), peer.clone(), Arc::clone(&watch)));
+    let mut connection = protocol.serve_connection(io, service);
+    let mut told = false;
+    let verdict = std::future::poll_fn(|context| {
+        watch.runs_in(context.waker());
+        if watch.verdict() != Verdict::None {
+            return Poll::Ready(watch.verdict());
         }
-    });
-    let io = WatchedIo { io: TokioIo::new(stream), watch: Arc::clone(&watch) };
-    let mut connection = http1::Builder::new()
-        .max_headers(backstops.headers)
-        .max_buf_size(READ_BUFFER.max(backstops.head_bytes))
-        // hyper's own deadline runs while a connection is idle, and arms a timer per request.
-        .header_read_timeout(None)
-        .serve_connection(io, service);
-    let (mut remembered, mut finishing) = (false, false);
-    let order = poll_fn(|context| {
-        if !remembered {
-            watch.remember(context.waker());
-            remembered = true;
+        if watch.draining() && !told {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
         }
-        match watch.order() {
-            Order::None => {}
-            Order::Finish if finishing => {}
-            Order::Finish => {
-                finishing = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            order @ (Order::Close | Order::TimeOut | Order::Cut) => return Poll::Ready(order),
-        }
-        // How a connection ended is its requests' matter; each has settled itself by now.
-        Pin::new(&mut connection).poll(context).map(|_ended| Order::None)
+        // What hyper reports as an error is a caller that left or sent nonsense; the one was
+        // settled when its body was dropped, the other was answered.
+        Pin::new(&mut connection).poll(context).map(|_| Verdict::None)
     })
     .await;
-    if order == Order::TimeOut {
-        say_time_out(connection.into_parts().io.io.into_inner()).await;
+    let reset = watch.must_reset();
+    let mut io = connection.into_parts().io.into_inner();
+    if reset {
+        // An error means the socket is gone already, which is what was wanted.
+        let _ = socket2::SockRef::from(io.stream()).set_linger(Some(Duration::ZERO));
+    } else if verdict == Verdict::HeadTimeout {
+        io.answer_with(Refusal::HeadTimeout);
+        finish(io, &watch).await;
     }
 }
 
-/// Tells a caller whose head took too long, as far as it listens.
-async fn say_time_out(mut stream: TcpStream) {
-    let problem = Problem {
-        status: 408,
-        code: "request_timeout",
-        title: "The request took too long",
-        detail: "the request's head did not arrive in time; send it whole",
-        request_id: "",
-    };
-    let bytes = problem.wire("Request Timeout");
-    let said = tokio::time::timeout(LAST_WORD, async {
-        stream.write_all(&bytes).await?;
-        stream.shutdown().await
-    });
-    // A caller that does not listen either is closed all the same.
-    drop(said.await);
+/// Writes the last answer out and closes, for as long as the watch lets it.
+async fn finish<H: Handler>(mut io: CallerIo<H>, watch: &Watch) {
+    std::future::poll_fn(|context| {
+        if matches!(watch.verdict(), Verdict::Close | Verdict::Stalled | Verdict::Shutdown) {
+            return Poll::Ready(());
+        }
+        Pin::new(&mut io).poll_shutdown(context).map(|_| ())
+    })
+    .await;
 }
 
-/// Marks the end of a request when it is dropped: after the body's last byte was handed over, or
-/// when the answer is given up.
-struct RequestOver(Arc<Watch>);
-
-impl Drop for RequestOver {
-    fn drop(&mut self) {
-        self.0.end_request();
+async fn answer<H: Handler>(
+    request: Request<Incoming>,
+    handler: Arc<H>,
+    peer: Peer,
+    watch: Arc<Watch>,
+) -> Result<Response<Served<H::Body>>, Infallible> {
+    watch.request_began();
+    let is_head = request.method() == Method::HEAD;
+    let is_old = request.version() == Version::HTTP_10;
+    let expects = request.headers().contains_key(EXPECT);
+    let request = request.map(|incoming| RequestBody::new(incoming, Arc::clone(&watch), expects));
+    let mut response = handler.handle(request, &peer).await;
+    if watch.is_unread() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    let is_framed = response.body().size_hint().exact().is_some() || response.headers().contains_key(CONTENT_LENGTH);
+    watch.close_is_the_end(is_old && !is_framed && !is_head);
+    Ok(response.map(|body| Served { body, watch, ends_unread: is_head, ended: false }))
 }
 
-/// A response's body that marks the end of its request.
-struct WatchedBody<B> {
+/// A response's body on its way out; tells the watch when nothing more is added to it.
+struct Served<B: Body> {
     body: B,
-    #[expect(dead_code, reason = "its drop is its use")]
-    over: Option<RequestOver>,
+    watch: Arc<Watch>,
+    /// The answer to HEAD: hyper drops the body without reading it.
+    ends_unread: bool,
+    ended: bool,
 }
 
-impl<B> Body for WatchedBody<B>
+impl<B: Body<Data = Bytes>> Body for Served<B>
 where
-    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    B: Unpin,
 {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = B::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let served = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut served.body).poll_frame(context));
+        // Trailers are the last frame, and hyper does not ask for another.
+        served.ended = frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -137,61 +141,13 @@ where
     }
 }
 
-/// A socket that tells its watch what moves.
-struct WatchedIo {
-    io: TokioIo<TcpStream>,
-    watch: Arc<Watch>,
-}
-
-impl WatchedIo {
-    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
-        if written.is_pending() {
-            self.watch.write_blocked();
-        } else {
-            self.watch.write_moved();
+impl<B: Body> Drop for Served<B> {
+    fn drop(&mut self) {
+        if self.ended || self.ends_unread || self.body.is_end_stream() {
+            self.watch.response_ended();
         }
-        written
     }
 }
 
-impl hyper::rt::Read for WatchedIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if read.is_ready() {
-            self.watch.received();
-        }
-        read
-    }
-}
-
-impl hyper::rt::Write for WatchedIo {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.wrote(written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
-        self.wrote(written)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,249 +1,226 @@
-//! Addresses and workers: who accepts, how many at once, and when no more.
+//! Listening: taking an address for all workers, and each worker's share of its connections.
+//!
+//! Every worker has a socket of its own on each address (SO_REUSEPORT), so that the kernel
+//! spreads connections and no worker wakes for another. The first bind of an address is without
+//! the option: were the address taken by somebody else, even by somebody who would share it, a
+//! part of the traffic would go there, silently. The option is set on that same socket
+//! afterwards, so that the address is never let go.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hyper::server::conn::http1::Builder;
 use socket2::{Domain, Protocol, Socket, Type};
-use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
+use tokio_util::task::TaskTracker;
 
-use super::connection::{Backstops, serve};
-use super::watch::{Connections, CutCause, LOOK_EVERY, Watch};
-use super::{Handler, Peer};
+use super::watch::{Sweeper, TICK, Watch};
+use super::{Handler, Refusal, connection};
 use crate::config::server::{ServerConfig, TimeoutConfig};
-use crate::model::clock::SharedClock;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
-use crate::wire::problem::Problem;
+use crate::wire::problem::to_last_bytes;
 
-/// Connections the kernel holds for us before we accept them.
+/// How many connections the kernel keeps for a worker that is busy.
 const BACKLOG: i32 = 4096;
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after a failed accept that is no fault of the connection: out of file descriptors
+/// or memory. Trying again at once would spin until somebody else closes something.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a stopping worker looks whether its connections have ended.
-const STOP_LOOK: Duration = Duration::from_millis(20);
-
-/// An address that cannot be taken.
-#[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}")]
-pub struct ListenError {
-    /// Which.
-    pub address: SocketAddr,
-    /// Why not.
-    #[source]
-    pub source: io::Error,
-}
-
-/// The sockets of one worker: one for each address.
-pub type Listeners = Vec<StdTcpListener>;
-
-/// Takes the addresses and makes one socket per worker for each. Returns the addresses bound.
+/// Takes `address` for `workers` workers. Port 0 takes a free one, the same for all.
 ///
-/// Each address is first bound *without* SO_REUSEPORT: with it, a second process (or a forgotten
-/// first one) could share the address, and half of the traffic would silently go elsewhere.
-pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Vec<Listeners>, Vec<SocketAddr>), ListenError> {
-    let mut listeners: Vec<Listeners> = (0..workers).map(|_| Vec::new()).collect();
-    let mut bound = Vec::new();
-    for wanted in addresses {
-        let failed = |source| ListenError { address: *wanted, source };
-        // Listening proves that nobody else does; with a port of 0 it also says which one it is.
-        let probe = socket(*wanted, false).map_err(failed)?;
-        let address = probe.local_addr().map_err(failed)?;
-        drop(probe);
-        for worker in &mut listeners {
-            worker.push(socket(address, true).map_err(failed)?);
-        }
-        bound.push(address);
+/// # Errors
+/// The address cannot be taken.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
+    let taken = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        let next = socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&taken)?;
+        sockets.push(next);
     }
-    Ok((listeners, bound))
+    // Only when all are bound: a socket that listens gets its share of connections.
+    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+    Ok(sockets.into_iter().map(StdListener::from).collect())
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<StdTcpListener> {
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an earlier process in TIME_WAIT do not hold the address; listeners do.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
-/// What all workers' connections share.
-#[derive(Debug)]
-pub struct Limits {
-    open: AtomicUsize,
-    most: usize,
-    timeouts: TimeoutConfig,
-    backstops: Backstops,
+/// `server.limits.connections`, shared by all workers.
+#[derive(Clone, Debug)]
+pub struct Places {
+    limit: usize,
+    open: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
 }
 
-impl Limits {
-    /// The limits of a configuration.
+impl Places {
+    /// `limit` places.
     #[must_use]
-    pub fn new(config: &ServerConfig) -> Arc<Self> {
-        Arc::new(Self {
-            open: AtomicUsize::new(0),
-            most: config.limits.connections,
-            timeouts: config.timeouts,
-            // Twice our own limits: what passes them here is refused with a problem document.
-            backstops: Backstops {
-                headers: config.limits.header_count * 2 + 32,
-                head_bytes: (config.limits.headers + config.limits.uri) * 2,
-            },
-        })
-    }
-}
-
-/// One worker's share of the server.
-pub struct Worker<H> {
-    /// Answers its requests.
-    pub handler: Arc<H>,
-    /// Its sockets.
-    pub listeners: Listeners,
-    /// Shared by all workers.
-    pub limits: Arc<Limits>,
-    /// Time.
-    pub clock: SharedClock,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// When to stop.
-    pub tasks: Tasks,
-}
-
-impl<H: Handler> Worker<H> {
-    /// Accepts and serves on the current runtime until told to stop, and until every connection
-    /// has ended.
-    pub async fn run(self) -> io::Result<()> {
-        let connections = Arc::new(Connections::default());
-        for listener in &self.listeners {
-            let listener = TcpListener::from_std(listener.try_clone()?)?;
-            let acceptor = Acceptor {
-                handler: Arc::clone(&self.handler),
-                limits: Arc::clone(&self.limits),
-                clock: Arc::clone(&self.clock),
-                metrics: Arc::clone(&self.metrics),
-                connections: Arc::clone(&connections),
-            };
-            let stop = self.tasks.soft().clone();
-            Tasks::spawn_here(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = acceptor.accept(&listener) => {}
-                }
-            });
-        }
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                () = self.tasks.soft().cancelled() => break,
-                _ = tick.tick() => connections.look(self.clock.monotonic(), &self.limits.timeouts),
-            }
-        }
-        // Closed here and not when the last connection ends: who comes now is told at once.
-        drop(self.listeners);
-        stop(&connections, &self.tasks, &self.clock, &self.limits.timeouts).await;
-        Ok(())
-    }
-}
-
-async fn stop(connections: &Connections, tasks: &Tasks, clock: &SharedClock, timeouts: &TimeoutConfig) {
-    let mut cut = false;
-    while connections.count() > 0 {
-        connections.finish();
-        connections.look(clock.monotonic(), timeouts);
-        if tasks.hard().is_cancelled() && !cut {
-            cut = true;
-            connections.cut(CutCause::Shutdown);
-        }
-        tokio::time::sleep(STOP_LOOK).await;
-    }
-}
-
-struct Acceptor<H> {
-    handler: Arc<H>,
-    limits: Arc<Limits>,
-    clock: SharedClock,
-    metrics: Arc<Metrics>,
-    connections: Arc<Connections>,
-}
-
-impl<H: Handler> Acceptor<H> {
-    async fn accept(&self, listener: &TcpListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, address)) => self.take(stream, address),
-                Err(error) if is_callers_fault(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        Self { limit, open: Arc::default(), metrics }
     }
 
-    fn take(&self, stream: TcpStream, address: SocketAddr) {
-        let Some(place) = Place::take(&self.limits, &self.metrics) else {
-            refuse(&stream);
-            return;
-        };
-        // Answers leave at once; a failure costs latency and nothing else.
-        let _ = stream.set_nodelay(true);
-        let watch = Watch::new(Arc::clone(&self.clock));
-        let registration = self.connections.add(Arc::clone(&watch));
-        let (handler, backstops) = (Arc::clone(&self.handler), self.limits.backstops);
-        Tasks::spawn_here(async move {
-            let _held = (place, registration);
-            serve(stream, Peer { address, connection: watch }, handler, backstops).await;
-        });
-    }
-}
-
-/// Errors of one connection that never came to be, not of the listener.
-fn is_callers_fault(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-/// A connection over the cap gets a short answer, if its socket takes it at once.
-fn refuse(stream: &TcpStream) {
-    let problem = Problem {
-        status: 503,
-        code: "overloaded",
-        title: "Overloaded",
-        detail: "all connections are taken; come back in a moment",
-        request_id: "",
-    };
-    let _ = stream.try_write(&problem.wire("Service Unavailable"));
-}
-
-/// A place under the cap, given back when the connection ends.
-struct Place {
-    limits: Arc<Limits>,
-    metrics: Arc<Metrics>,
-}
-
-impl Place {
-    fn take(limits: &Arc<Limits>, metrics: &Arc<Metrics>) -> Option<Self> {
-        if limits.open.fetch_add(1, Ordering::AcqRel) >= limits.most {
-            limits.open.fetch_sub(1, Ordering::AcqRel);
-            metrics.request_rejected(None, 503);
+    fn take(&self) -> Option<Place> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
+            self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        metrics.connections_open.inc();
-        Some(Self { limits: Arc::clone(limits), metrics: Arc::clone(metrics) })
+        self.metrics.connections_open.inc();
+        Some(Place(self.clone()))
     }
 }
+
+/// One open connection; the place is free again when it is dropped.
+struct Place(Places);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.limits.open.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.connections_open.dec();
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections_open.dec();
     }
+}
+
+/// Accepts and serves on the calling worker's runtime until a soft stop, then waits for its
+/// connections: idle ones end at once, busy ones when they are done, all at a hard stop.
+///
+/// `listeners`: this worker's socket of each address, from [`bind`].
+///
+/// # Errors
+/// The sockets cannot be handed to the runtime.
+pub async fn serve<H: Handler>(
+    listeners: Vec<StdListener>,
+    handler: Arc<H>,
+    config: &ServerConfig,
+    places: Places,
+    tasks: Tasks,
+) -> io::Result<()> {
+    let worker = Arc::new(Worker {
+        handler,
+        places,
+        timeouts: config.timeouts,
+        protocol: connection::protocol(&config.limits),
+        sweeper: Sweeper::new(),
+        connections: TaskTracker::new(),
+        tasks,
+    });
+    let mut accepting = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        accepting.push(Tasks::spawn_here(Arc::clone(&worker).accept(listener)));
+    }
+    let sweeping = Tasks::spawn_here(Arc::clone(&worker).sweep());
+    for accepting in accepting {
+        // A panic in the loop is a bug; the worker ends with it, and a vital worker the process.
+        accepting.await.map_err(io::Error::other)?;
+    }
+    worker.connections.close();
+    worker.sweeper.drain();
+    worker.connections.wait().await;
+    sweeping.abort();
+    Ok(())
+}
+
+/// What the connections of a worker share.
+struct Worker<H> {
+    handler: Arc<H>,
+    places: Places,
+    timeouts: TimeoutConfig,
+    protocol: Builder,
+    sweeper: Arc<Sweeper>,
+    connections: TaskTracker,
+    tasks: Tasks,
+}
+
+impl<H: Handler> Worker<H> {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.tasks.soft().cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => self.admit(stream, address),
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+        let Some(place) = self.places.take() else {
+            return self.turn_away(&stream, address);
+        };
+        // Answers are written whole; waiting for more would only delay them. Without it the
+        // connection still works.
+        let _ = stream.set_nodelay(true);
+        let watch = Watch::new(address, Arc::clone(self.sweeper.clock()), self.timeouts);
+        self.sweeper.add(&watch);
+        let connection = connection::run(stream, Arc::clone(&self.handler), watch, self.protocol.clone());
+        Tasks::spawn_here(self.connections.track_future(async move {
+            connection.await;
+            drop(place);
+        }));
+    }
+
+    /// Best effort and no waiting: whoever is too many must not cost time.
+    fn turn_away(&self, stream: &TcpStream, address: SocketAddr) {
+        let answer = to_last_bytes(&self.handler.refuse(Refusal::Overloaded, address.ip().to_canonical()));
+        // Past tokio, which does not know yet that the socket can be written.
+        let socket = socket2::SockRef::from(stream);
+        let _ = socket.send(&answer);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let started = ticks.tick().await;
+        loop {
+            tokio::select! {
+                now = ticks.tick() => {
+                    self.sweeper.clock().set(now - started);
+                    self.handler.tick();
+                    self.sweeper.sweep();
+                }
+                () = self.tasks.hard().cancelled() => break,
+            }
+        }
+        // A connection that was accepted at this very moment is cut by the next round.
+        loop {
+            self.sweeper.cut();
+            ticks.tick().await;
+        }
+    }
+}
+
+/// Whether the failure is one connection's (it was reset before it was accepted) and not the
+/// process's.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, NetworkDown, NetworkUnreachable, TimedOut};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | NetworkDown | NetworkUnreachable | TimedOut
+    )
 }
 
 #[cfg(test)]
@@ -251,13 +228,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_taken_is_an_error_also_for_one_of_our_own() {
-        let (first, bound) = bind(&["127.0.0.1:0".parse().unwrap()], 2).unwrap();
-        assert_eq!(first.len(), 2);
-        let error = bind(&bound, 2).unwrap_err();
-        assert_eq!(error.address, bound[0]);
-        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        assert!(bind(&bound, 1).is_ok());
+    fn a_taken_address_is_an_error_and_a_free_one_is_shared_by_all_workers() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ours = bind(any, 3).unwrap();
+        let address = ours[0].local_addr().unwrap();
+        assert!(ours.iter().all(|listener| listener.local_addr().unwrap() == address));
+        let again = bind(address, 1).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse, "even though the first would share it");
+        drop(ours);
+        bind(address, 2).unwrap();
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let places = Places::new(1, Metrics::new(&[], &[]));
+        let taken = places.take();
+        assert!(taken.is_some() && places.take().is_none());
+        drop(taken);
+        assert!(places.clone().take().is_some());
     }
 }

@@ -1,45 +1,66 @@
-//! Sockets, connections and their deadlines.
+//! Sockets and HTTP/1.1 towards callers: who may connect, how long anything may take, and what
+//! answers when there is no request yet.
 //!
-//! Owns everything about a caller's connection that is not a request: taking the address, the
-//! cap on connections, HTTP/1.1 framing (hyper's), deadlines, and how it ends. Refuses to own what
-//! a request means: a [`Handler`] answers it, and `server` knows nothing else of it.
+//! | file | owns |
+//! |---|---|
+//! | [`listener`] | binding, accepting within the cap, the end of accepting |
+//! | `connection` | one connection: hyper on one side, verdicts of the watch on the other |
+//! | `peer` | the connection as a handler sees it |
+//! | `watch` | what a connection is doing and since when; the sweep that finds it too slow |
+//! | `caller_io` | the socket, observed; answers of hyper's own get a body |
+//! | `request_body` | the body of a request, with its deadline |
+//!
+//! Refuses to own: what a request means. That is a [`Handler`], which this module calls and
+//! which never fails.
 
+mod caller_io;
 mod connection;
-mod listener;
+pub mod listener;
+mod peer;
+mod request_body;
+#[cfg(test)]
+pub(crate) mod testing;
 mod watch;
 
+use std::error::Error;
 use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
-pub use listener::{Limits, ListenError, Listeners, Worker, bind};
-pub use watch::{CutCause, Watch};
+pub use listener::{Places, bind, serve};
+pub use peer::Peer;
+pub use request_body::{BodyFault, RequestBody};
 
-/// Any error of a body.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync + 'static>;
-
-/// What answers requests. Total: every request gets a response.
+/// What answers requests. Total: whatever goes wrong is a response.
 pub trait Handler: Send + Sync + 'static {
-    /// What it answers with.
-    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static;
+    /// The body of its responses. Dropped unfinished, it was cut; [`Peer::cut_reason`] says
+    /// whether by us.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
 
-    /// Answers one request.
-    fn handle(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        peer: Peer,
-    ) -> impl Future<Output = Response<Self::Body>> + Send;
+    /// Answers one request. Dropped when the caller leaves or is cut.
+    fn handle(&self, request: Request<RequestBody>, peer: &Peer) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Answers what is no request: the response is sent as it is, then the connection closes.
+    fn refuse(&self, refusal: Refusal, address: IpAddr) -> Response<Bytes>;
+
+    /// Called on the worker's thread each tick (about 50 ms): for work that must not cost a
+    /// timer per request.
+    fn tick(&self) {}
 }
 
-/// The other end of a caller's connection.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its address, as the socket says.
-    pub address: SocketAddr,
-    /// The connection it came on, to learn why it was cut.
-    pub connection: Arc<Watch>,
+/// Why a connection is turned away before there is a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What was sent is not HTTP/1.1.
+    Malformed,
+    /// The target is longer than the parser's buffer.
+    UriTooLong,
+    /// The head is larger than the parser's buffer, or has more lines than it counts.
+    HeadersTooLarge,
+    /// The head was not there in time.
+    HeadTimeout,
+    /// `server.limits.connections` are open.
+    Overloaded,
 }

@@ -1,297 +1,380 @@
-//! What is watched of a connection: which deadline runs, and what it has been told.
+//! What a connection is doing and since when, and the sweep that finds out who is too slow.
 //!
-//! A worker looks at all of its connections a few times a second instead of arming a timer for
-//! every request: a deadline may be late by one look, and costs a request nothing but a store.
+//! No timer per request: every connection writes coarse times into its [`Watch`], and once a
+//! tick the worker's [`Sweeper`] looks at all of them. Whatever it finds becomes a *verdict*,
+//! and the connection's task is woken to carry it out. Deadlines therefore end up to two ticks
+//! late and never early.
+//!
+//! The atomics are for `Send` only: a connection, its handler and the sweep live on one thread,
+//! so all of it is relaxed and nothing contends.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::config::server::TimeoutConfig;
-use crate::model::clock::{Monotonic, SharedClock};
+
+/// How often a worker looks at its connections.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// How long a closed connection is read on, so that the caller gets to see its answer: a socket
+/// closed with unread bytes in it is reset, and the reset overtakes the answer.
+const LINGER: u64 = 5_000;
+
+/// No time: nothing is waited for.
+const NEVER: u64 = 0;
+
+/// The worker's coarse time, in milliseconds; starts at 1, because 0 is [`NEVER`].
+#[derive(Debug)]
+pub(super) struct CoarseClock(AtomicU64);
+
+impl CoarseClock {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(1)))
+    }
+
+    /// Sets how long the worker has run.
+    pub(super) fn set(&self, since_start: Duration) {
+        self.0.store(millis(since_start) + 1, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Phase {
-    /// Accepted; nothing has come.
-    Fresh = 0,
-    /// Between two requests.
-    Idle = 1,
-    /// A part of a head has come.
-    Head = 2,
-    /// A request is being answered.
-    Busy = 3,
+pub(super) enum Phase {
+    /// Nothing has come yet.
+    Fresh,
+    /// A head is on its way.
+    Head,
+    /// A request is being handled.
+    Request,
+    /// The last response is out.
+    Idle,
+    /// Closed for writing; what still comes is thrown away.
+    Linger,
 }
 
-/// What a connection is told.
+impl Phase {
+    const ALL: [Self; 5] = [Self::Fresh, Self::Head, Self::Request, Self::Idle, Self::Linger];
+}
+
+/// What is to happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Order {
-    /// Go on.
-    None = 0,
-    /// Finish what runs, take nothing new.
-    Finish = 1,
-    /// Close without a word: it is idle.
-    Close = 2,
-    /// Say that the head took too long, and close.
-    TimeOut = 3,
-    /// End at once.
-    Cut = 4,
+pub(super) enum Verdict {
+    /// It goes on.
+    None,
+    /// Closed without a word.
+    Close,
+    /// Told that its head came too late, and closed.
+    HeadTimeout,
+    /// Cut in the middle: the caller does not read.
+    Stalled,
+    /// Cut in the middle: the process stops.
+    Shutdown,
 }
 
-/// Why we ended a connection in the middle of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum CutCause {
-    /// The gateway stops.
-    Shutdown = 1,
-    /// A deadline passed.
-    Deadline = 2,
+impl Verdict {
+    const ALL: [Self; 5] = [Self::None, Self::Close, Self::HeadTimeout, Self::Stalled, Self::Shutdown];
 }
 
-/// One connection, as its worker and its requests see it.
-pub struct Watch {
-    clock: SharedClock,
+/// One connection, as the sweep sees it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    address: IpAddr,
+    address_value: HeaderValue,
+    clock: Arc<CoarseClock>,
+    timeouts: TimeoutConfig,
     phase: AtomicU8,
     since: AtomicU64,
-    /// Since when writing has made no progress; zero: it makes progress.
-    blocked_since: AtomicU64,
-    order: AtomicU8,
-    cut: AtomicU8,
-    waker: Mutex<Option<Waker>>,
-}
-
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Watch").field("phase", &self.phase()).field("order", &self.order()).finish_non_exhaustive()
-    }
+    write_blocked_since: AtomicU64,
+    body_wanted_since: AtomicU64,
+    handler_deadline: AtomicU64,
+    verdict: AtomicU8,
+    draining: AtomicBool,
+    body_late: AtomicBool,
+    response_ended: AtomicBool,
+    close_by_reset: AtomicBool,
+    unread: AtomicBool,
+    fragment: AtomicBool,
+    // Std mutexes around wakers, held for a copy: one thread, so never contended.
+    connection: Mutex<Option<Waker>>,
+    body_reader: Mutex<Option<Waker>>,
 }
 
 impl Watch {
-    pub(super) fn new(clock: SharedClock) -> Arc<Self> {
-        let since = clock.monotonic().0;
+    pub(super) fn new(address: SocketAddr, clock: Arc<CoarseClock>, timeouts: TimeoutConfig) -> Arc<Self> {
+        let address = address.ip().to_canonical();
+        let text = address.to_string();
+        let now = clock.now();
         Arc::new(Self {
+            address,
+            address_value: HeaderValue::from_str(&text).expect("an address is visible ASCII"),
             clock,
+            timeouts,
             phase: AtomicU8::new(Phase::Fresh as u8),
-            since: AtomicU64::new(since),
-            blocked_since: AtomicU64::new(0),
-            order: AtomicU8::new(Order::None as u8),
-            cut: AtomicU8::new(0),
-            waker: Mutex::new(None),
+            since: AtomicU64::new(now),
+            write_blocked_since: AtomicU64::new(NEVER),
+            body_wanted_since: AtomicU64::new(NEVER),
+            handler_deadline: AtomicU64::new(NEVER),
+            verdict: AtomicU8::new(Verdict::None as u8),
+            draining: AtomicBool::new(false),
+            body_late: AtomicBool::new(false),
+            response_ended: AtomicBool::new(false),
+            close_by_reset: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            fragment: AtomicBool::new(false),
+            connection: Mutex::new(None),
+            body_reader: Mutex::new(None),
         })
     }
 
-    /// A watch of no connection: for requests that are made by tests.
-    #[must_use]
-    pub fn detached(clock: SharedClock) -> Arc<Self> {
-        Self::new(clock)
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address
     }
 
-    /// Why this connection was cut; none when it was not.
-    #[must_use]
-    pub fn cut_cause(&self) -> Option<CutCause> {
-        match self.cut.load(Ordering::Acquire) {
-            1 => Some(CutCause::Shutdown),
-            2 => Some(CutCause::Deadline),
-            _ => None,
-        }
+    pub(super) fn ip_value(&self) -> &HeaderValue {
+        &self.address_value
     }
 
-    fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Fresh,
-            1 => Phase::Idle,
-            2 => Phase::Head,
-            _ => Phase::Busy,
-        }
+    pub(super) fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Relaxed))]
     }
 
-    pub(super) fn order(&self) -> Order {
-        match self.order.load(Ordering::Acquire) {
-            0 => Order::None,
-            1 => Order::Finish,
-            2 => Order::Close,
-            3 => Order::TimeOut,
-            _ => Order::Cut,
-        }
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.since.store(self.clock.now(), Relaxed);
     }
 
-    fn enter(&self, phase: Phase) {
-        self.since.store(self.clock.monotonic().0, Ordering::Release);
-        self.phase.store(phase as u8, Ordering::Release);
-    }
-
-    /// Bytes came in.
+    /// Bytes came: outside of a request they are the beginning of a head.
     pub(super) fn received(&self) {
         if matches!(self.phase(), Phase::Fresh | Phase::Idle) {
             self.enter(Phase::Head);
         }
     }
 
-    /// A whole head is there.
-    pub(super) fn begin_request(&self) {
-        self.enter(Phase::Busy);
+    /// A head is complete and is being handled.
+    pub(super) fn request_began(&self) {
+        self.enter(Phase::Request);
+        self.response_ended.store(false, Relaxed);
+        self.handler_deadline.store(NEVER, Relaxed);
     }
 
-    /// The answer has been handed over whole.
-    pub(super) fn end_request(&self) {
-        self.enter(Phase::Idle);
+    /// Nothing more is added to the response; when it is flushed, the connection is idle.
+    pub(super) fn response_ended(&self) {
+        self.response_ended.store(true, Relaxed);
+        self.handler_deadline.store(NEVER, Relaxed);
     }
 
-    /// The caller does not take what we send.
+    /// Everything written is with the kernel.
+    pub(super) fn flushed(&self) {
+        self.write_blocked_since.store(NEVER, Relaxed);
+        if self.response_ended.load(Relaxed) && self.phase() == Phase::Request {
+            self.response_ended.store(false, Relaxed);
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// The caller's side took no byte.
     pub(super) fn write_blocked(&self) {
-        if self.blocked_since.load(Ordering::Relaxed) == 0 {
-            self.blocked_since.store(self.clock.monotonic().0.max(1), Ordering::Release);
+        if self.write_blocked_since.load(Relaxed) == NEVER {
+            self.write_blocked_since.store(self.clock.now(), Relaxed);
         }
     }
 
-    /// The caller took something.
-    pub(super) fn write_moved(&self) {
-        if self.blocked_since.load(Ordering::Relaxed) != 0 {
-            self.blocked_since.store(0, Ordering::Release);
+    /// The caller's side took bytes.
+    pub(super) fn written(&self) {
+        self.write_blocked_since.store(NEVER, Relaxed);
+    }
+
+    /// Somebody waits for more of the request's body; woken when it is too late.
+    pub(super) fn body_wanted(&self, reader: &Waker) {
+        self.body_wanted_since.store(self.clock.now(), Relaxed);
+        let mut slot = self.body_reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_none_or(|waker| !waker.will_wake(reader)) {
+            *slot = Some(reader.clone());
         }
     }
 
-    /// Remembers the connection's task, to be woken when it is told something.
-    pub(super) fn remember(&self, waker: &Waker) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    /// Nobody waits for it (any more).
+    pub(super) fn body_not_wanted(&self) {
+        self.body_wanted_since.store(NEVER, Relaxed);
     }
 
-    /// Tells the connection something; a later order never takes an earlier, harder one back.
-    fn tell(&self, order: Order) {
-        if self.order.fetch_max(order as u8, Ordering::AcqRel) < order as u8
-            && let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-        {
-            waker.wake_by_ref();
+    /// Whether the request's body stood still for too long.
+    pub(super) fn body_late(&self) -> bool {
+        self.body_late.load(Relaxed)
+    }
+
+    /// Bytes of the request will stay unread: the close must wait for the caller.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Relaxed);
+    }
+
+    /// Whether bytes of the caller will stay unread.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Relaxed)
+    }
+
+    /// The response ends with the connection: to break it off, a reset is needed, because a
+    /// close would look like its end.
+    pub(super) fn close_is_the_end(&self, is: bool) {
+        self.close_by_reset.store(is, Relaxed);
+    }
+
+    /// Whether breaking off now must be a reset.
+    pub(super) fn must_reset(&self) -> bool {
+        self.close_by_reset.load(Relaxed) && self.phase() == Phase::Request && !self.response_ended.load(Relaxed)
+    }
+
+    /// The request line had a `#` in it, which the parser drops.
+    pub(super) fn saw_fragment(&self) {
+        self.fragment.store(true, Relaxed);
+    }
+
+    /// Whether it had; asking forgets.
+    pub(super) fn take_fragment(&self) -> bool {
+        self.fragment.load(Relaxed) && self.fragment.swap(false, Relaxed)
+    }
+
+    /// Has the connection's task woken when `after` has passed.
+    pub(super) fn arm(&self, after: Duration) {
+        // The coarse time lags behind by up to a tick: one tick more, and it never fires early.
+        let deadline = self.clock.now().saturating_add(millis(after)).saturating_add(millis(TICK));
+        self.handler_deadline.store(deadline, Relaxed);
+    }
+
+    /// Forgets it.
+    pub(super) fn disarm(&self) {
+        self.handler_deadline.store(NEVER, Relaxed);
+    }
+
+    /// Whether it has passed.
+    pub(super) fn is_late(&self) -> bool {
+        let deadline = self.handler_deadline.load(Relaxed);
+        deadline != NEVER && self.clock.now() > deadline
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        Verdict::ALL[usize::from(self.verdict.load(Relaxed))]
+    }
+
+    /// Whether the connection is to end after what it is doing.
+    pub(super) fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Notes the task to be woken for a verdict.
+    pub(super) fn runs_in(&self, task: &Waker) {
+        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_none_or(|waker| !waker.will_wake(task)) {
+            *slot = Some(task.clone());
         }
     }
 
-    fn cut(&self, cause: CutCause) {
-        self.cut.store(cause as u8, Ordering::Release);
-        self.tell(Order::Cut);
+    fn wake(&self) {
+        let waker = self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
-    fn look(&self, now: Monotonic, timeouts: &TimeoutConfig) {
-        let blocked = self.blocked_since.load(Ordering::Acquire);
-        if blocked != 0 && now.since(Monotonic(blocked)) > timeouts.write_idle {
-            self.cut(CutCause::Deadline);
-            return;
+    fn judge(&self, verdict: Verdict) {
+        self.verdict.store(verdict as u8, Relaxed);
+        self.wake();
+    }
+
+    /// Looks once; `now` is the worker's coarse time.
+    fn sweep(&self, now: u64) {
+        let over = |since: u64, limit: Duration| since != NEVER && now > since.saturating_add(millis(limit));
+        let since = self.since.load(Relaxed);
+        if over(self.write_blocked_since.load(Relaxed), self.timeouts.write_idle) {
+            return self.judge(Verdict::Stalled);
         }
-        let age = now.since(Monotonic(self.since.load(Ordering::Acquire)));
         match self.phase() {
-            Phase::Fresh if age > timeouts.request_head => self.tell(Order::Close),
-            Phase::Idle if age > timeouts.keep_alive => self.tell(Order::Close),
-            Phase::Head if age > timeouts.request_head => self.tell(Order::TimeOut),
-            Phase::Fresh | Phase::Idle | Phase::Head | Phase::Busy => {}
+            Phase::Fresh if over(since, self.timeouts.request_head) => self.judge(Verdict::Close),
+            Phase::Head if over(since, self.timeouts.request_head) => self.judge(Verdict::HeadTimeout),
+            Phase::Idle if over(since, self.timeouts.keep_alive) => self.judge(Verdict::Close),
+            Phase::Linger if over(since, Duration::from_millis(LINGER)) => self.judge(Verdict::Close),
+            Phase::Request => self.sweep_request(now, &over),
+            _ => {}
+        }
+    }
+
+    fn sweep_request(&self, now: u64, over: &impl Fn(u64, Duration) -> bool) {
+        if over(self.body_wanted_since.load(Relaxed), self.timeouts.body_idle) {
+            self.body_wanted_since.store(NEVER, Relaxed);
+            self.body_late.store(true, Relaxed);
+            let reader = self.body_reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(reader) = reader {
+                reader.wake();
+            }
+        }
+        let deadline = self.handler_deadline.load(Relaxed);
+        if deadline != NEVER && now > deadline {
+            self.wake();
         }
     }
 }
 
-/// All connections of one worker. The mutex is taken when a connection comes or goes and at each
-/// look, never by a request.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    open: Mutex<(u64, HashMap<u64, Arc<Watch>>)>,
+/// All connections of a worker.
+#[derive(Debug)]
+pub(super) struct Sweeper {
+    clock: Arc<CoarseClock>,
+    // A std mutex: held to add one or to walk the list, on one thread.
+    watches: Mutex<Vec<Weak<Watch>>>,
 }
 
-impl Connections {
-    pub(super) fn add(self: &Arc<Self>, watch: Arc<Watch>) -> Registration {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.0 += 1;
-        let number = open.0;
-        open.1.insert(number, watch);
-        Registration { number, connections: Arc::clone(self) }
+impl Sweeper {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { clock: CoarseClock::new(), watches: Mutex::new(Vec::new()) })
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+    pub(super) fn clock(&self) -> &Arc<CoarseClock> {
+        &self.clock
     }
 
-    /// Checks every deadline.
-    pub(super) fn look(&self, now: Monotonic, timeouts: &TimeoutConfig) {
-        self.each(|watch| watch.look(now, timeouts));
+    pub(super) fn add(&self, watch: &Arc<Watch>) {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(watch));
     }
 
-    /// Asks all to finish.
-    pub(super) fn finish(&self) {
-        self.each(|watch| watch.tell(Order::Finish));
+    /// Looks at all; forgets those that are gone.
+    pub(super) fn sweep(&self) {
+        let now = self.clock.now();
+        self.each(|watch| watch.sweep(now));
     }
 
-    /// Ends all.
-    pub(super) fn cut(&self, cause: CutCause) {
-        self.each(|watch| watch.cut(cause));
+    /// Has every connection end after what it is doing.
+    pub(super) fn drain(&self) {
+        self.each(|watch| {
+            watch.draining.store(true, Relaxed);
+            watch.wake();
+        });
+    }
+
+    /// Has every connection end now.
+    pub(super) fn cut(&self) {
+        self.each(|watch| watch.judge(Verdict::Shutdown));
     }
 
     fn each(&self, act: impl Fn(&Watch)) {
-        for watch in self.open.lock().unwrap_or_else(PoisonError::into_inner).1.values() {
-            act(watch);
-        }
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|watch| watch.upgrade().inspect(|watch| act(watch)).is_some());
     }
 }
-
-/// A connection's place among those of its worker, until it ends.
-pub(super) struct Registration {
-    number: u64,
-    connections: Arc<Connections>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.connections.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
-    }
-}
-
-/// How often a worker looks at its connections.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::model::clock::{Clock as _, ManualClock};
-
-    /// What, how it came about, after how many seconds it is told what.
-    type Row = (&'static str, fn(&Watch), u64, Order);
-
-    #[test]
-    fn each_phase_has_its_deadline() {
-        let seconds = Duration::from_secs;
-        let timeouts = TimeoutConfig {
-            tls_handshake: seconds(5),
-            request_head: seconds(10),
-            body_idle: seconds(30),
-            write_idle: seconds(30),
-            keep_alive: seconds(75),
-        };
-        let rows: [Row; 5] = [
-            ("nothing ever came", |_| {}, 10, Order::Close),
-            ("half a head", Watch::received, 10, Order::TimeOut),
-            ("idle", Watch::end_request, 75, Order::Close),
-            (
-                "a blocked writer",
-                |watch| {
-                    watch.begin_request();
-                    watch.write_blocked();
-                },
-                30,
-                Order::Cut,
-            ),
-            ("a running request has none of these", Watch::begin_request, 100_000, Order::None),
-        ];
-        for (what, act, deadline, order) in rows {
-            let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-            let watch = Watch::new(clock.clone());
-            act(&watch);
-            clock.advance(seconds(deadline));
-            watch.look(clock.monotonic(), &timeouts);
-            assert_eq!(watch.order(), Order::None, "{what}: too early");
-            clock.advance(seconds(1));
-            watch.look(clock.monotonic(), &timeouts);
-            assert_eq!(watch.order(), order, "{what}");
-        }
-    }
-}
+mod tests;

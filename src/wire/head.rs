@@ -1,163 +1,261 @@
-//! The head grammar: what an HTTP/1.1 library lets through and two parsers could read differently.
+//! What a request's head may be, checked before anything is decided from it.
 //!
-//! hyper has parsed the head already, and refuses by itself what is not a head at all (obs-fold,
-//! spaces before colons, NUL, bad lengths). What it lets pass and we refuse stands here. One thing
-//! cannot be seen any more: where `Content-Length` came together with `Transfer-Encoding`, hyper
-//! follows the latter, drops the former and closes the connection after the answer (RFC 9112
-//! §6.3), so the upstream never sees both.
+//! hyper accepts more than a gateway may: what two parsers can read differently is how requests
+//! are smuggled. Everything refused here is refused with the connection closed, because nobody
+//! can say where the next request on it would begin.
+//!
+//! What hyper has already settled cannot be seen here: of a message with both Content-Length and
+//! Transfer-Encoding it drops the length and closes the connection afterwards.
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
-use http::uri::Authority;
-use http::{Method, Request, Uri, Version};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::{Authority, Uri};
+use http::{HeaderMap, Method, Version};
 use thiserror::Error;
+
+use crate::config::server::ServerLimits;
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum HeadError {
-    /// No `Host`, several, or one that is no authority.
-    #[error("exactly one valid Host is needed")]
-    Host,
-    /// The target's authority is not the `Host`.
-    #[error("the target names another host than the Host header")]
-    Authority,
-    /// A target in no form that is forwarded.
-    #[error("the request target is not an absolute path")]
-    Target,
-    /// Any transfer coding but `chunked` alone.
-    #[error("Transfer-Encoding must be chunked, once")]
-    TransferEncoding,
-    /// Several lengths.
-    #[error("Content-Length stands more than once")]
-    ContentLength,
-    /// CONNECT or TRACE.
-    #[error("this method is never forwarded")]
+pub enum HeadFault {
+    /// 400: malformed, or two parsers could differ about it.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// 405: CONNECT and TRACE are for proxies of another kind.
+    #[error("the method is never served")]
     Method,
+    /// 414
+    #[error("the request target is longer than server.limits.uri")]
+    UriTooLong,
+    /// 431
+    #[error("the header section is larger than server.limits.headers or server.limits.header_count")]
+    HeadersTooLarge,
 }
 
-/// A head that may be forwarded: its host in lower case, without port and trailing dot.
-pub fn check<B>(request: &Request<B>) -> Result<HostName<'_>, HeadError> {
-    let headers = request.headers();
-    if *request.method() == Method::CONNECT || *request.method() == Method::TRACE {
-        return Err(HeadError::Method);
+/// Each header line adds `: ` and CR LF to its name and value.
+const LINE_OVERHEAD: usize = 4;
+
+/// Checks a head.
+pub fn check(head: &Parts, limits: &ServerLimits) -> Result<(), HeadFault> {
+    sizes(head, limits)?;
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(HeadFault::Method);
     }
-    check_framing(headers, request.version())?;
-    let host = check_host(headers, request.version())?;
-    check_target(request.uri(), request.method(), host)?;
-    Ok(HostName(host))
+    framing(head)?;
+    let host = host(head)?;
+    target(head, host)
 }
 
-fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), HeadError> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        if !chunked || codings.next().is_some() || version != Version::HTTP_11 {
-            return Err(HeadError::TransferEncoding);
-        }
+fn sizes(head: &Parts, limits: &ServerLimits) -> Result<(), HeadFault> {
+    if target_length(&head.uri) > limits.uri {
+        return Err(HeadFault::UriTooLong);
     }
-    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(HeadError::ContentLength);
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_OVERHEAD).sum();
+    if bytes > limits.headers || head.headers.len() > limits.header_count {
+        return Err(HeadFault::HeadersTooLarge);
     }
     Ok(())
 }
 
-fn check_host(headers: &HeaderMap, version: Version) -> Result<&str, HeadError> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => {
-            let host = host.to_str().map_err(|_| HeadError::Host)?;
-            let valid = host.parse::<Authority>().is_ok() && !host.contains('@');
-            if valid { Ok(host) } else { Err(HeadError::Host) }
-        }
-        (None, _) if version == Version::HTTP_10 => Ok(""),
-        _ => Err(HeadError::Host),
-    }
+/// The length as sent, near enough: `http://` of an absolute form is not counted.
+fn target_length(uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    path + uri.authority().map_or(0, |authority| authority.as_str().len())
 }
 
-fn check_target(uri: &Uri, method: &Method, host: &str) -> Result<(), HeadError> {
-    match (uri.scheme_str(), uri.authority()) {
-        (None, None) => {}
-        (Some("http"), Some(authority)) => {
-            if authority.as_str().contains('@') {
-                return Err(HeadError::Target);
-            }
-            if !authority.as_str().eq_ignore_ascii_case(host) {
-                return Err(HeadError::Authority);
-            }
+fn framing(head: &Parts) -> Result<(), HeadFault> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if head.version != Version::HTTP_11 {
+            return Err(HeadFault::Malformed("Transfer-Encoding in a version before HTTP/1.1"));
         }
-        _ => return Err(HeadError::Target),
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadFault::Malformed("Transfer-Encoding is something else than one `chunked`"));
+        }
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            return Err(HeadFault::Malformed("both Content-Length and Transfer-Encoding"));
+        }
     }
-    let path = uri.path();
-    if path.starts_with('/') || (path == "*" && *method == Method::OPTIONS) {
-        return Ok(());
+    if head.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(HeadFault::Malformed("more than one Content-Length"));
     }
-    Err(HeadError::Target)
+    Ok(())
 }
 
-/// A host as routes compare it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostName<'a>(&'a str);
+/// The one Host of a request, `None` where HTTP/1.0 may leave it out.
+fn host(head: &Parts) -> Result<Option<&str>, HeadFault> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else {
+        if head.version == Version::HTTP_10 {
+            return Ok(None);
+        }
+        return Err(HeadFault::Malformed("no Host"));
+    };
+    if hosts.next().is_some() {
+        return Err(HeadFault::Malformed("more than one Host"));
+    }
+    let host = host.to_str().map_err(|_| HeadFault::Malformed("a Host that is no name"))?;
+    if is_host(host) { Ok(Some(host)) } else { Err(HeadFault::Malformed("a Host that is no name")) }
+}
 
-impl<'a> HostName<'a> {
-    /// Without port and one trailing dot; case as it came.
-    #[must_use]
-    pub fn as_str(self) -> &'a str {
-        let host = match self.0.strip_prefix('[') {
-            // An IPv6 address: the port follows the bracket.
-            Some(_) => self.0.split_inclusive(']').next().unwrap_or(self.0),
-            None => self.0.split(':').next().unwrap_or(self.0),
+/// Whether `text` is `host [ ":" port ]` (RFC 9110 §7.2), with a host of letters, digits, `-`, `.`
+/// and `_`, or an address in brackets. Nothing of a URI beyond that has business in a Host.
+fn is_host(text: &str) -> bool {
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, rest)) = rest.split_once(']') else { return false };
+        if !address.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+            return false;
+        }
+        (address, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+    } else {
+        let (name, port) = text.split_once(':').unwrap_or((text, ""));
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')) {
+            return false;
+        }
+        (name, Some(port))
+    };
+    !name.is_empty() && port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn target(head: &Parts, host: Option<&str>) -> Result<(), HeadFault> {
+    let uri = &head.uri;
+    if uri.path() == "*" && uri.authority().is_none() {
+        return if head.method == Method::OPTIONS {
+            Ok(())
+        } else {
+            Err(HeadFault::Malformed("`*` is a target of OPTIONS only"))
         };
-        host.strip_suffix('.').unwrap_or(host)
     }
+    if !uri.path().starts_with('/') {
+        return Err(HeadFault::Malformed("a target that is neither a path nor a URI"));
+    }
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) => Ok(()),
+        (Some("http"), Some(authority)) => absolute(authority, host),
+        _ => Err(HeadFault::Malformed("a target with a scheme other than http")),
+    }
+}
+
+fn absolute(authority: &Authority, host: Option<&str>) -> Result<(), HeadFault> {
+    if authority.as_str().contains('@') {
+        return Err(HeadFault::Malformed("userinfo in the target"));
+    }
+    let same = |host: &str| without_default_port(host).eq_ignore_ascii_case(without_default_port(authority.as_str()));
+    if host.is_none_or(same) { Ok(()) } else { Err(HeadFault::Malformed("the target's authority is not the Host")) }
+}
+
+fn without_default_port(host: &str) -> &str {
+    host.strip_suffix(":80").or_else(|| host.strip_suffix(':')).unwrap_or(host)
+}
+
+/// The host a checked request names, without port and one trailing dot, in the case it was
+/// written. An absolute-form target counts where there is no Host (HTTP/1.0).
+#[must_use]
+pub fn named_host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    let host = match headers.get(HOST) {
+        Some(host) => host.to_str().ok()?,
+        None => uri.authority()?.as_str(),
+    };
+    let name = if host.starts_with('[') { &host[..=host.find(']')?] } else { host.split(':').next().unwrap_or(host) };
+    Some(name.strip_suffix('.').unwrap_or(name))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
-    fn verdict(
-        method: &str,
-        target: &str,
-        version: Version,
-        headers: &[(&'static str, &str)],
-    ) -> Result<String, HeadError> {
+    const LIMITS: ServerLimits = ServerLimits { uri: 64, headers: 256, header_count: 8, connections: 1, body: None };
+
+    fn verdict(method: &str, target: &str, version: Version, headers: &[(&str, &str)]) -> Result<(), HeadFault> {
         let mut request = Request::builder().method(method).uri(target).version(version);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap()).map(|host| host.as_str().to_owned())
+        check(&request.body(()).unwrap().into_parts().0, &LIMITS)
+    }
+
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], bool);
+
+    #[test]
+    fn heads_that_could_be_read_in_two_ways_are_refused() {
+        let host = ("host", "a.example");
+        let rows: &[Row<'_>] = &[
+            ("GET", "/", &[host], true),
+            ("GET", "/", &[("host", "a.example:8080")], true),
+            ("GET", "/", &[("host", "[::1]:8080")], true),
+            ("GET", "/", &[], false),
+            ("GET", "/", &[("host", "")], false),
+            ("GET", "/", &[host, host], false),
+            ("GET", "/", &[("host", "u@a.example")], false),
+            ("GET", "/", &[("host", "a.example/x")], false),
+            ("GET", "/", &[("host", "a.example:80x")], false),
+            ("GET", "/", &[("host", "a,b")], false),
+            ("GET", "/", &[("host", "[::1")], false),
+            ("GET", "/", &[("host", "[::1]x")], false),
+            ("GET", "http://a.example/", &[host], true),
+            ("GET", "http://A.EXAMPLE:80/", &[host], true),
+            ("GET", "http://b.example/", &[host], false),
+            ("GET", "http://u:p@a.example/", &[host], false),
+            ("GET", "ftp://a.example/", &[host], false),
+            ("GET", "https://a.example/", &[host], false),
+            ("GET", "a.example:80", &[host], false),
+            ("OPTIONS", "*", &[host], true),
+            ("GET", "*", &[host], false),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked")], true),
+            ("POST", "/", &[host, ("transfer-encoding", "CHUNKED")], true),
+            ("POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], false),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked, chunked")], false),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+            ("POST", "/", &[host, ("transfer-encoding", "identity")], false),
+            ("POST", "/", &[host, ("transfer-encoding", "chunked"), ("content-length", "1")], false),
+            ("POST", "/", &[host, ("content-length", "1"), ("content-length", "2")], false),
+        ];
+        for (method, target, headers, accepted) in rows {
+            let verdict = verdict(method, target, Version::HTTP_11, headers);
+            let expected = if *accepted { verdict.is_ok() } else { matches!(verdict, Err(HeadFault::Malformed(_))) };
+            assert!(expected, "{method} {target} {headers:?}: {verdict:?}");
+        }
     }
 
     #[test]
-    fn heads_that_two_parsers_could_read_differently_are_refused() {
-        use HeadError::{Authority, ContentLength, Host, Target, TransferEncoding};
-        let one = ("host", "a.example:8080");
-        for (target, headers, expected) in [
-            ("/x", &[one][..], Ok("a.example")),
-            ("/x", &[("host", "A.Example.")], Ok("A.Example")),
-            ("/x", &[("host", "[::1]:80")], Ok("[::1]")),
-            ("/x", &[], Err(Host)),
-            ("/x", &[one, one], Err(Host)),
-            ("/x", &[("host", "a b")], Err(Host)),
-            ("/x", &[("host", "u@a")], Err(Host)),
-            ("http://a.example:8080/x", &[one], Ok("a.example")),
-            ("http://b.example/x", &[one], Err(Authority)),
-            ("http://u:p@a.example:8080/x", &[one], Err(Target)),
-            ("ftp://a.example:8080/x", &[one], Err(Target)),
-            ("*", &[one], Err(Target)),
-            ("a.example:8080", &[one], Err(Target)),
-            ("/x", &[one, ("transfer-encoding", "chunked")], Ok("a.example")),
-            ("/x", &[one, ("transfer-encoding", "Chunked ")], Ok("a.example")),
-            ("/x", &[one, ("transfer-encoding", "gzip, chunked")], Err(TransferEncoding)),
-            ("/x", &[one, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(TransferEncoding)),
-            ("/x", &[one, ("content-length", "1"), ("content-length", "1")], Err(ContentLength)),
+    fn older_callers_and_methods_of_proxies() {
+        let host = [("host", "a.example")];
+        assert_eq!(verdict("GET", "/", Version::HTTP_10, &[]), Ok(()));
+        let coded = [("host", "a.example"), ("transfer-encoding", "chunked")];
+        assert!(matches!(verdict("POST", "/", Version::HTTP_10, &coded), Err(HeadFault::Malformed(_))));
+        assert_eq!(verdict("TRACE", "/", Version::HTTP_11, &host), Err(HeadFault::Method));
+        assert_eq!(verdict("CONNECT", "a.example:80", Version::HTTP_11, &host), Err(HeadFault::Method));
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let host = ("host", "a");
+        let long = format!("/{}", "x".repeat(64));
+        assert_eq!(verdict("GET", &long, Version::HTTP_11, &[host]), Err(HeadFault::UriTooLong));
+        assert_eq!(verdict("GET", &long[..64], Version::HTTP_11, &[host]), Ok(()));
+        let wide = "x".repeat(256);
+        assert_eq!(verdict("GET", "/", Version::HTTP_11, &[host, ("a", &wide)]), Err(HeadFault::HeadersTooLarge));
+        let many = [host, ("a", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("a", "5"), ("a", "6"), ("a", "7")];
+        assert_eq!(verdict("GET", "/", Version::HTTP_11, &many), Ok(()));
+        let more = [many.as_slice(), &[("a", "8")]].concat();
+        assert_eq!(verdict("GET", "/", Version::HTTP_11, &more), Err(HeadFault::HeadersTooLarge));
+    }
+
+    #[test]
+    fn the_named_host_is_without_port_and_trailing_dot() {
+        for (host, named) in [
+            ("a.example", "a.example"),
+            ("A.Example.:8080", "A.Example"),
+            ("[::1]:80", "[::1]"),
+            ("a.example..", "a.example."),
         ] {
-            let expected = expected.map(str::to_owned);
-            assert_eq!(verdict("GET", target, Version::HTTP_11, headers), expected, "{target} {headers:?}");
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            assert_eq!(named_host(&headers, &Uri::from_static("/")), Some(named));
         }
-        let old = verdict("POST", "/", Version::HTTP_10, &[("transfer-encoding", "chunked")]);
-        assert_eq!(old, Err(TransferEncoding));
-        assert_eq!(verdict("GET", "/", Version::HTTP_10, &[]), Ok(String::new()));
-        assert_eq!(verdict("OPTIONS", "*", Version::HTTP_11, &[one]), Ok("a.example".into()));
-        assert_eq!(verdict("TRACE", "/", Version::HTTP_11, &[one]), Err(HeadError::Method));
+        assert_eq!(named_host(&HeaderMap::new(), &Uri::from_static("http://a:1/")), Some("a"));
+        assert_eq!(named_host(&HeaderMap::new(), &Uri::from_static("/")), None);
     }
 }

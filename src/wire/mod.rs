@@ -1,4 +1,13 @@
-//! Mechanisms of HTTP without product knowledge: heads, problem documents.
+//! Mechanisms of HTTP messages, without knowledge of sockets, routes or clients.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`body`] | the kinds of body a response can have |
+//! | [`observed`] | counts a body's bytes and tells its end exactly once |
+//! | [`problem`] | the body of an error (RFC 9457), as a response or as raw bytes |
+//! | [`head`] | what a request's head may be, before anything is decided from it |
 
+pub mod body;
 pub mod head;
+pub mod observed;
 pub mod problem;

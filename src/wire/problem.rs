@@ -1,76 +1,91 @@
-//! Problem documents (RFC 9457): the one form in which we refuse.
+//! The body of an error: `application/problem+json` (RFC 9457).
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-/// The media type.
-pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// The media type of every error body.
+pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What a refused caller is told.
+/// What a caller is told about an error. Nothing in it is private.
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
-    /// The status.
-    pub status: u16,
-    /// A word for programs; `type` is `urn:octroi:error:` and it.
-    pub code: &'static str,
-    /// The same for every problem of this code.
-    pub title: &'static str,
-    /// What helps this caller.
+    /// The response's status.
+    pub status: StatusCode,
+    /// A stable word; also the last part of `type`.
+    pub code: &'a str,
+    /// A few words, the same for every occurrence.
+    pub title: &'a str,
+    /// A sentence that helps.
     pub detail: &'a str,
-    /// The request's id; empty where a request never came to be.
-    pub request_id: &'a str,
+    /// What joins this answer with the log.
+    pub request_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct Members<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
     detail: &'a str,
     code: &'a str,
-    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 impl Problem<'_> {
-    /// The document.
+    /// The JSON text.
+    ///
+    /// # Panics
+    /// Never: strings and a number always serialise.
     #[must_use]
     pub fn body(&self) -> Bytes {
-        let document = Document {
+        let members = Members {
             r#type: format!("urn:octroi:error:{}", self.code),
             title: self.title,
-            status: self.status,
+            status: self.status.as_u16(),
             detail: self.detail,
             code: self.code,
             request_id: self.request_id,
         };
-        // A struct of texts and a number always serialises.
-        Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+        Bytes::from(serde_json::to_vec(&members).expect("strings and a number always serialise"))
     }
 
-    /// The response, with its media type.
+    /// A response with this body and its media type.
     #[must_use]
     pub fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.body());
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
         response
     }
+}
 
-    /// The whole answer as bytes, closing the connection: for where no request could be read.
-    #[must_use]
-    pub fn wire(&self, reason_phrase: &str) -> Vec<u8> {
-        let body = self.body();
-        let mut bytes = format!(
-            "HTTP/1.1 {} {reason_phrase}\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-             connection: close\r\ncontent-length: {}\r\n\r\n",
-            self.status,
-            body.len()
-        )
-        .into_bytes();
-        bytes.extend_from_slice(&body);
-        bytes
+/// A response as the bytes of HTTP/1.1, after which the connection closes: for answers that are
+/// given before there is a request that could be answered.
+#[must_use]
+pub fn to_last_bytes(response: &Response<Bytes>) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(512 + response.body().len());
+    let status = response.status();
+    bytes.put_slice(b"HTTP/1.1 ");
+    bytes.put_slice(status.as_str().as_bytes());
+    bytes.put_slice(b" ");
+    bytes.put_slice(status.canonical_reason().unwrap_or("Error").as_bytes());
+    bytes.put_slice(b"\r\n");
+    for (name, value) in response.headers() {
+        bytes.put_slice(name.as_str().as_bytes());
+        bytes.put_slice(b": ");
+        bytes.put_slice(value.as_bytes());
+        bytes.put_slice(b"\r\n");
     }
+    bytes.put_slice(b"connection: close\r\n");
+    bytes.put_slice(CONTENT_LENGTH.as_str().as_bytes());
+    bytes.put_slice(b": ");
+    bytes.put_slice(response.body().len().to_string().as_bytes());
+    bytes.put_slice(b"\r\n\r\n");
+    bytes.put_slice(response.body());
+    bytes.freeze()
 }
 
 #[cfg(test)]
@@ -78,20 +93,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_an_rfc_9457_document() {
+    fn a_problem_has_the_members_of_the_contract() {
         let problem = Problem {
-            status: 404,
+            status: StatusCode::NOT_FOUND,
             code: "no_route",
-            title: "No route",
-            detail: "a \"quoted\" path",
-            request_id: "id-1",
+            title: "No such route",
+            detail: "Say \"please\".",
+            request_id: Some("abc"),
         };
-        let response = problem.response();
-        assert_eq!(response.status(), 404);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        let document: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
-        assert_eq!(document["type"], "urn:octroi:error:no_route");
-        assert_eq!(document["detail"], "a \"quoted\" path");
-        assert!(problem.wire("Not Found").starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+        let body: serde_json::Value = serde_json::from_slice(&problem.body()).unwrap();
+        let expected = serde_json::json!({
+            "type": "urn:octroi:error:no_route", "title": "No such route", "status": 404,
+            "detail": "Say \"please\".", "code": "no_route", "request_id": "abc",
+        });
+        assert_eq!(body, expected);
+        assert_eq!(problem.response().headers()[CONTENT_TYPE], "application/problem+json");
+        let without = Problem { request_id: None, ..problem }.body();
+        assert!(!String::from_utf8_lossy(&without).contains("request_id"));
+    }
+
+    #[test]
+    fn raw_bytes_are_a_framed_last_answer() {
+        let problem = Problem {
+            status: StatusCode::REQUEST_TIMEOUT,
+            code: "request_timeout",
+            title: "t",
+            detail: "d",
+            request_id: None,
+        };
+        let bytes = to_last_bytes(&problem.response());
+        let text = std::str::from_utf8(&bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
+        assert!(head.contains("connection: close\r\n"), "{head}");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        assert!(body.starts_with('{') && body.ends_with('}'));
     }
 }

@@ -1,0 +1,127 @@
+//! The response's body on its way down: with a deadline, and at its end the connection goes back.
+//!
+//! A body that breaks off must not look finished, so the error goes on to hyper, which closes
+//! the caller's connection without the end of the message. The error waits for one turn, so
+//! that what arrived before it, often in the same moment, is written first.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use super::pool::Lease;
+use super::upstream::Budget;
+use crate::server::Peer;
+
+/// Why a response's body did not come down whole.
+#[derive(Debug, Error)]
+pub enum ReturnFault {
+    /// The upstream reset or closed the connection, or framed it wrongly.
+    #[error("the upstream's body broke off")]
+    Broken(#[source] hyper::Error),
+    /// It stood still for `idle_timeout`.
+    #[error("the upstream's body stood still")]
+    Late,
+    /// The whole exchange took longer than `request_timeout`.
+    #[error("the exchange took too long")]
+    Overdue,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ReturningBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    peer: Peer,
+    idle: Duration,
+    budget: Budget,
+    waiting: bool,
+    failed: Option<ReturnFault>,
+}
+
+impl ReturningBody {
+    /// A body that was read from `lease`'s connection, which has just given its head.
+    pub(super) fn new(incoming: Incoming, lease: Lease, peer: Peer, idle: Duration, budget: Budget) -> Self {
+        let mut body = Self { incoming, lease: Some(lease), peer, idle, budget, waiting: false, failed: None };
+        body.release_at_end(false);
+        body
+    }
+
+    fn release_at_end(&mut self, ended: bool) {
+        if (ended || self.incoming.is_end_stream())
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    /// Waits for more; too long is a fault.
+    fn wait(&mut self) -> Option<ReturnFault> {
+        if self.waiting && self.peer.is_late() {
+            return Some(if self.budget.is_spent() { ReturnFault::Overdue } else { ReturnFault::Late });
+        }
+        if !self.waiting {
+            self.waiting = true;
+            self.peer.arm(self.budget.at_most(self.idle));
+        }
+        None
+    }
+
+    fn fail_next_time(&mut self, fault: ReturnFault, context: &mut Context<'_>) {
+        self.failed = Some(fault);
+        self.peer.disarm();
+        // The connection is in an unknown state: closed by being dropped.
+        self.lease = None;
+        context.waker().wake_by_ref();
+    }
+}
+
+impl Body for ReturningBody {
+    type Data = Bytes;
+    type Error = ReturnFault;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReturnFault>>> {
+        let body = self.get_mut();
+        if let Some(fault) = body.failed.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
+        let frame = match Pin::new(&mut body.incoming).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                if let Some(fault) = body.wait() {
+                    body.fail_next_time(fault, context);
+                }
+                return Poll::Pending;
+            }
+        };
+        if body.waiting {
+            body.waiting = false;
+            body.peer.disarm();
+        }
+        if frame.is_some() && body.budget.is_spent() {
+            body.fail_next_time(ReturnFault::Overdue, context);
+            return Poll::Pending;
+        }
+        match frame {
+            None => body.release_at_end(true),
+            Some(Ok(ref frame)) => body.release_at_end(frame.is_trailers()),
+            Some(Err(error)) => {
+                body.fail_next_time(ReturnFault::Broken(error), context);
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(ReturnFault::Broken)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed.is_none() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,122 @@
+//! What all workers of a gateway share: made once from the configuration, read only.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use prometheus_client::metrics::counter::Counter;
+use thiserror::Error;
+
+use super::route::RouteTable;
+use crate::auth::Authenticator;
+use crate::config::route::RouteConfig;
+use crate::config::server::{ServerConfig, ServerLimits, UnderscoreHeaders};
+use crate::config::upstream::UpstreamConfig;
+use crate::metering::RejectedCounts;
+use crate::model::clock::SharedClock;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+
+/// What a gateway is made of.
+#[expect(missing_docs, reason = "each is the part it names")]
+pub struct Parts<'a> {
+    pub routes: Vec<RouteConfig>,
+    pub upstreams: Vec<UpstreamConfig>,
+    pub server: &'a ServerConfig,
+    pub authenticator: Arc<Authenticator>,
+    pub rejected: Arc<RejectedCounts>,
+    pub metrics: Arc<Metrics>,
+    pub clock: SharedClock,
+    pub readiness: Arc<Readiness>,
+    pub access_log: AccessLog,
+}
+
+/// A route names an upstream that is not configured.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the route `{route}` names the upstream `{upstream}`, which is not configured")]
+pub struct UnknownUpstream {
+    /// The route.
+    pub route: String,
+    /// The name.
+    pub upstream: String,
+}
+
+/// What all workers share; read only.
+pub struct Gateway {
+    pub(super) table: RouteTable,
+    pub(super) routes: Vec<Route>,
+    pub(super) upstreams: Vec<UpstreamConfig>,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) underscores: UnderscoreHeaders,
+    pub(super) limits: ServerLimits,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) limit_counters: [(&'static str, Counter, Counter); 3],
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) rejected: Arc<RejectedCounts>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: SharedClock,
+    pub(super) access_log: AccessLog,
+}
+
+/// A route, resolved.
+pub(super) struct Route {
+    pub(super) config: RouteConfig,
+    /// Which of the upstreams.
+    pub(super) upstream: usize,
+    /// The smaller of its own limit and the server's.
+    pub(super) max_body: Option<u64>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Gateway").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway of these parts.
+    ///
+    /// # Errors
+    /// A route without its upstream; configuration refuses that first.
+    pub fn new(parts: Parts<'_>) -> Result<Arc<Self>, UnknownUpstream> {
+        let table = RouteTable::new(&parts.routes);
+        let resolve = |config: RouteConfig| {
+            let upstream = parts.upstreams.iter().position(|upstream| upstream.name == config.upstream);
+            let max_body = [config.max_body, parts.server.limits.body].into_iter().flatten().min();
+            match upstream {
+                Some(upstream) => Ok(Route { config, upstream, max_body }),
+                None => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
+            }
+        };
+        let routes = parts.routes.into_iter().map(resolve).collect::<Result<_, _>>()?;
+        let limit_counters = ["default", "client", "key"].map(|policy| {
+            let (admitted, refused) = parts.metrics.limit_counters(policy);
+            (policy, admitted, refused)
+        });
+        Ok(Arc::new(Self {
+            table,
+            routes,
+            upstreams: parts.upstreams,
+            trusted_proxies: parts.server.trusted_proxies.clone(),
+            underscores: parts.server.underscore_headers,
+            limits: parts.server.limits,
+            authenticator: parts.authenticator,
+            limit_counters,
+            readiness: parts.readiness,
+            rejected: parts.rejected,
+            metrics: parts.metrics,
+            clock: parts.clock,
+            access_log: parts.access_log,
+        }))
+    }
+
+    pub(super) fn route_name(&self, route: u16) -> &str {
+        self.routes.get(usize::from(route)).map_or("", |route| &route.config.name)
+    }
+
+    pub(super) fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
