@@ -1,136 +1,252 @@
-//! What it costs to know a caller and to charge it.
+//! What identity costs a request: a known key, an unknown one, a charge to a limit.
 //!
-//! `cargo bench --bench identity`. A hit is a request whose key is in the cache; a miss goes to
-//! a real SQLite file.
+//! `cargo bench --bench identity`
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
-use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use http::HeaderMap;
-use octroi::auth::{AuthParts, Authenticator, PepperVersions};
-use octroi::config::{Config, Environment};
-use octroi::crypto::key_text::{KeyEnvironment, generate};
-use octroi::crypto::pepper::{Pepper, Peppers};
-use octroi::limit;
+use async_trait::async_trait;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+use octroi::auth::{Authenticator, Dependencies, PepperVersions};
+use octroi::clients::LiveClients;
+use octroi::config::auth::{AuthConfig, FailureBudget};
+use octroi::config::route::{RouteAuth, RouteConfig};
+use octroi::crypto::key_text::{Environment, generate};
+use octroi::crypto::pepper::Peppers;
 use octroi::model::access::Scopes;
-use octroi::model::client::NewClient;
-use octroi::model::clock::{Clock as _, SystemClock};
-use octroi::model::key::NewApiKey;
+use octroi::model::client::{Client, ClientStatus};
+use octroi::model::clock::{SharedClock, SystemClock};
+use octroi::model::id::{ApiKeyId, ClientId};
+use octroi::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
-use octroi::store::{self, Store};
+use octroi::store::changes::Change;
+use octroi::store::{ChangeReader, ChangeStore, KeyStore, Page, Result};
 use octroi::tasks::Tasks;
 use octroi::telemetry::metrics::Metrics;
 use tokio::runtime::Runtime;
+use uuid::Uuid;
 
-const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Keys in rotation: more than fit the nearest caches, as many as a busy gateway sees.
+const KEYS: usize = 1_000;
 
-struct Rig {
+/// A store that knows every key and answers at once.
+struct Everything;
+
+#[async_trait]
+impl KeyStore for Everything {
+    async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
+        Ok(Some(record(hashes[0])))
+    }
+
+    async fn create(&self, _: NewApiKey) -> Result<ApiKey> {
+        unimplemented!("not measured")
+    }
+
+    async fn find(&self, _: ApiKeyId) -> Result<Option<ApiKey>> {
+        unimplemented!("not measured")
+    }
+
+    async fn find_by_key_id(&self, _: &str) -> Result<Option<ApiKey>> {
+        unimplemented!("not measured")
+    }
+
+    async fn list(&self, _: Option<ClientId>, _: Option<ApiKeyId>, _: u32) -> Result<Page<ApiKey>> {
+        unimplemented!("not measured")
+    }
+
+    async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
+        unimplemented!("not measured")
+    }
+
+    async fn note_pepper_version(&self, _: ApiKeyId, _: i32) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A feed on which nothing ever happens.
+struct Quiet;
+
+#[async_trait]
+impl ChangeStore for Quiet {
+    async fn follow(&self) -> Result<Box<dyn ChangeReader>> {
+        Ok(Box::new(Self))
+    }
+
+    async fn prune(&self, _: Timestamp) -> Result<u64> {
+        Ok(0)
+    }
+}
+
+#[async_trait]
+impl ChangeReader for Quiet {
+    async fn poll(&mut self) -> Result<Vec<Change>> {
+        Ok(vec![])
+    }
+}
+
+fn record(hash: KeyHash) -> CredentialRecord {
+    let number = u128::from_le_bytes(*hash.0.first_chunk().expect("32 bytes hold 16"));
+    let client = Client {
+        id: ClientId(Uuid::from_u128(number)),
+        name: "Acme".into(),
+        status: ClientStatus::Active,
+        rate: None,
+        burst: None,
+        plan_id: None,
+        metadata: serde_json::Value::Null,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+    };
+    let key = ApiKey {
+        id: ApiKeyId(Uuid::from_u128(number)),
+        client_id: client.id,
+        name: "default".into(),
+        key_id: Some("octroi_live_0123456789AB".into()),
+        pepper_version: Some(1),
+        scopes: Scopes::default(),
+        rate: None,
+        burst: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+        replaced_by: None,
+    };
+    CredentialRecord { client, key: Some(key), matched: hash, pepper_version: Some(1) }
+}
+
+struct Bench {
     runtime: Runtime,
-    config: Config,
-    peppers: Peppers,
-    store: Store,
-    headers: HeaderMap,
-    _folder: tempfile::TempDir,
+    control: Runtime,
+    clock: SharedClock,
+    authenticator: Arc<Authenticator>,
+    route: RouteConfig,
 }
 
-impl Rig {
+impl Bench {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = configuration(folder.path());
+        let control = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a control runtime starts");
         let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let peppers = Peppers::new(Pepper::new(&SecretBytes::new(vec![7; 32])), None);
-        let made = generate("octroi", KeyEnvironment::Live);
-        let store = runtime.block_on(async {
-            let store = store::open(&config.store).await.expect("a file");
-            store.migrations.up(false).await.expect("tables");
-            let client = NewClient {
-                name: "acme".into(),
-                rate: Some("1000000000/s".parse().expect("a rate")),
-                burst: None,
-                metadata: serde_json::json!({}),
-            };
-            let client = store.clients.create(client).await.expect("a client");
-            let key = NewApiKey {
-                client_id: client.id,
-                name: "bench".into(),
-                key_id: Some(made.key_id.clone()),
-                hash: peppers.hash(made.text.expose().as_bytes()),
-                pepper_version: Some(1),
-                scopes: Scopes::default(),
-                expires_at: None,
-            };
-            store.keys.create(key).await.expect("a key");
-            store
-        });
-        let mut headers = HeaderMap::new();
-        headers.insert("x-api-key", made.text.expose().parse().expect("visible ASCII"));
-        Self { runtime, config, peppers, store, headers, _folder: folder }
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a worker runtime starts");
+        let clock = SystemClock::shared();
+        let metrics = Metrics::new(&[], &[]);
+        let failures = FailureBudget { rate: "1000000000/s".parse().expect("a rate"), burst: NonZeroU32::MAX };
+        let config = AuthConfig {
+            prefix: "octroi".into(),
+            key_headers: vec![],
+            pepper: None,
+            pepper_previous: None,
+            cache_ttl: Duration::from_secs(30),
+            max_stale: Duration::from_mins(10),
+            failures,
+        };
+        let authenticator = Authenticator::new(
+            &config,
+            Dependencies {
+                peppers: Peppers::new(&SecretBytes::new(vec![7; 32]), None),
+                pepper_versions: PepperVersions { current: 1, previous: None },
+                default_limit: RateLimit::new("1000000000/s".parse().expect("a rate"), None),
+                keys: Arc::new(Everything),
+                changes: Arc::new(Quiet),
+                clients: LiveClients::new(&metrics),
+                clock: Arc::clone(&clock),
+                metrics,
+                tasks: Tasks::new(control.handle().clone()),
+            },
+        );
+        authenticator.follow_changes();
+        Self { runtime, control, clock, authenticator, route: route() }
     }
 
-    fn authenticator(&self) -> Arc<Authenticator> {
-        Authenticator::new(AuthParts {
-            config: self.config.auth.clone(),
-            peppers: self.peppers.clone(),
-            versions: PepperVersions { current: 1, previous: None },
-            default_limit: self.config.limits.default,
-            store: self.store.clone(),
-            clock: SystemClock::shared(),
-            metrics: Metrics::new(&[], &[]),
-            tasks: Tasks::new(self.runtime.handle().clone()),
-        })
+    async fn call(&self, headers: &HeaderMap) -> Arc<octroi::clients::Principal> {
+        let now = self.clock.monotonic();
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let principal = self.authenticator.authenticate(&self.route, headers, address, now).await;
+        principal.expect("the store knows every key")
     }
 }
 
-fn configuration(folder: &Path) -> Config {
-    let text = "[[upstreams]]\nname = \"u\"\nendpoints = [\"http://a\"]\n[[routes]]\npath = \"/\"\nupstream = \"u\"\n";
-    Config::parse(text, Some(&folder.join("octroi.toml")), &Environment::default()).expect("a configuration")
+fn route() -> RouteConfig {
+    RouteConfig {
+        name: "bench".into(),
+        host: None,
+        path: "/".into(),
+        methods: vec![],
+        upstream: "bench".into(),
+        strip_prefix: false,
+        auth: RouteAuth::Required,
+        credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],
+        scopes: Scopes::default(),
+        max_body: None,
+        merge_slashes: false,
+        encoded_slash: false,
+        preserve_host: false,
+    }
 }
 
-/// Polls a future that is ready at once: what a hit is.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => unreachable!("a hit waits for nothing"),
+/// A request's head as browsers and libraries send it, with a key that was never used.
+fn request() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let key = generate("octroi", Environment::Live).text;
+    for (name, value) in
+        [("host", "api.example.com"), ("user-agent", "curl/8.5.0"), ("accept", "*/*"), ("x-api-key", key.expose())]
+    {
+        headers.insert(name, HeaderValue::from_str(value).expect("visible ASCII"));
     }
+    headers
 }
 
 fn identity(criterion: &mut Criterion) {
-    let rig = Rig::new();
-    let route = &rig.config.routes[0];
-    let clock = SystemClock::new();
-
-    let warm = rig.authenticator();
-    warm.follow_changes();
-    let ask = |authenticator: &Arc<Authenticator>| {
-        let (authenticator, headers) = (Arc::clone(authenticator), rig.headers.clone());
-        rig.runtime.block_on(async move {
-            authenticator
-                .authenticate(route, &headers, ADDRESS, SystemClock::new().monotonic())
-                .await
-                .expect("a good key")
-        })
-    };
-    let principal = ask(&warm);
+    let bench = Bench::new();
+    let known: Vec<_> = (0..KEYS).map(|_| request()).collect();
+    for headers in &known {
+        bench.runtime.block_on(bench.call(headers));
+    }
+    let mut next = 0;
     criterion.bench_function("authenticate/hit", |bencher| {
-        bencher.iter(|| {
-            now(warm.authenticate(route, black_box(&rig.headers), ADDRESS, clock.monotonic())).expect("a good key")
+        // One runtime entry for many requests, as a worker has it.
+        bencher.iter_custom(|iterations| {
+            bench.runtime.block_on(async {
+                let started = bench.clock.monotonic();
+                for _ in 0..iterations {
+                    next = (next + 1) % KEYS;
+                    black_box(bench.call(&known[next]).await);
+                }
+                bench.clock.monotonic().since(started)
+            })
         });
     });
-    criterion.bench_function("authenticate/miss, SQLite", |bencher| {
-        bencher.iter_batched(|| rig.authenticator(), |cold| ask(&cold), criterion::BatchSize::SmallInput);
+    criterion.bench_function("authenticate/miss", |bencher| {
+        bencher.iter_batched(request, |headers| bench.runtime.block_on(bench.call(&headers)), BatchSize::SmallInput);
     });
+    let principal = bench.runtime.block_on(bench.call(&known[0]));
     criterion.bench_function("limit/charge", |bencher| {
-        bencher
-            .iter(|| limit::charge(black_box(&principal), NonZeroU32::MIN, clock.monotonic()).expect("a wide limit"));
+        bencher.iter(|| octroi::limit::charge(&principal, 1, bench.clock.monotonic()));
     });
+    let charge = octroi::limit::charge(&principal, 1, bench.clock.monotonic()).expect("a billion a second");
+    let mut headers = HeaderMap::with_capacity(8);
+    criterion.bench_function("limit/write", |bencher| {
+        bencher.iter(|| {
+            headers.clear();
+            charge.standing().write(&mut headers);
+        });
+    });
+    bench.control.shutdown_background();
 }
 
-criterion_group!(benches, identity);
+criterion_group! {
+    name = benches;
+    config = Criterion::default();
+    targets = identity
+}
 criterion_main!(benches);

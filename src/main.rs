@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use octroi::config::{self, Environment};
+use octroi::model::clock::SystemClock;
+
 fn main() -> ExitCode {
-    // One crypto stack, named once: without a choice rustls would panic at the first handshake.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        unreachable!("nothing else installs a provider");
-    }
-    octroi::cli::run()
+    // One crypto stack for the whole process. It fails only when one is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    octroi::cli::run(&config::env::arguments(), Environment::read(), SystemClock::shared())
 }

@@ -1,65 +1,97 @@
-//! The shipped configurations are true: each parses, and the reference has every setting with
-//! its default.
+//! Keeps the shipped examples true: each loads without a problem, and the reference names every
+//! setting there is with its real default.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot read the tree has failed")]
 
 use std::path::{Path, PathBuf};
 
-use octroi::config::{Config, Environment};
+use octroi::config::{self, Environment};
 use toml::{Table, Value};
 
-fn shipped(name: &str) -> (PathBuf, String) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
-    let text = std::fs::read_to_string(&path).expect("it is shipped");
-    (path, text)
+/// Settings that have no default: the reference shows an example.
+const WITHOUT_DEFAULT: &[&str] = &["upstreams[].name", "upstreams[].endpoints", "routes[].path", "routes[].upstream"];
+
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    files.sort();
+    files
 }
 
-#[test]
-fn every_shipped_configuration_parses_without_a_problem() {
-    for name in ["octroi.toml", "reference.toml"] {
-        let (path, text) = shipped(name);
-        if let Err(problems) = Config::parse(&text, Some(&path), &Environment::default()) {
-            panic!("{name}: {problems}");
-        }
-    }
+fn reference() -> Table {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/reference.toml")).unwrap();
+    text.parse().unwrap()
 }
 
-/// Every setting as (path, value), lists of tables by their first.
-fn settings(prefix: &str, table: &Table, found: &mut Vec<(String, String)>) {
-    for (name, value) in table {
-        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+/// Every setting of a table by its path; lists of tables by their first element.
+fn settings(table: &Table, path: &str, found: &mut Vec<(String, Value)>) {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match value {
-            Value::Table(inner) => settings(&path, inner, found),
+            Value::Table(below) => settings(below, &path, found),
             Value::Array(items) if items.first().is_some_and(Value::is_table) => {
-                settings(&path, items[0].as_table().expect("just seen"), found);
+                let first = items[0].as_table().unwrap();
+                settings(first, &format!("{path}[]"), found);
             }
-            other => found.push((path, other.to_string())),
+            value => found.push((path, value.clone())),
         }
     }
 }
 
-/// What a user must write, so that no default can be compared.
-const EXAMPLES: [&str; 6] =
-    ["upstreams.name", "upstreams.endpoints", "routes.name", "routes.path", "routes.upstream", "routes.host"];
+#[test]
+fn every_example_loads_without_a_problem() {
+    let files = examples();
+    for expected in ["octroi.toml", "reference.toml"] {
+        assert!(files.iter().any(|file| file.ends_with(expected)), "{expected} is shipped");
+    }
+    for file in files {
+        let environment = Environment::of(&[], Path::new("/"));
+        if let Err(problems) = config::load(Some(&file), &environment) {
+            panic!("{}:\n{problems}", file.display());
+        }
+    }
+}
 
 #[test]
-fn the_reference_has_every_setting_with_its_default() {
-    let (_, reference) = shipped("reference.toml");
-    let mut written = Vec::new();
-    settings("", &reference.parse().expect("it parses"), &mut written);
-    written.sort();
-
-    let least = "[[upstreams]]\nname = \"orders\"\nendpoints = [\"http://a\"]\n\
-                 [[routes]]\npath = \"/orders\"\nupstream = \"orders\"\n";
-    let defaults = Config::parse(least, None, &Environment::default()).expect("it parses");
-    let mut known = Vec::new();
-    settings("", &defaults.effective, &mut known);
-    known.sort();
-
-    let names = |list: &[(String, String)]| list.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
-    assert_eq!(names(&written), names(&known), "the reference and the program know different settings");
-    for ((path, written), (_, known)) in written.iter().zip(&known) {
-        assert!(
-            EXAMPLES.contains(&path.as_str()) || written == known,
-            "{path}: the reference says {written}, the default is {known}"
-        );
+fn the_reference_names_every_setting_with_its_default() {
+    let (mut known, mut written) = (Vec::new(), Vec::new());
+    settings(&config::schema(), "", &mut known);
+    settings(&reference(), "", &mut written);
+    assert!(known.len() > 60, "the schema has all sections");
+    for (path, default) in &known {
+        let Some((_, value)) = written.iter().find(|(other, _)| other == path) else {
+            panic!("config/reference.toml does not name `{path}`");
+        };
+        if !WITHOUT_DEFAULT.contains(&path.as_str()) {
+            assert_eq!(value, default, "config/reference.toml shows another default of `{path}`");
+        }
     }
+    for (path, _) in &written {
+        assert!(known.iter().any(|(other, _)| other == path), "`{path}` is no setting");
+    }
+}
+
+#[test]
+fn every_setting_of_the_reference_is_explained_in_prose() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/reference.toml")).unwrap();
+    let mut explained = false;
+    for line in text.lines() {
+        let setting = line.contains('=') && !line.starts_with('#');
+        // A comment speaks for the settings that follow it without a blank line.
+        if setting {
+            assert!(explained || line.starts_with("name ="), "no word on `{line}`");
+        }
+        explained = line.starts_with('#') || (setting && explained);
+    }
+}
+
+#[test]
+fn the_first_example_protects_everything_behind_it() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/octroi.toml");
+    let loaded = config::load(Some(&file), &Environment::of(&[], Path::new("/"))).unwrap();
+    assert_eq!(loaded.config.routes.len(), 1);
+    assert_eq!(loaded.config.routes[0].path, "/");
+    assert_eq!(loaded.config.routes[0].auth, config::route::RouteAuth::Required);
+    assert_eq!(loaded.config.upstreams[0].endpoints[0].authority, "127.0.0.1:3000");
 }

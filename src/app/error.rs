@@ -1,11 +1,10 @@
-//! Why the gateway did not start, and the exit code that says whose turn it is.
+//! Why the gateway did not start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::auth::PepperMismatch;
+use crate::auth::PepperError;
 use crate::config::Problem;
 use crate::metering::JournalError;
 use crate::store::StoreError;
@@ -18,7 +17,7 @@ pub enum StartError {
     Configuration(Problem),
     /// The pepper is not the one the store was hashed with.
     #[error(transparent)]
-    Pepper(#[from] PepperMismatch),
+    Pepper(PepperError),
     /// The store's tables are older than this version.
     #[error("{pending} pending; run `octroi migrate up`, or set store.migrate = true")]
     MigrationsPending {
@@ -45,15 +44,6 @@ pub enum StartError {
     /// The journal could not be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A folder could not be made.
-    #[error("cannot make the folder {path}: {source}")]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
     /// A thread or runtime could not be made.
     #[error("cannot start a runtime: {0}")]
     Runtime(#[source] std::io::Error),
@@ -63,51 +53,52 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Exit code: 78 bad configuration, 69 a dependency is down, 1 anything else.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_) | Self::Pepper(_) | Self::MigrationsPending { .. } => 78,
-            Self::StoreUnavailable(_) => 69,
-            Self::Store(_)
-            | Self::Listen { .. }
-            | Self::Journal(_)
-            | Self::Folder { .. }
-            | Self::Runtime(_)
-            | Self::VitalTask => 1,
-        }
-    }
-
     /// A word for `--output json`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Configuration(_) => "configuration",
-            Self::Pepper(_) => "pepper_mismatch",
+            Self::Configuration(_) => "bad_configuration",
+            Self::Pepper(_) => "wrong_pepper",
             Self::MigrationsPending { .. } => "migrations_pending",
             Self::StoreUnavailable(_) => "store_unavailable",
             Self::Store(_) => "store_unusable",
             Self::Listen { .. } => "address_taken",
             Self::Journal(_) => "journal",
-            Self::Folder { .. } => "folder",
             Self::Runtime(_) => "runtime",
             Self::VitalTask => "vital_task",
         }
     }
 }
 
-/// A store failure: away, or not as it must be.
-pub(super) fn unusable(error: &StoreError) -> StartError {
-    if error.is_transient() { StartError::StoreUnavailable(chain(error)) } else { StartError::Store(chain(error)) }
+impl From<PepperError> for StartError {
+    fn from(error: PepperError) -> Self {
+        match error {
+            PepperError::Store(error) => unusable(&error),
+            PepperError::Mismatch => Self::Pepper(error),
+        }
+    }
 }
 
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// A store failure: away, or not as it must be.
+pub(super) fn unusable(error: &StoreError) -> StartError {
+    if error.is_transient() {
+        StartError::StoreUnavailable(with_causes(error))
+    } else {
+        StartError::Store(with_causes(error))
+    }
+}
+
+/// An error and what it came from, in one line.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         cause = error.source();
     }
     text

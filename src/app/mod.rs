@@ -14,7 +14,7 @@ mod workers;
 use std::net::SocketAddr;
 
 pub use demo::DemoUpstream;
-pub use error::StartError;
+pub use error::{StartError, with_causes};
 pub use prepare::{await_store, migrations_applied};
 
 use crate::config::Config;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::error::{StartError, chain, unusable};
+use super::error::{StartError, unusable, with_causes};
 use crate::config::store::StoreConfig;
-use crate::config::units::format_duration;
 use crate::model::clock::Clock;
 use crate::store::{self, Store, StoreError};
 
@@ -22,15 +21,15 @@ pub async fn await_store(config: &StoreConfig, clock: &dyn Clock) -> Result<Stor
             Err(failure) => return Err(unusable(&failure)),
         };
         if clock.monotonic().since(begun) >= config.start_timeout {
-            let waited = format_duration(config.start_timeout);
             return Err(StartError::StoreUnavailable(format!(
-                "{}; waited {waited} (store.start_timeout)",
-                chain(&failure)
+                "{}; waited {:?} (store.start_timeout)",
+                with_causes(&failure),
+                config.start_timeout
             )));
         }
         if !told {
             told = true;
-            tracing::warn!(cause = chain(&failure), wait = ?config.start_timeout, "the store does not answer yet; waiting");
+            tracing::warn!(cause = with_causes(&failure), wait = ?config.start_timeout, "the store does not answer yet; waiting");
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::Addresses;
-use super::error::{StartError, unusable};
+use super::error::StartError;
 use super::prepare::{await_store, migrations_applied};
-use crate::auth::{AuthParts, Authenticator, PepperVersions, guard_pepper};
+use crate::auth::{Authenticator, Dependencies, PepperVersions, guard_pepper};
+use crate::clients::LiveClients;
 use crate::config::Config;
-use crate::crypto::pepper::{Pepper, Peppers};
+use crate::crypto::pepper::Peppers;
 use crate::metering::Journal;
 use crate::model::clock::SharedClock;
 use crate::proxy::{Gateway, Parts as GatewayParts};
@@ -38,10 +39,10 @@ pub(super) struct Parts {
 /// Builds the parts; nothing is served yet.
 pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> Result<Parts, StartError> {
     let pepper = config.auth.require_pepper().map_err(StartError::Configuration)?;
-    let peppers = Peppers::new(Pepper::new(pepper), config.auth.pepper_previous.as_ref().map(Pepper::new));
+    let peppers = Peppers::new(pepper, config.auth.pepper_previous.as_ref());
     let store = await_store(&config.store, clock.as_ref()).await?;
     migrations_applied(&store, config.store.migrate).await?;
-    let versions = guard_pepper(&peppers, store.peppers.as_ref()).await.map_err(|error| unusable(&error))??;
+    let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
     let (listeners, data) = listen(&config)?;
     let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
@@ -109,16 +110,18 @@ fn authenticator(
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
 ) -> Arc<Authenticator> {
-    Authenticator::new(AuthParts {
-        config: config.auth.clone(),
+    let dependencies = Dependencies {
         peppers,
-        versions,
+        pepper_versions: versions,
         default_limit: config.limits.default,
-        store: store.clone(),
+        keys: Arc::clone(&store.keys),
+        changes: Arc::clone(&store.changes),
+        clients: LiveClients::new(metrics),
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         tasks: tasks.clone(),
-    })
+    };
+    Authenticator::new(&config.auth, dependencies)
 }
 
 fn gateway(

@@ -1,396 +1,385 @@
-//! The steps of authentication, in their order.
+//! The steps from a request's head to a principal, and the reason for each position.
+//!
+//! 1. **Extract** exactly one credential: two may be read two ways.
+//! 2. **Shape**: a mistyped key is refused before anything is computed for it.
+//! 3. **Hash**: one HMAC; from here on the raw key is not needed but for the other pepper.
+//! 4. **Cache**: who is known passes, whatever strangers do from the same address.
+//! 5. **Failure budget** of the address, charged in advance: guessing never reaches the store
+//!    faster than the budget comes back. After the cache, so that a neighbour's bad key locks
+//!    nobody out.
+//! 6. **Unknown keys**: asked a moment ago. After the budget, or a loop on one bad key would be
+//!    free.
+//! 7. **Look-up**: one for all who wait for the same key.
+//! 8. **Judgement**: revoked, expired, suspended, evaluated at every use and never cached.
+//!
+//! Steps 1-4 and 8 are all that a known caller costs: no lock, no allocation, no await.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
+use tokio::time::timeout;
 
-use super::api_key::Identity;
-use super::cache::IdentityCache;
-use super::credential::{Credential, extract};
+use super::cache::{Cached, Identities, Unknowns};
+use super::credential::{self, Credential};
 use super::error::{AuthError, InvalidReason};
-use super::failures::Failures;
+use super::failures::{Admission, Failures};
 use super::feed::{FeedState, Follower};
-use super::flight::Flights;
-use super::guard::PepperVersions;
-use crate::clients::{CredentialKind, IdentityHeaders, LiveClient, LiveClients, Principal};
+use super::loader::{Flights, Loaded, Loader, PepperSuspicion};
+use super::pepper_guard::PepperVersions;
+use super::upkeep::Upkeep;
+use crate::clients::{LiveClients, Principal};
 use crate::config::auth::AuthConfig;
 use crate::config::route::{RouteAuth, RouteConfig};
-use crate::crypto::key_text::{self, KeyShape};
+use crate::crypto::key_text::KeyText;
 use crate::crypto::pepper::Peppers;
-use crate::model::access::Scopes;
 use crate::model::clock::{Monotonic, SharedClock};
-use crate::model::id::{ApiKeyId, TokenId};
-use crate::model::key::{CredentialRecord, KeyHash};
+use crate::model::key::{KeyDefect, KeyHash};
 use crate::model::rate::RateLimit;
-use crate::store::{Store, StoreError};
+use crate::store::{ChangeStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a look-up may take before the caller is told to come back.
-const LOAD_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long a known identity waits to be confirmed before it is served as it is.
-const RECHECK_PATIENCE: Duration = Duration::from_millis(250);
-
-/// How long the feed may be silent before identities are confirmed one by one.
-const FEED_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often a load reads again because a change came in between.
-const LOAD_ATTEMPTS: usize = 3;
-
-/// Unknown keys in a row, with none ever known, after which the pepper is suspected.
-const SUSPICIOUS_RUN: u32 = 50;
-
-/// What an authenticator is made of.
-pub struct AuthParts {
-    /// Prefix, ages, budget.
-    pub config: AuthConfig,
+/// What an [`Authenticator`] works with.
+pub struct Dependencies {
     /// The live peppers.
     pub peppers: Peppers,
-    /// The versions the store knows them by.
-    pub versions: PepperVersions,
+    /// Their numbers, from [`guard_pepper`](super::guard_pepper).
+    pub pepper_versions: PepperVersions,
     /// For clients without a limit of their own.
     pub default_limit: RateLimit,
-    /// Where identities are looked up.
-    pub store: Store,
+    /// Where keys are looked up.
+    pub keys: Arc<dyn KeyStore>,
+    /// Where changes are followed.
+    pub changes: Arc<dyn ChangeStore>,
+    /// The clients in use.
+    pub clients: Arc<LiveClients>,
     /// Time.
     pub clock: SharedClock,
-    /// What is counted.
+    /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Where loads run.
+    /// Where look-ups and the follower run.
     pub tasks: Tasks,
 }
 
-/// Finds out who calls. Shared by all workers.
+/// Finds out who calls. One for all workers.
 pub struct Authenticator {
-    parts: AuthParts,
-    cache: Arc<IdentityCache>,
-    clients: Arc<LiveClients>,
-    feed: Arc<FeedState>,
-    failures: Failures,
-    loads: Flights<KeyHash, Loaded>,
+    prefix: String,
+    peppers: Peppers,
+    max_stale: Duration,
     nobody: Arc<Principal>,
-    unknown_run: AtomicU32,
-    ever_known: AtomicBool,
+    identities: Arc<Identities>,
+    unknowns: Arc<Unknowns>,
+    failures: Failures,
+    feed: Arc<FeedState>,
+    loader: Arc<Loader>,
+    changes: Arc<dyn ChangeStore>,
+    clients: Arc<LiveClients>,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
 }
 
-/// What a load found.
-#[derive(Clone, Debug)]
-enum Loaded {
-    Known(Arc<Identity>),
-    Unknown,
-    Unavailable,
-}
-
-/// What may be done with a cached identity.
+/// How far a cached identity may be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Freshness {
-    /// Use it.
-    Fresh,
-    /// Use it, and load it anew in the background.
-    Aging,
-    /// The feed is silent though the store can be reached: confirm it first.
+enum Trust {
+    /// Confirmed.
+    Confirmed,
+    /// Nothing contradicts it, but a change might have been missed: to be re-checked before use.
     Unconfirmed,
-    /// The store cannot be reached: use it.
-    Stale,
-    /// It is contradicted or too old: load it anew.
+    /// Something about its client changed, or it is too old: it must be read again.
     Void,
 }
 
 impl Authenticator {
-    /// An authenticator with empty caches.
+    /// An authenticator that knows nobody yet.
     #[must_use]
-    pub fn new(parts: AuthParts) -> Arc<Self> {
-        let nobody = Principal {
-            client: LiveClient::nobody(),
-            kind: CredentialKind::None,
-            api_key_id: ApiKeyId::NIL,
-            token_id: TokenId::NIL,
-            scopes: Scopes::default(),
-            headers: IdentityHeaders::default(),
-        };
-        Arc::new(Self {
-            cache: Arc::new(IdentityCache::new(parts.config.max_stale)),
-            clients: Arc::new(LiveClients::default()),
-            feed: Arc::new(FeedState::new(parts.clock.monotonic())),
-            failures: Failures::new(parts.config.failures),
-            loads: Flights::new(),
-            nobody: Arc::new(nobody),
-            unknown_run: AtomicU32::new(0),
-            ever_known: AtomicBool::new(false),
-            parts,
-        })
+    pub fn new(config: &AuthConfig, with: Dependencies) -> Arc<Self> {
+        Arc::new(Self::with_deadline(config, with, LOOK_UP_DEADLINE))
     }
 
-    /// Starts following the feed of changes.
-    pub fn follow_changes(&self) {
-        self.parts.tasks.spawn_vital("change feed", self.follower().run(self.parts.tasks.clone()));
-    }
-
-    fn follower(&self) -> Follower {
-        Follower {
-            state: Arc::clone(&self.feed),
-            cache: Arc::clone(&self.cache),
-            clients: Arc::clone(&self.clients),
-            changes: Arc::clone(&self.parts.store.changes),
-            clock: Arc::clone(&self.parts.clock),
+    pub(super) fn with_deadline(config: &AuthConfig, with: Dependencies, deadline: Duration) -> Self {
+        let identities = Arc::new(Identities::new());
+        let unknowns = Arc::new(Unknowns::new());
+        let loader = Arc::new(Loader {
+            keys: with.keys,
+            clients: Arc::clone(&with.clients),
+            clock: Arc::clone(&with.clock),
+            metrics: Arc::clone(&with.metrics),
+            tasks: with.tasks.clone(),
+            default_limit: with.default_limit,
+            pepper_versions: with.pepper_versions,
+            cache_ttl: config.cache_ttl,
+            deadline,
+            identities: Arc::clone(&identities),
+            unknowns: Arc::clone(&unknowns),
+            flights: Flights::default(),
+            suspicion: PepperSuspicion::default(),
+        });
+        Self {
+            prefix: config.prefix.clone(),
+            peppers: with.peppers,
+            max_stale: config.max_stale,
+            nobody: Arc::new(Principal::nobody(with.clients.nobody())),
+            identities,
+            unknowns,
+            failures: Failures::new(config.failures),
+            feed: Arc::new(FeedState::new()),
+            loader,
+            changes: with.changes,
+            clients: with.clients,
+            clock: with.clock,
+            metrics: with.metrics,
+            tasks: with.tasks,
         }
+    }
+
+    /// The principal behind a request on `route`, from `address`. Counts the outcome.
+    ///
+    /// Removes nothing from `headers`: the proxy removes the route's credential headers. A route
+    /// with `auth = "none"` has the principal *nobody*, and nothing is read or checked.
+    ///
+    /// # Errors
+    /// The private reason; `proxy::rejection` turns it into the public one.
+    pub async fn authenticate(
+        &self,
+        route: &RouteConfig,
+        headers: &HeaderMap,
+        address: IpAddr,
+        now: Monotonic,
+    ) -> Result<Arc<Principal>, AuthError> {
+        let outcome = match route.auth {
+            RouteAuth::None => return Ok(Arc::clone(&self.nobody)),
+            RouteAuth::Required | RouteAuth::Key | RouteAuth::Jwt => {
+                self.identify(route, headers, address, now).await.and_then(|cached| self.judge(&cached))
+            }
+        };
+        match &outcome {
+            Ok(_) => self.metrics.auth_passed(),
+            Err(error) => self.metrics.auth_failed(error.reason()),
+        }
+        outcome
+    }
+
+    /// Whether `principal` may use `route`: scopes and rules, evaluated for every request.
+    ///
+    /// # Errors
+    /// The private reason.
+    pub fn authorize(&self, route: &RouteConfig, principal: &Principal) -> Result<(), AuthError> {
+        if principal.scopes.contain_all(&route.scopes) {
+            return Ok(());
+        }
+        let error = AuthError::InsufficientScope;
+        self.metrics.auth_failed(error.reason());
+        Err(error)
+    }
+
+    /// Spawns the task that follows the store's changes, and the one that tidies up. Without the
+    /// first, every identity older than a second is re-checked before use.
+    pub fn follow_changes(self: &Arc<Self>) {
+        let stop = self.tasks.soft().clone();
+        self.tasks.spawn_vital("change feed", self.follower().run(stop));
+        self.tasks.spawn_vital("identity upkeep", self.upkeep().run(self.tasks.soft().clone()));
     }
 
     /// Whether the store answered when it was last asked for changes.
     #[must_use]
     pub fn store_is_reachable(&self) -> bool {
-        self.feed.is_reachable()
+        self.feed.store_is_reachable()
     }
 
-    /// The principal behind a request on `route`, from `address`.
-    ///
-    /// Removes nothing from `headers`: the proxy removes the route's credential headers.
-    pub async fn authenticate(
-        self: &Arc<Self>,
+    pub(super) fn follower(&self) -> Follower {
+        Follower {
+            changes: Arc::clone(&self.changes),
+            state: Arc::clone(&self.feed),
+            clients: Arc::clone(&self.clients),
+            unknowns: Arc::clone(&self.unknowns),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+            reader: None,
+            lost: false,
+        }
+    }
+
+    pub(super) fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            identities: Arc::clone(&self.identities),
+            clients: Arc::clone(&self.clients),
+            changes: Arc::clone(&self.changes),
+            max_stale: self.max_stale,
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Steps 1-4, and on to the others for whoever is not known.
+    async fn identify(
+        &self,
         route: &RouteConfig,
         headers: &HeaderMap,
         address: IpAddr,
         now: Monotonic,
-    ) -> Result<Arc<Principal>, AuthError> {
-        if route.auth == RouteAuth::None {
-            return Ok(Arc::clone(&self.nobody));
+    ) -> Result<Arc<Cached>, AuthError> {
+        let raw = match credential::extract(&route.credentials, headers)? {
+            Credential::Absent => return Err(AuthError::Missing),
+            // No issuer is configured: a token is a kind of credential that nobody takes yet.
+            Credential::Jwt => return Err(AuthError::invalid(InvalidReason::WrongKind)),
+            Credential::Key(_) if route.auth == RouteAuth::Jwt => {
+                return Err(AuthError::invalid(InvalidReason::WrongKind));
+            }
+            Credential::Key(raw) => raw,
+        };
+        if KeyText::parse(&self.prefix, raw).is_err() {
+            return Err(AuthError::invalid(InvalidReason::Malformed));
         }
-        let outcome = self.identify(route, headers, address, now).await;
+        let hash = self.peppers.current.hash(raw);
+        match self.identities.find(&hash) {
+            Some(cached) => match self.trust(&cached, now) {
+                Trust::Confirmed => {
+                    self.metrics.auth_cache_hit.inc();
+                    self.refresh_when_due(&cached, hash, raw, now);
+                    Ok(cached)
+                }
+                // Boxed, as below: rare, and their state would make every request's future large.
+                Trust::Unconfirmed => Box::pin(self.recheck(cached, hash, raw)).await,
+                Trust::Void => Box::pin(self.reload(&cached, hash, raw)).await,
+            },
+            None => Box::pin(self.look_up(hash, raw, address)).await,
+        }
+    }
+
+    fn trust(&self, cached: &Cached, now: Monotonic) -> Trust {
+        if now.since(cached.loaded_at) > self.max_stale || !self.clients.confirm(&cached.principal.client, cached.stamp)
+        {
+            Trust::Void
+        } else if self.feed.covers(cached.loaded_at, now) {
+            Trust::Confirmed
+        } else {
+            Trust::Unconfirmed
+        }
+    }
+
+    fn refresh_when_due(&self, cached: &Cached, hash: KeyHash, raw: &[u8], now: Monotonic) {
+        if self.feed.store_is_reachable() && cached.claim_refresh(now) {
+            self.loader.refresh(self.peppers.hashes(hash, raw), cached.loaded_at);
+        }
+    }
+
+    /// Asks the store about an identity that a missed change may concern. If it answers, its
+    /// answer counts; if not, the identity serves on, for it is not older than `max_stale`.
+    async fn recheck(&self, cached: Arc<Cached>, hash: KeyHash, raw: &[u8]) -> Result<Arc<Cached>, AuthError> {
+        if self.feed.store_is_reachable() {
+            let load = self.loader.load(self.peppers.hashes(hash, raw), Some(cached.loaded_at));
+            match timeout(RECHECK_PATIENCE, load).await {
+                Ok(Loaded::Known(newer)) => {
+                    self.metrics.auth_cache_miss.inc();
+                    return Ok(newer);
+                }
+                Ok(Loaded::Unknown) => return Err(AuthError::invalid(InvalidReason::Unknown)),
+                Ok(Loaded::Unavailable) | Err(_) => {}
+            }
+        }
+        // While we waited, a change may have come in after all.
+        if self.trust(&cached, self.clock.monotonic()) == Trust::Void {
+            return Err(AuthError::Unavailable);
+        }
+        self.metrics.auth_stale.inc();
+        Ok(cached)
+    }
+
+    /// Reads an identity again that must not be used as it is. No failure budget: the key was
+    /// good once, so this is no guess.
+    async fn reload(&self, cached: &Cached, hash: KeyHash, raw: &[u8]) -> Result<Arc<Cached>, AuthError> {
+        self.metrics.auth_cache_miss.inc();
+        self.load(hash, raw, Some(cached.loaded_at)).await
+    }
+
+    /// Steps 5-7.
+    async fn look_up(&self, hash: KeyHash, raw: &[u8], address: IpAddr) -> Result<Arc<Cached>, AuthError> {
+        let admission = async {
+            loop {
+                let now = self.clock.monotonic();
+                match self.failures.charge(address, now).await {
+                    Admission::Charged(reservation) => return Ok(Ok(reservation)),
+                    Admission::Exhausted(wait) => return Err(too_many_failures(wait)),
+                    // Somebody else's look-up is over; perhaps it was for this key.
+                    Admission::TryAgain => {
+                        if let Some(cached) = self.identities.find(&hash)
+                            && self.trust(&cached, self.clock.monotonic()) == Trust::Confirmed
+                        {
+                            return Ok(Err(cached));
+                        }
+                    }
+                }
+            }
+        };
+        let reservation = match timeout(LOOK_UP_DEADLINE, admission).await {
+            Ok(Ok(Ok(reservation))) => reservation,
+            Ok(Ok(Err(cached))) => {
+                self.metrics.auth_cache_hit.inc();
+                return Ok(cached);
+            }
+            Ok(Err(too_many)) => return Err(too_many),
+            Err(_elapsed) => return Err(AuthError::Unavailable),
+        };
+        if self.unknowns.contains(&hash, self.clock.monotonic()) {
+            self.metrics.auth_cache_negative.inc();
+            return Err(AuthError::invalid(InvalidReason::Unknown));
+        }
+        self.metrics.auth_cache_miss.inc();
+        let outcome = self.load(hash, raw, None).await;
         match &outcome {
-            Ok(_) => self.parts.metrics.auth_passed(),
-            Err(error) => self.parts.metrics.auth_failed(error.reason()),
+            // A store that cannot answer is not the caller's failure.
+            Ok(_) | Err(AuthError::Unavailable) => reservation.give_back(self.clock.monotonic()),
+            Err(_) => drop(reservation),
         }
         outcome
     }
 
-    async fn identify(
-        self: &Arc<Self>,
-        route: &RouteConfig,
-        headers: &HeaderMap,
-        address: IpAddr,
-        now: Monotonic,
-    ) -> Result<Arc<Principal>, AuthError> {
-        // Exactly one credential, before anything is spent on it.
-        let raw = match extract(&route.credentials, headers)? {
-            Credential::Key(raw) if route.auth != RouteAuth::Jwt => raw,
-            Credential::Key(_) | Credential::Jwt(_) => return Err(AuthError::invalid(InvalidReason::WrongKind)),
-        };
-        // Shape and check digits before the hash: a typo costs neither hash nor look-up. It is a
-        // failure like any other, or guessing with bad digits would be free.
-        if key_text::shape(&self.parts.config.prefix, raw) == KeyShape::Malformed {
-            self.failures.charge(address, now)?;
-            return Err(AuthError::invalid(InvalidReason::Malformed));
-        }
-        let digest = self.parts.peppers.hash(raw);
-        // The cache before the failure budget: a known key passes from any address.
-        let identity = match self.cached(digest, raw, now).await? {
-            Some(identity) => identity,
-            None => self.look_up(digest, raw, address, now).await?,
-        };
-        identity.judge(self.parts.clock.as_ref())?;
-        Ok(Arc::clone(&identity.principal))
-    }
-
-    /// A cached identity that may be used; none when it must be looked up.
-    async fn cached(
-        self: &Arc<Self>,
-        digest: KeyHash,
-        raw: &[u8],
-        now: Monotonic,
-    ) -> Result<Option<Arc<Identity>>, AuthError> {
-        let Some(identity) = self.cache.find(&digest) else { return Ok(None) };
-        match self.freshness(&identity, now) {
-            Freshness::Fresh => {}
-            Freshness::Aging => self.loads.start(digest, &self.parts.tasks, || self.load(digest, raw)),
-            Freshness::Stale => {
-                self.parts.metrics.auth_stale.inc();
-            }
-            Freshness::Unconfirmed => return self.confirm(identity, digest, raw).await.map(Some),
-            Freshness::Void => return self.load_known(digest, raw).await.map(Some),
-        }
-        self.parts.metrics.auth_cache_hit.inc();
-        Ok(Some(identity))
-    }
-
-    fn freshness(&self, identity: &Identity, now: Monotonic) -> Freshness {
-        let age = now.since(identity.loaded_at);
-        if !identity.is_current() || age > self.parts.config.max_stale {
-            return Freshness::Void;
-        }
-        if now.since(self.feed.confirmed_at()) > FEED_PATIENCE && age > FEED_PATIENCE {
-            return if self.feed.is_reachable() { Freshness::Unconfirmed } else { Freshness::Stale };
-        }
-        if age > self.parts.config.cache_ttl { Freshness::Aging } else { Freshness::Fresh }
-    }
-
-    /// Asks the store about a known identity; one that cannot be asked about is served.
-    async fn confirm(
-        self: &Arc<Self>,
-        identity: Arc<Identity>,
-        digest: KeyHash,
-        raw: &[u8],
-    ) -> Result<Arc<Identity>, AuthError> {
-        let load = self.loads.join(digest, &self.parts.tasks, || self.load(digest, raw));
-        match tokio::time::timeout(RECHECK_PATIENCE, load).await {
-            Ok(Some(Loaded::Known(identity))) => Ok(identity),
-            Ok(Some(Loaded::Unknown)) => Err(AuthError::invalid(InvalidReason::Unknown)),
-            Ok(Some(Loaded::Unavailable) | None) | Err(_) => {
-                self.parts.metrics.auth_stale.inc();
-                Ok(identity)
-            }
+    /// Step 7. While the store is known to be away nobody waits long for it; the look-up goes on
+    /// by itself, and fills the cache for the next try.
+    async fn load(&self, hash: KeyHash, raw: &[u8], than: Option<Monotonic>) -> Result<Arc<Cached>, AuthError> {
+        let patience = if self.feed.store_is_reachable() { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
+        match timeout(patience, self.loader.load(self.peppers.hashes(hash, raw), than)).await {
+            Ok(Loaded::Known(cached)) => Ok(cached),
+            Ok(Loaded::Unknown) => Err(AuthError::invalid(InvalidReason::Unknown)),
+            Ok(Loaded::Unavailable) | Err(_) => Err(AuthError::Unavailable),
         }
     }
 
-    /// Loads anew what was known and is void: no guess, so no failure is charged.
-    async fn load_known(self: &Arc<Self>, digest: KeyHash, raw: &[u8]) -> Result<Arc<Identity>, AuthError> {
-        self.parts.metrics.auth_cache_miss.inc();
-        match self.loads.join(digest, &self.parts.tasks, || self.load(digest, raw)).await {
-            Some(Loaded::Known(identity)) => Ok(identity),
-            Some(Loaded::Unknown) => Err(AuthError::invalid(InvalidReason::Unknown)),
-            Some(Loaded::Unavailable) | None => Err(AuthError::Unavailable),
-        }
-    }
-
-    /// Looks up a digest that is not cached: the failure budget, the unknown ones, the store.
-    async fn look_up(
-        self: &Arc<Self>,
-        digest: KeyHash,
-        raw: &[u8],
-        address: IpAddr,
-        now: Monotonic,
-    ) -> Result<Arc<Identity>, AuthError> {
-        let charge = self.failures.charge(address, now)?;
-        if self.cache.is_unknown(&digest) {
-            self.parts.metrics.auth_cache_negative.inc();
-            return Err(AuthError::invalid(InvalidReason::Unknown));
-        }
-        let loaded = self.load_known(digest, raw).await;
-        // Only a credential that is known to be unknown is a failure of its caller's.
-        if !matches!(loaded, Err(AuthError::Invalid { .. })) {
-            charge.give_back();
-        }
-        loaded
-    }
-
-    /// A load, to run on the control runtime.
-    fn load(self: &Arc<Self>, digest: KeyHash, raw: &[u8]) -> impl Future<Output = Loaded> + Send + 'static {
-        let (this, previous) = (Arc::clone(self), self.parts.peppers.previous_hash(raw));
-        async move { this.load_from_store(digest, previous).await }
-    }
-
-    async fn load_from_store(&self, digest: KeyHash, previous: Option<KeyHash>) -> Loaded {
-        let hashes = [digest, previous.unwrap_or(digest)];
-        let hashes = if previous.is_some() { &hashes[..] } else { &hashes[..1] };
-        let mut last = Loaded::Unavailable;
-        for _ in 0..LOAD_ATTEMPTS {
-            let applied = self.feed.applied();
-            let began = self.parts.clock.monotonic();
-            let record = match self.find(hashes).await {
-                Ok(record) => record,
-                Err(error) => return self.could_not_load(&error),
+    /// Step 8. The key before its client: a revoked key of a suspended client says no more than
+    /// an unknown one.
+    fn judge(&self, cached: &Cached) -> Result<Arc<Principal>, AuthError> {
+        let principal = &cached.principal;
+        if let Some(defect) = cached.defect(|| self.clock.wall()) {
+            let reason = match defect {
+                KeyDefect::Revoked => InvalidReason::Revoked,
+                KeyDefect::Expired => InvalidReason::Expired,
             };
-            last = match record {
-                Some(record) => Loaded::Known(self.identity_of(&record, digest, began)),
-                None => Loaded::Unknown,
-            };
-            if self.feed.applied() == applied {
-                self.remember(digest, &last, applied);
-                break;
-            }
-            // A change came in between: what was read may be older than it.
+            let (client, key) = (Some(principal.client.id), Some(principal.api_key_id));
+            return Err(AuthError::Invalid { reason, client, key });
         }
-        self.note_result(&last);
-        last
-    }
-
-    async fn find(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>, StoreError> {
-        match tokio::time::timeout(LOAD_PATIENCE, self.parts.store.keys.find_by_hash(hashes)).await {
-            Ok(found) => found,
-            Err(late) => Err(StoreError::Unavailable { operation: "find_by_hash", source: late.into() }),
+        if principal.client.is_suspended() {
+            return Err(AuthError::ClientSuspended { client: principal.client.id, key: principal.api_key_id });
         }
-    }
-
-    fn could_not_load(&self, error: &StoreError) -> Loaded {
-        self.parts.metrics.store_failed("find_by_hash");
-        // An outage is told once, by the follower of changes; a broken row each time.
-        if !error.is_transient() {
-            tracing::error!(error = error as &dyn std::error::Error, "a credential could not be read");
-        }
-        Loaded::Unavailable
-    }
-
-    fn identity_of(&self, record: &CredentialRecord, digest: KeyHash, began: Monotonic) -> Arc<Identity> {
-        let client = self.clients.attach(&record.client, self.parts.default_limit, began);
-        self.note_pepper(record, digest);
-        Arc::new(Identity::new(record, client, began))
-    }
-
-    fn remember(&self, digest: KeyHash, loaded: &Loaded, applied: u64) {
-        match loaded {
-            Loaded::Known(identity) => self.cache.remember(digest, Arc::clone(identity)),
-            Loaded::Unknown => {
-                self.cache.remember_unknown(digest);
-                // A hash that was added between the check and the insertion must not stay unknown.
-                if self.feed.applied() != applied {
-                    self.cache.forget_unknown(&digest);
-                }
-            }
-            Loaded::Unavailable => {}
-        }
-    }
-
-    /// Fills in the pepper's version of a row that was inserted without one.
-    fn note_pepper(&self, record: &CredentialRecord, digest: KeyHash) {
-        let (Some(key), None) = (&record.key, record.pepper_version) else { return };
-        let versions = self.parts.versions;
-        let version = if record.matched == digest { Some(versions.current) } else { versions.previous };
-        let (Some(version), id, keys) = (version, key.id, Arc::clone(&self.parts.store.keys)) else { return };
-        self.parts.tasks.spawn_control(async move {
-            if let Err(error) = keys.note_pepper_version(id, version).await {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a pepper version could not be noted; the next load tries again"
-                );
-            }
-        });
-    }
-
-    fn note_result(&self, loaded: &Loaded) {
-        match loaded {
-            Loaded::Known(_) => self.ever_known.store(true, Ordering::Relaxed),
-            Loaded::Unknown if !self.ever_known.load(Ordering::Relaxed) => {
-                if self.unknown_run.fetch_add(1, Ordering::Relaxed) + 1 == SUSPICIOUS_RUN {
-                    tracing::warn!(
-                        alarm = "pepper_suspect",
-                        unknown = SUSPICIOUS_RUN,
-                        "no key was recognised since the start: were the stored hashes made with this API_KEY_PEPPER?"
-                    );
-                }
-            }
-            Loaded::Unknown | Loaded::Unavailable => {}
-        }
-    }
-
-    /// Whether `principal` may use `route`: evaluated for every request, never cached.
-    pub fn authorize(&self, route: &RouteConfig, principal: &Principal) -> Result<(), AuthError> {
-        if principal.scopes.contain_all(&route.scopes) {
-            return Ok(());
-        }
-        self.parts.metrics.auth_failed(AuthError::InsufficientScope.reason());
-        Err(AuthError::InsufficientScope)
+        Ok(Arc::clone(principal))
     }
 }
 
 impl std::fmt::Debug for Authenticator {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Authenticator").finish_non_exhaustive()
+        out.debug_struct("Authenticator").field("feed", &self.feed).finish_non_exhaustive()
     }
 }
 
-#[cfg(test)]
-#[path = "authenticator_tests.rs"]
-mod tests;
+fn too_many_failures(wait: Duration) -> AuthError {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    AuthError::TooManyFailures { retry_after_seconds: seconds.max(1) }
+}
+
+/// How long a look-up may take, and a caller waits for one.
+const LOOK_UP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a caller whose identity would do waits for the store to confirm it.
+const RECHECK_PATIENCE: Duration = Duration::from_millis(250);

@@ -1,95 +1,245 @@
-//! What is remembered of credentials: identities by digest, and for a moment the unknown ones.
+//! What is known of keys: a cache of identities, and a small one of keys that are unknown.
 //!
-//! Two caches, so that guesses cannot push known keys out. The key is the whole digest under the
-//! current pepper, never a text put together from parts.
+//! Both are bounded, and apart: strangers who try keys can fill the second one only. Entries are
+//! keyed by the whole keyed hash of the raw key, which nobody without the pepper can aim.
+//! Ages are measured on our clock, not the cache's own, so that a test can set them.
+//!
+//! Refuses to load anything, and to say whether a key is good: it says what was read, and when.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::api_key::Identity;
-use crate::model::key::KeyHash;
+use crate::clients::{Principal, Stamp};
+use crate::model::clock::Monotonic;
+use crate::model::key::{KeyDefect, KeyHash, KeyValidity};
 
-/// Identities kept: about 1 KiB each.
-const IDENTITIES: u64 = 100_000;
-
-/// Unknown digests kept.
-const UNKNOWN: u64 = 10_000;
-
-/// How long an unknown digest is believed to be unknown.
-const UNKNOWN_FOR: Duration = Duration::from_secs(2);
-
-/// Both caches.
+/// An identity as it was read.
 #[derive(Debug)]
-pub(super) struct IdentityCache {
-    identities: Cache<KeyHash, Arc<Identity>, DigestHash>,
-    unknown: Cache<KeyHash, (), DigestHash>,
+pub(super) struct Cached {
+    /// Who it is.
+    pub(super) principal: Arc<Principal>,
+    /// Void when it moved.
+    pub(super) stamp: Stamp,
+    /// When the read began.
+    pub(super) loaded_at: Monotonic,
+    /// Judged at every use.
+    pub(super) validity: KeyValidity,
+    /// Not before this is it refreshed (again).
+    refresh_at: AtomicU64,
 }
 
-impl IdentityCache {
-    /// Identities leave when they have not been loaded anew for `max_stale`.
-    pub(super) fn new(max_stale: Duration) -> Self {
-        Self {
-            identities: Cache::builder().max_capacity(IDENTITIES).time_to_live(max_stale).build_with_hasher(DigestHash),
-            unknown: Cache::builder().max_capacity(UNKNOWN).time_to_live(UNKNOWN_FOR).build_with_hasher(DigestHash),
+impl Cached {
+    pub(super) fn new(
+        principal: Arc<Principal>,
+        stamp: Stamp,
+        validity: KeyValidity,
+        loaded_at: Monotonic,
+        fresh_for: Duration,
+    ) -> Self {
+        let refresh_at = AtomicU64::new(loaded_at.after(fresh_for).0);
+        Self { principal, stamp, loaded_at, validity, refresh_at }
+    }
+
+    /// Why the key does not work now, if it does not. Reads the wall clock only for keys that
+    /// have an end.
+    pub(super) fn defect(&self, wall: impl FnOnce() -> Timestamp) -> Option<KeyDefect> {
+        if self.validity.is_unlimited() { None } else { self.validity.defect(wall()) }
+    }
+
+    /// Whether the caller is the one that should refresh it: one at a time, and after a refresh
+    /// that failed not at once again.
+    pub(super) fn claim_refresh(&self, now: Monotonic) -> bool {
+        let due = self.refresh_at.load(Ordering::Relaxed);
+        due <= now.0
+            && self
+                .refresh_at
+                .compare_exchange(due, now.after(REFRESH_PAUSE).0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+/// Identities.
+#[derive(Debug)]
+pub(super) struct Identities {
+    entries: Cache<KeyHash, Arc<Cached>, DigestHash>,
+}
+
+impl Identities {
+    pub(super) fn new() -> Self {
+        Self { entries: Cache::builder().max_capacity(IDENTITIES_MAX).build_with_hasher(DigestHash) }
+    }
+
+    pub(super) fn find(&self, hash: &KeyHash) -> Option<Arc<Cached>> {
+        self.entries.get(hash)
+    }
+
+    pub(super) fn insert(&self, hash: KeyHash, cached: Arc<Cached>) {
+        self.entries.insert(hash, cached);
+    }
+
+    pub(super) fn remove(&self, hash: &KeyHash) {
+        self.entries.invalidate(hash);
+    }
+
+    /// Drops what is older than `age`: it would not be used again, and holds its client.
+    pub(super) fn sweep(&self, now: Monotonic, age: Duration) {
+        for (hash, cached) in &self.entries {
+            if now.since(cached.loaded_at) > age {
+                self.entries.invalidate(&*hash);
+            }
         }
-    }
-
-    pub(super) fn find(&self, digest: &KeyHash) -> Option<Arc<Identity>> {
-        self.identities.get(digest)
-    }
-
-    pub(super) fn remember(&self, digest: KeyHash, identity: Arc<Identity>) {
-        self.unknown.invalidate(&digest);
-        self.identities.insert(digest, identity);
-    }
-
-    pub(super) fn is_unknown(&self, digest: &KeyHash) -> bool {
-        self.unknown.contains_key(digest)
-    }
-
-    pub(super) fn remember_unknown(&self, digest: KeyHash) {
-        self.identities.invalidate(&digest);
-        self.unknown.insert(digest, ());
-    }
-
-    pub(super) fn forget_unknown(&self, digest: &KeyHash) {
-        self.unknown.invalidate(digest);
-    }
-
-    /// A hash was added somewhere: nothing is known to be unknown any more.
-    pub(super) fn forget_all_unknown(&self) {
-        self.unknown.invalidate_all();
+        self.entries.run_pending_tasks();
     }
 }
 
-/// Takes eight bytes of the digest as its hash: it is the output of HMAC-SHA-256 under a secret,
-/// which is as evenly spread, and as hard to steer, as any hash of it would be.
+/// Keys that the store did not know, for a short while.
+///
+/// A flush is a new *era*, and an answer carries the era in which its question was asked. So a
+/// flush costs nothing, and an answer that was under way when a key was added is void from the
+/// start.
+#[derive(Debug)]
+pub(super) struct Unknowns {
+    entries: Cache<KeyHash, Unknown, DigestHash>,
+    era: AtomicU64,
+}
+
+/// An era of [`Unknowns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Era(u64);
+
+#[derive(Clone, Copy, Debug)]
+struct Unknown {
+    era: Era,
+    asked_at: Monotonic,
+}
+
+impl Unknowns {
+    pub(super) fn new() -> Self {
+        let entries = Cache::builder()
+            .max_capacity(UNKNOWNS_MAX)
+            .eviction_policy(EvictionPolicy::lru())
+            .build_with_hasher(DigestHash);
+        Self { entries, era: AtomicU64::new(0) }
+    }
+
+    /// To be taken before the store is asked.
+    pub(super) fn era(&self) -> Era {
+        Era(self.era.load(Ordering::Acquire))
+    }
+
+    pub(super) fn contains(&self, hash: &KeyHash, now: Monotonic) -> bool {
+        self.entries
+            .get(hash)
+            .is_some_and(|unknown| unknown.era == self.era() && now.since(unknown.asked_at) < UNKNOWN_FOR)
+    }
+
+    pub(super) fn note(&self, hash: KeyHash, era: Era, asked_at: Monotonic) {
+        self.entries.insert(hash, Unknown { era, asked_at });
+    }
+
+    /// A hash was added: every answer may be wrong now.
+    pub(super) fn flush(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Takes eight bytes of a key hash as they are: nothing is as evenly spread as a keyed hash.
 #[derive(Clone, Copy, Debug, Default)]
 struct DigestHash;
 
-impl BuildHasher for DigestHash {
-    type Hasher = FirstBytes;
+#[derive(Debug)]
+struct DigestHasher(u64);
 
-    fn build_hasher(&self) -> FirstBytes {
-        FirstBytes(0)
+impl BuildHasher for DigestHash {
+    type Hasher = DigestHasher;
+
+    fn build_hasher(&self) -> DigestHasher {
+        DigestHasher(0)
     }
 }
 
-struct FirstBytes(u64);
-
-impl Hasher for FirstBytes {
+impl Hasher for DigestHasher {
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_le_bytes(*first);
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
         }
     }
 
+    /// The length that an array writes before its bytes: always the same.
     fn write_usize(&mut self, _length: usize) {}
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+/// At 1 KiB each, 100 MiB.
+const IDENTITIES_MAX: u64 = 100_000;
+
+/// A tenth, so that strangers cannot make us remember more of them than of our clients.
+const UNKNOWNS_MAX: u64 = 10_000;
+
+/// Long enough to break a loop of retries, short enough that a key that was just made is not
+/// missed where the feed is late.
+const UNKNOWN_FOR: Duration = Duration::from_secs(2);
+
+/// Between two attempts to refresh the same identity.
+const REFRESH_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Monotonic = Monotonic(3_600_000_000_000);
+
+    fn hash(number: u8) -> KeyHash {
+        KeyHash([number; 32])
+    }
+
+    #[test]
+    fn an_unknown_key_is_remembered_for_two_seconds() {
+        let unknowns = Unknowns::new();
+        unknowns.note(hash(1), unknowns.era(), NOW);
+        assert!(unknowns.contains(&hash(1), NOW.after(Duration::from_millis(1_999))));
+        assert!(!unknowns.contains(&hash(1), NOW.after(Duration::from_secs(2))));
+        assert!(!unknowns.contains(&hash(2), NOW));
+    }
+
+    #[test]
+    fn a_flush_voids_what_was_asked_before_it() {
+        let unknowns = Unknowns::new();
+        let before = unknowns.era();
+        unknowns.note(hash(1), before, NOW);
+        unknowns.flush();
+        assert!(!unknowns.contains(&hash(1), NOW));
+        unknowns.note(hash(2), before, NOW);
+        assert!(!unknowns.contains(&hash(2), NOW), "asked before the flush, answered after it");
+        unknowns.note(hash(3), unknowns.era(), NOW);
+        assert!(unknowns.contains(&hash(3), NOW));
+    }
+
+    #[test]
+    fn unknown_keys_are_bounded() {
+        let unknowns = Unknowns::new();
+        for number in 0..50_000_u64 {
+            let mut bytes = [0; 32];
+            // Spread as keyed hashes are.
+            bytes[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
+            unknowns.note(KeyHash(bytes), unknowns.era(), NOW);
+        }
+        unknowns.entries.run_pending_tasks();
+        assert!(unknowns.entries.entry_count() <= UNKNOWNS_MAX);
+    }
+
+    #[test]
+    fn hashes_are_taken_as_they_are() {
+        let bytes = std::array::from_fn(|index| u8::try_from(index).unwrap());
+        assert_eq!(DigestHash.hash_one(KeyHash(bytes)), 0x0706_0504_0302_0100);
     }
 }

@@ -7,23 +7,23 @@ use thiserror::Error;
 use crate::model::id::{ApiKeyId, ClientId};
 
 /// The private reason of a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthError {
     /// 401, without an error code (RFC 6750 §3.1).
     #[error("no credential where the route looks")]
     Missing,
     /// 400
-    #[error("more than one credential")]
-    Ambiguous,
+    #[error("more than one credential: {0}")]
+    Ambiguous(&'static str),
     /// 401
-    #[error("the credential is {reason}")]
+    #[error("{reason}")]
     Invalid {
         /// What is wrong with it.
         reason: InvalidReason,
-        /// Whose it would be; nil where not known.
-        client: ClientId,
-        /// The key; nil where not known.
-        key: ApiKeyId,
+        /// Whose it would be, where known.
+        client: Option<ClientId>,
+        /// The key, where known.
+        key: Option<ApiKeyId>,
     },
     /// 403
     #[error("the client is suspended")]
@@ -47,19 +47,33 @@ pub enum AuthError {
     Unavailable,
 }
 
-impl AuthError {
-    /// An invalid credential of nobody known.
-    #[must_use]
-    pub fn invalid(reason: InvalidReason) -> Self {
-        Self::Invalid { reason, client: ClientId::NIL, key: ApiKeyId::NIL }
-    }
+/// Why a credential is not good. A closed set: metrics carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InvalidReason {
+    /// Not a key's shape: length, alphabet or check digits.
+    #[error("malformed")]
+    Malformed,
+    /// A kind of credential the route does not take.
+    #[error("wrong_kind")]
+    WrongKind,
+    /// No such key.
+    #[error("unknown")]
+    Unknown,
+    /// Revoked.
+    #[error("revoked")]
+    Revoked,
+    /// Expired.
+    #[error("expired")]
+    Expired,
+}
 
-    /// The reason as a word: metrics and logs carry it. A closed set.
+impl AuthError {
+    /// The reason as metrics and the access log carry it: a closed set.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Ambiguous => "ambiguous",
+            Self::Ambiguous(_) => "ambiguous",
             Self::Invalid { reason, .. } => reason.as_str(),
             Self::ClientSuspended { .. } => "client_suspended",
             Self::InsufficientScope => "insufficient_scope",
@@ -68,37 +82,15 @@ impl AuthError {
         }
     }
 
-    /// Who was refused; nil ids where not known.
+    /// A credential that belongs to nobody we know.
     #[must_use]
-    pub fn who(&self) -> (ClientId, ApiKeyId) {
-        match *self {
-            Self::Invalid { client, key, .. } | Self::ClientSuspended { client, key } => (client, key),
-            Self::Missing
-            | Self::Ambiguous
-            | Self::InsufficientScope
-            | Self::TooManyFailures { .. }
-            | Self::Unavailable => (ClientId::NIL, ApiKeyId::NIL),
-        }
+    pub fn invalid(reason: InvalidReason) -> Self {
+        Self::Invalid { reason, client: None, key: None }
     }
 }
 
-/// Why a credential is not good. A closed set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidReason {
-    /// Not a key's shape: length, alphabet or check digits.
-    Malformed,
-    /// A kind of credential the route does not take there.
-    WrongKind,
-    /// No such key.
-    Unknown,
-    /// Revoked.
-    Revoked,
-    /// Expired.
-    Expired,
-}
-
 impl InvalidReason {
-    /// As a word.
+    /// As metrics and the access log carry it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,11 +100,5 @@ impl InvalidReason {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
         }
-    }
-}
-
-impl std::fmt::Display for InvalidReason {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(self.as_str())
     }
 }

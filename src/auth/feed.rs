@@ -1,179 +1,232 @@
-//! The follower of changes: what makes a revocation reach this process within a second.
+//! Following the store's changes, so that a revocation is seen within a second.
+//!
+//! [`FeedState`] is what requests read: until when the feed is confirmed, since when without a
+//! gap, and whether the store answers at all. [`Follower`] is the one task that writes it: four
+//! times a second it asks what changed, voids what that concerns, and only then confirms the
+//! moment at which it *began* to ask.
+//!
+//! A poll that fails costs the position in the feed: what was committed until a new reader
+//! stands may have been missed. Identities read before that are not void, or a flapping store
+//! would lock everybody out; they are unconfirmed, and re-checked before use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
+use super::cache::Unknowns;
 use crate::clients::LiveClients;
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::store::changes::Change;
 use crate::store::{ChangeReader, ChangeStore, StoreError};
-use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
 
-use super::cache::IdentityCache;
-
-/// Pause between two looks.
-const INTERVAL: Duration = Duration::from_millis(250);
-
-/// How long a look may take before the store counts as unreachable.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// How long changes stay readable for followers that are behind.
-const KEPT: Duration = Duration::from_hours(24);
-
-/// Pause between two clean-ups of old change rows and idle clients.
-const CLEAN_UP: Duration = Duration::from_mins(1);
-
-/// What the follower knows; read by every authentication.
+/// How far the feed can be trusted. Read by every request, without a lock.
 #[derive(Debug)]
 pub(super) struct FeedState {
-    /// When the last look that succeeded began.
+    /// The last successful poll began then.
     confirmed_at: AtomicU64,
-    /// Whether the last look reached the store.
+    /// The present or last reader stands since then; `u64::MAX` before the first. Once a poll
+    /// failed nothing is confirmed any more, and the next reader moves this.
+    unbroken_since: AtomicU64,
     reachable: AtomicBool,
-    /// How many changes were applied: a load that saw this number move reads again.
-    applied: AtomicU64,
 }
 
 impl FeedState {
-    pub(super) fn new(now: Monotonic) -> Self {
-        Self { confirmed_at: AtomicU64::new(now.0), reachable: AtomicBool::new(true), applied: AtomicU64::new(0) }
-    }
-
-    pub(super) fn confirmed_at(&self) -> Monotonic {
-        Monotonic(self.confirmed_at.load(Ordering::Acquire))
-    }
-
-    pub(super) fn is_reachable(&self) -> bool {
-        self.reachable.load(Ordering::Acquire)
-    }
-
-    pub(super) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
-    }
-
-    #[cfg(test)]
-    pub(super) fn confirm_for_test(&self, began: Monotonic) {
-        self.confirm(began);
-    }
-
-    #[cfg(test)]
-    pub(super) fn fail_for_test(&self, error: &StoreError) {
-        self.fail(error);
-    }
-
-    fn confirm(&self, began: Monotonic) {
-        self.confirmed_at.store(began.0, Ordering::Release);
-        if !self.reachable.swap(true, Ordering::AcqRel) {
-            tracing::info!("the store answers again");
+    /// Nothing is confirmed yet; the store is taken to be there until it is missed.
+    pub(super) fn new() -> Self {
+        Self {
+            confirmed_at: AtomicU64::new(0),
+            unbroken_since: AtomicU64::new(u64::MAX),
+            reachable: AtomicBool::new(true),
         }
     }
 
-    fn fail(&self, error: &StoreError) {
-        // Once per outage, at its beginning.
-        let was_reachable = self.reachable.swap(!error.is_transient(), Ordering::AcqRel);
-        if was_reachable {
-            tracing::warn!(
-                error = error as &dyn std::error::Error,
-                "the feed of changes cannot be read; known keys are served up to auth.max_stale"
-            );
+    /// Whether a change to something read at `loaded_at` would be known by now, but for the last
+    /// second.
+    pub(super) fn covers(&self, loaded_at: Monotonic, now: Monotonic) -> bool {
+        if now.since(loaded_at) <= UNCONFIRMED_MAX {
+            return true;
         }
+        let confirmed_at = Monotonic(self.confirmed_at.load(Ordering::Acquire));
+        let unbroken = loaded_at.0 >= self.unbroken_since.load(Ordering::Acquire);
+        unbroken && now.since(confirmed_at) <= UNCONFIRMED_MAX
+    }
+
+    /// Whether the store answered when it was last asked.
+    pub(super) fn store_is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Relaxed)
     }
 }
 
-/// Everything a change is applied to.
+/// Keeps a [`FeedState`] true.
 pub(super) struct Follower {
-    pub(super) state: Arc<FeedState>,
-    pub(super) cache: Arc<IdentityCache>,
-    pub(super) clients: Arc<LiveClients>,
     pub(super) changes: Arc<dyn ChangeStore>,
+    pub(super) state: Arc<FeedState>,
+    pub(super) clients: Arc<LiveClients>,
+    pub(super) unknowns: Arc<Unknowns>,
     pub(super) clock: SharedClock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reader: Option<Box<dyn ChangeReader>>,
+    /// Whether the last poll failed, so that it is told once.
+    pub(super) lost: bool,
 }
 
 impl Follower {
-    /// Follows until the process stops.
-    pub(super) async fn run(self, tasks: Tasks) {
-        let mut reader = None;
-        let mut cleaned_at = self.clock.monotonic();
-        let mut tick = tokio::time::interval(INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = tasks.hard().cancelled() => return,
-                _ = tick.tick() => {}
+    /// Polls until it is told to stop.
+    pub(super) async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
+        let follow = async {
+            loop {
+                self.step().await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
-            if let Err(error) = self.look(&mut reader).await {
-                self.state.fail(&error);
-                // A reader keeps its place over an outage; one that failed otherwise is replaced.
-                if !error.is_transient() {
-                    reader = None;
-                }
-            }
-            let now = self.clock.monotonic();
-            if now.since(cleaned_at) >= CLEAN_UP {
-                cleaned_at = now;
-                self.clean_up(now).await;
-            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow => {}
         }
     }
 
-    async fn look(&self, reader: &mut Option<Box<dyn ChangeReader>>) -> Result<(), StoreError> {
-        let began = self.clock.monotonic();
-        let followed = if let Some(reader) = reader {
-            reader
-        } else {
-            let fresh = within(self.changes.follow()).await?;
-            // What happened before this reader's beginning was not heard of.
-            self.apply(Change::All);
-            reader.insert(fresh)
+    /// One poll, and a reader first if there is none.
+    pub(super) async fn step(&mut self) {
+        match self.poll().await {
+            Ok(()) => {
+                self.state.reachable.store(true, Ordering::Relaxed);
+                if std::mem::take(&mut self.lost) {
+                    tracing::info!("changes are followed again");
+                }
+            }
+            Err(failure) => self.lose(&failure),
+        }
+    }
+
+    async fn poll(&mut self) -> Result<(), PollFailure> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.open().await?,
         };
-        for change in within(followed.poll()).await? {
+        let began = self.clock.monotonic();
+        let changes = {
+            let poll = reader.poll();
+            tokio::pin!(poll);
+            match timeout(POLL_TIMEOUT, poll.as_mut()).await {
+                Ok(changes) => changes?,
+                Err(_elapsed) => {
+                    // Requests stop waiting for the store now. The answer, if it still comes, is
+                    // as good as a fast one, and saves the position in the feed.
+                    self.state.reachable.store(false, Ordering::Relaxed);
+                    timeout(POLL_GIVE_UP, poll).await.map_err(|_| PollFailure::TimedOut)??
+                }
+            }
+        };
+        self.reader = Some(reader);
+        for change in changes {
             self.apply(change);
         }
-        self.state.confirm(began);
+        // Last: whoever sees the confirmation sees what was voided as well.
+        self.state.confirmed_at.store(began.0, Ordering::Release);
         Ok(())
     }
 
-    /// The count first, then the effect: a load that saw the old count and is not told to read
-    /// again has taken its generation before the effect, and is void by it.
-    pub(super) fn apply(&self, change: Change) {
-        self.state.applied.fetch_add(1, Ordering::AcqRel);
+    async fn open(&mut self) -> Result<Box<dyn ChangeReader>, PollFailure> {
+        let reader = timeout(POLL_GIVE_UP, self.changes.follow()).await.map_err(|_| PollFailure::TimedOut)??;
+        // The reader's position is not later than this moment, so what was read from here on is
+        // covered. Answers that a key is unknown are not worth the same care.
+        self.state.unbroken_since.store(self.clock.monotonic().0, Ordering::Release);
+        self.unknowns.flush();
+        Ok(reader)
+    }
+
+    fn apply(&self, change: Change) {
         match change {
             Change::Client(client) => {
                 self.clients.bump(client);
-                self.cache.forget_all_unknown();
+                // Its legacy hash may be new.
+                self.unknowns.flush();
             }
             Change::Key { client, added, .. } => {
                 self.clients.bump(client);
                 if added {
-                    self.cache.forget_all_unknown();
+                    self.unknowns.flush();
                 }
             }
             Change::All => {
                 self.clients.bump_all();
-                self.cache.forget_all_unknown();
+                self.unknowns.flush();
             }
         }
     }
 
-    async fn clean_up(&self, now: Monotonic) {
-        self.clients.sweep(now);
-        if !self.state.is_reachable() {
-            return;
-        }
-        let Ok(before) = self.clock.wall().checked_sub(KEPT) else { return };
-        if let Err(error) = self.changes.prune(before).await {
+    /// Notes that the position in the feed is lost.
+    fn lose(&mut self, failure: &PollFailure) {
+        self.reader = None;
+        self.metrics.store_failed("changes.poll");
+        self.state.reachable.store(failure.store_is_reachable(), Ordering::Relaxed);
+        if !std::mem::replace(&mut self.lost, true) {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "old change rows could not be deleted; trying again in a minute"
+                error = failure as &dyn std::error::Error,
+                "changes cannot be followed; identities are re-checked before use, or serve until auth.max_stale"
             );
         }
     }
 }
 
-async fn within<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(PATIENCE, look).await {
-        Ok(answer) => answer,
-        Err(late) => Err(StoreError::Unavailable { operation: "poll_changes", source: late.into() }),
+#[derive(Debug, thiserror::Error)]
+enum PollFailure {
+    #[error("the store did not answer in time")]
+    TimedOut,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PollFailure {
+    fn store_is_reachable(&self) -> bool {
+        match self {
+            Self::TimedOut => false,
+            Self::Store(error) => !error.is_transient(),
+        }
+    }
+}
+
+/// Between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// After this a store counts as away: requests no longer wait for it.
+const POLL_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// After this more a poll is given up, and the position with it.
+const POLL_GIVE_UP: Duration = Duration::from_secs(2);
+
+/// For so long nothing need be confirmed: the promise is a second.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn what_the_feed_covers() {
+        let at = |seconds: u64| Monotonic(seconds * SECOND);
+        for (confirmed_at, unbroken_since, loaded_at, now, covered) in [
+            // Confirmed a second ago, and read under this reader.
+            (99, 50, 60, 100, true),
+            (100, 50, 50, 100, true),
+            // Confirmed too long ago.
+            (98, 50, 60, 100, false),
+            // Read before the reader stood: changes in the gap are not known.
+            (100, 50, 49, 100, false),
+            // Read within the last second: as fresh as any confirmation.
+            (10, u64::MAX / SECOND, 99, 100, true),
+            (10, u64::MAX / SECOND, 98, 100, false),
+        ] {
+            let state = FeedState::new();
+            state.confirmed_at.store(at(confirmed_at).0, Ordering::Relaxed);
+            state.unbroken_since.store(at(unbroken_since).0, Ordering::Relaxed);
+            let case = (confirmed_at, unbroken_since, loaded_at, now);
+            assert_eq!(state.covers(at(loaded_at), at(now)), covered, "{case:?}");
+        }
     }
 }

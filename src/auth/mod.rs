@@ -1,22 +1,42 @@
-//! Who is calling: from headers to a principal, or to the private reason why not.
+//! Who is calling, and may they.
 //!
-//! Owns the order of the steps (`authenticator`), what counts as a credential (`credential`),
-//! what is remembered (`cache`), the budget of failures (`failures`) and the follower of changes
-//! (`feed`). Refuses to own what a caller is told: that is `proxy::rejection`, and it is less.
+//! [`Authenticator`] turns a request's head into a [`Principal`](crate::clients::Principal) or a
+//! private reason. The order of its steps, and why each stands where it does, is in
+//! `authenticator`; the files beside it own one step each:
 //!
-//! To add a credential kind: a file beside `api_key`, a variant of `credential::Credential`,
-//! a section in `config/auth.rs`; the failure table in `tests/it/auth.rs` says what is missing.
+//! | file | owns |
+//! |---|---|
+//! | `credential` | from headers to exactly one credential |
+//! | `cache` | what is known of keys, and how far it may be trusted |
+//! | `failures` | the budget of failures of an address |
+//! | `loader` | one look-up for each missing key, however many wait |
+//! | `identity` | from a row to a principal |
+//! | `feed` | following the store's changes, so that a revocation is seen within a second |
+//! | `upkeep` | letting go of what nobody uses |
+//! | `pepper_guard` | whether this pepper is the one the store was hashed with |
+//!
+//! Identity is cached, never a verdict: expiry, revocation, suspension and scopes are judged for
+//! every request. A raw credential never leaves this module, not even into an error.
+//!
+//! To add a credential kind: a variant of `credential::Credential` and a verifier beside
+//! `loader`; the exhaustive matches say what is missing.
 
-mod api_key;
 mod authenticator;
 mod cache;
 mod credential;
 mod error;
 mod failures;
 mod feed;
-mod flight;
-mod guard;
+mod identity;
+mod loader;
+mod pepper_guard;
+mod upkeep;
 
-pub use authenticator::{AuthParts, Authenticator};
+#[cfg(test)]
+mod authenticator_tests;
+#[cfg(test)]
+mod double;
+
+pub use authenticator::{Authenticator, Dependencies};
 pub use error::{AuthError, InvalidReason};
-pub use guard::{PepperMismatch, PepperVersions, guard_pepper};
+pub use pepper_guard::{PepperError, PepperVersions, guard_pepper};

@@ -1,173 +1,247 @@
-//! `octroi client`: the tenants.
+//! `octroi client create|list|show|update|suspend|resume`, and how a client is named.
 
+use std::io::Write;
 use std::num::NonZeroU32;
+use std::str::FromStr;
 
-use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use clap::{ArgGroup, Args, Subcommand};
+use serde_json::{Map, Value};
 
-use super::failure::Failure;
-use super::session::{PAGE, Session};
+use super::open::open;
+use super::output::{self, ListWriter, Row};
+use super::pages::{Window, write_pages};
+use super::{Context, Exit, Failure};
+use crate::config::limits::{REFILL_TOO_LONG, refills_within_a_year};
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
-use crate::model::rate::Rate;
+use crate::model::rate::{Rate, RateLimit};
+use crate::store::Store;
 
-/// The longest name.
-const NAME_LENGTH: usize = 200;
-
+/// `octroi client …`
 #[derive(Debug, Subcommand)]
-pub(super) enum ClientCommand {
+pub(super) enum Command {
     /// Make a client
-    Create {
-        /// What people call it
-        name: String,
-        /// Its own rate, like 100/s [default: limits.default]
-        #[arg(long)]
-        rate: Option<Rate>,
-        /// How much it may spend at once [default: one second's worth]
-        #[arg(long)]
-        burst: Option<NonZeroU32>,
-    },
-    /// List clients
-    List(Paging),
+    Create(Create),
+    /// List clients, oldest first
+    List(List),
     /// Show a client
     Show {
         /// Its id or name
+        #[arg(value_name = "C")]
         client: String,
     },
     /// Change a client
-    Update {
-        /// Its id or name
-        client: String,
-        /// A new name
-        #[arg(long)]
-        name: Option<String>,
-        /// A new rate, or `default` for the default's
-        #[arg(long)]
-        rate: Option<String>,
-        /// A new burst, or `default` for the rate's own
-        #[arg(long)]
-        burst: Option<String>,
-    },
-    /// Refuse a client's requests until it is resumed
+    Update(Update),
+    /// Refuse a client's calls until it is resumed
     Suspend {
         /// Its id or name
+        #[arg(value_name = "C")]
         client: String,
     },
-    /// Take a suspended client's requests again
+    /// Let a suspended client call again
     Resume {
         /// Its id or name
+        #[arg(value_name = "C")]
         client: String,
     },
 }
 
-/// Which part of a list.
+/// `octroi client create`
 #[derive(Debug, Args)]
-pub(super) struct Paging {
-    /// At most this many [default: all]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(super) limit: Option<u32>,
-    /// Only what follows the row with this id
+pub(super) struct Create {
+    /// What people call it
+    #[arg(value_parser = parse_name)]
+    name: String,
+    /// A rate of its own, like 100/s; without it, that of [limits.default]
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// How much may be spent at once; without it, one second's worth of the rate
+    #[arg(long, value_name = "N", requires = "rate", value_parser = burst)]
+    burst: Option<NonZeroU32>,
+}
+
+/// `octroi client list`
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// At most so many; without it, all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Only those after this one
     #[arg(long, value_name = "ID")]
-    pub(super) after: Option<uuid::Uuid>,
+    after: Option<ClientId>,
 }
 
-pub(super) async fn run(command: ClientCommand, session: Session) -> Result<(), Failure> {
-    match command {
-        ClientCommand::Create { name, rate, burst } => {
-            session.tables_are_ready().await?;
-            check_name(&name)?;
-            let client = session.store.clients.create(NewClient { name, rate, burst, metadata: json!({}) }).await?;
-            session.output.object(&shown(&client));
-        }
-        ClientCommand::List(paging) => list(&session, &paging).await?,
-        ClientCommand::Show { client } => session.output.object(&shown(&session.client(&client).await?)),
-        ClientCommand::Update { client, name, rate, burst } => {
-            if let Some(name) = &name {
-                check_name(name)?;
-            }
-            let change = ClientChange {
-                name,
-                rate: read(rate.as_deref())?,
-                burst: read(burst.as_deref())?,
-                ..ClientChange::default()
-            };
-            update(&session, &client, change).await?;
-        }
-        ClientCommand::Suspend { client } => set_status(&session, &client, ClientStatus::Suspended).await?,
-        ClientCommand::Resume { client } => set_status(&session, &client, ClientStatus::Active).await?,
-    }
-    Ok(())
+/// `octroi client update`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "rate", "burst"])))]
+pub(super) struct Update {
+    /// Its id or name
+    #[arg(value_name = "C")]
+    client: String,
+    /// A new name
+    #[arg(long, value_parser = parse_name)]
+    name: Option<String>,
+    /// A new rate; `default` goes back to [limits.default]
+    #[arg(long, value_name = "RATE|default")]
+    rate: Option<OrDefault<Rate>>,
+    /// A new burst; `default` goes back to one second's worth of the rate
+    #[arg(long, value_name = "N|default")]
+    burst: Option<OrDefault<Burst>>,
 }
 
-async fn set_status(session: &Session, client: &str, status: ClientStatus) -> Result<(), Failure> {
-    update(session, client, ClientChange { status: Some(status), ..ClientChange::default() }).await
+/// A value, or the word `default`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OrDefault<T> {
+    Own(T),
+    Default,
 }
 
-async fn update(session: &Session, wanted: &str, change: ClientChange) -> Result<(), Failure> {
-    let client = session.client(wanted).await?;
-    let updated = session.store.clients.update(client.id, change).await?;
-    let client = updated.ok_or_else(|| Failure::failed("not_found", "the client was removed meanwhile"))?;
-    session.output.object(&shown(&client));
-    Ok(())
-}
-
-async fn list(session: &Session, paging: &Paging) -> Result<(), Failure> {
-    session.tables_are_ready().await?;
-    let mut items: Vec<Value> = Vec::new();
-    let mut after = paging.after.map(ClientId);
-    let mut next = None;
-    loop {
-        let left = paging
-            .limit
-            .map_or(PAGE, |limit| limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX)).min(PAGE));
-        let page = session.store.clients.list(after, left).await?;
-        after = page.items.last().map(|client| client.id).or(after);
-        items.extend(page.items.iter().map(shown));
-        let full = paging.limit.is_some_and(|limit| items.len() >= limit as usize);
-        if full && page.more {
-            next = after.map(|id| id.to_string());
-        }
-        if full || !page.more {
-            break;
-        }
-    }
-    session.output.list(&items, &["id", "name", "status", "rate", "burst", "created_at"], next);
-    Ok(())
-}
-
-fn check_name(name: &str) -> Result<(), Failure> {
-    if name.trim().is_empty() || name.chars().count() > NAME_LENGTH || name.chars().any(char::is_control) {
-        return Err(Failure::usage(format!("a name has 1-{NAME_LENGTH} characters and no control characters")));
-    }
-    Ok(())
-}
-
-/// `default` clears; anything else is a new value.
-#[expect(clippy::option_option, reason = "not given, cleared and set are three things: ClientChange has them so")]
-fn read<T: std::str::FromStr>(text: Option<&str>) -> Result<Option<Option<T>>, Failure>
-where
-    T::Err: std::fmt::Display,
-{
-    match text {
-        None => Ok(None),
-        Some("default") => Ok(Some(None)),
-        Some(text) => {
-            text.parse().map(|value| Some(Some(value))).map_err(|error: T::Err| Failure::usage(error.to_string()))
+impl<T> OrDefault<T> {
+    fn own(self) -> Option<T> {
+        match self {
+            Self::Own(value) => Some(value),
+            Self::Default => None,
         }
     }
 }
 
-/// A client under its table's column names.
-fn shown(client: &Client) -> Value {
-    json!({
-        "id": client.id,
-        "name": client.name,
-        "status": client.status.as_str(),
-        "rate": client.rate.map(|rate| rate.to_string()),
-        "burst": client.burst,
-        "plan_id": client.plan_id,
-        "metadata": client.metadata,
-        "created_at": client.created_at.to_string(),
-        "updated_at": client.updated_at.to_string(),
-    })
+impl<T: FromStr> FromStr for OrDefault<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "default" { Ok(Self::Default) } else { text.parse().map(Self::Own) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Burst(NonZeroU32);
+
+impl FromStr for Burst {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        burst(text).map(Self)
+    }
+}
+
+fn burst(text: &str) -> Result<NonZeroU32, String> {
+    let count = text.parse::<NonZeroU32>().ok().filter(|count| count.get() <= Rate::MAX_COUNT);
+    count.ok_or_else(|| format!("write a whole number from 1 to {}", Rate::MAX_COUNT))
+}
+
+/// A name of a client or a key.
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    let legal = !text.trim().is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control);
+    legal
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write 1 to 200 characters, none of them a control character".to_owned())
+}
+
+const COLUMNS: &[&str] = &["id", "name", "status", "rate", "burst", "plan_id", "metadata", "created_at", "updated_at"];
+const SHOWN: &[&str] = &["id", "name", "status", "rate", "burst", "created_at"];
+
+/// A client as its table's columns name it.
+pub(super) fn row(client: &Client) -> Row {
+    Row::new()
+        .with("id", client.id.to_string())
+        .with("name", client.name.as_str())
+        .with("status", client.status.as_str())
+        .with_text("rate", client.rate)
+        .with("burst", client.burst.map(NonZeroU32::get))
+        .with_text("plan_id", client.plan_id)
+        .with("metadata", client.metadata.clone())
+        .with_text("created_at", Some(client.created_at))
+        .with_text("updated_at", Some(client.updated_at))
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// The client is not there or not named alone; the store is away or refuses.
+pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
+    let (_, store) = open(context).await?;
+    let client = match command {
+        Command::Create(create) => store.clients.create(new_client(create)?).await?,
+        Command::List(list) => return write_list(context, &store, list, out).await,
+        Command::Show { client } => find(&store, client).await?,
+        Command::Update(update) => {
+            let client = find(&store, &update.client).await?;
+            change(&store, &client, change_of(&client, update)?).await?
+        }
+        Command::Suspend { client } => set_status(&store, client, ClientStatus::Suspended).await?,
+        Command::Resume { client } => set_status(&store, client, ClientStatus::Active).await?,
+    };
+    Ok(output::write_object(&row(&client), context.format, out)?)
+}
+
+fn new_client(create: &Create) -> Result<NewClient, Failure> {
+    check_refill(create.rate, create.burst)?;
+    let metadata = Value::Object(Map::new());
+    Ok(NewClient { name: create.name.clone(), rate: create.rate, burst: create.burst, metadata })
+}
+
+fn check_refill(rate: Option<Rate>, burst: Option<NonZeroU32>) -> Result<(), Failure> {
+    match rate.map(|rate| RateLimit::new(rate, burst)) {
+        Some(limit) if !refills_within_a_year(limit) => {
+            Err(Failure::usage(format!("a burst of {} at {}: {REFILL_TOO_LONG}", limit.burst, limit.rate)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn change_of(client: &Client, update: &Update) -> Result<ClientChange, Failure> {
+    let rate = update.rate.map(OrDefault::own);
+    let burst = update.burst.map(|burst| burst.own().map(|Burst(count)| count));
+    // A burst alone means nothing: without a rate of its own, a client has the default's whole.
+    let rate_stays = rate.unwrap_or(client.rate).is_some();
+    if burst.is_some_and(|burst| burst.is_some()) && !rate_stays {
+        return Err(Failure::usage("a burst needs a rate: add --rate, like --rate 100/s"));
+    }
+    let burst = if rate_stays { burst } else { Some(None) };
+    check_refill(rate.unwrap_or(client.rate), burst.unwrap_or(client.burst))?;
+    Ok(ClientChange { name: update.name.clone(), rate, burst, ..ClientChange::default() })
+}
+
+async fn set_status(store: &Store, named: &str, status: ClientStatus) -> Result<Client, Failure> {
+    let client = find(store, named).await?;
+    change(store, &client, ClientChange { status: Some(status), ..ClientChange::default() }).await
+}
+
+async fn change(store: &Store, client: &Client, change: ClientChange) -> Result<Client, Failure> {
+    let changed = store.clients.update(client.id, change).await?;
+    changed.ok_or_else(|| Failure::not_found(format!("the client {} is gone", client.id)))
+}
+
+async fn write_list(context: &Context, store: &Store, list: &List, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(after) = list.after
+        && store.clients.find(after).await?.is_none()
+    {
+        return Err(Failure::not_found(format!("there is no client {after} to go on after")));
+    }
+    let writer = ListWriter::begin(context.format, COLUMNS, SHOWN, out)?;
+    let window = Window { after: list.after, limit: list.limit };
+    let fetch = async |after, limit| store.clients.list(after, limit).await;
+    write_pages(writer, window, fetch, |client| (client.id, row(client))).await
+}
+
+/// The client that a person means: by id, else by name.
+///
+/// # Errors
+/// There is none, or several bear the name.
+pub(super) async fn find(store: &Store, named: &str) -> Result<Client, Failure> {
+    if let Ok(id) = named.parse::<ClientId>()
+        && let Some(client) = store.clients.find(id).await?
+    {
+        return Ok(client);
+    }
+    let mut clients = store.clients.find_by_name(named).await?;
+    match (clients.pop(), clients.as_slice()) {
+        (None, _) => Err(Failure::not_found(format!("there is no client `{named}`"))),
+        (Some(client), []) => Ok(client),
+        (Some(client), others) => {
+            let ids: Vec<String> = others.iter().chain([&client]).map(|client| client.id.to_string()).collect();
+            let detail = format!("{} clients are named `{named}`; name one by its id: {}", ids.len(), ids.join(", "));
+            Err(Failure::new(Exit::Failed, "ambiguous", detail))
+        }
+    }
 }

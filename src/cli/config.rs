@@ -1,50 +1,96 @@
-//! `octroi config`: what is wrong with the settings, and what they are.
+//! `octroi config check|show`
 
-use std::path::Path;
+use std::io::Write;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde::Serialize;
 
-use super::failure::Failure;
-use super::output::OutputFormat;
-use crate::config::{Config, Environment};
+use super::failure::write_problem;
+use super::output::{self, Format, Row};
+use super::{Context, Exit, Failure};
+use crate::config::{self, Loaded, Problem, Problems};
 
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(super) enum ConfigCommand {
-    /// Say everything that is wrong
+/// `octroi config …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Say everything that is wrong with the settings, at once
     Check,
-    /// Print the effective settings, secrets masked
+    /// Print the settings in force as TOML, secrets masked
     Show,
 }
 
-pub(super) fn run(
-    command: ConfigCommand,
-    named: Option<&Path>,
-    environment: &Environment,
-    output: OutputFormat,
-) -> Result<(), Failure> {
-    let loaded = Config::load(named, environment);
+#[derive(Serialize)]
+struct Verdict<'v> {
+    ok: bool,
+    problems: &'v [Problem],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'v [String],
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// The settings are bad, or the answer could not be written.
+pub(super) fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        ConfigCommand::Check => {
-            let problems = loaded.as_ref().err().map(|problems| problems.0.clone()).unwrap_or_default();
-            if output == OutputFormat::Json {
-                println!("{}", json!({ "ok": problems.is_empty(), "problems": problems }));
-            } else if problems.is_empty() {
-                println!("the configuration is fine");
-            }
-            // What is wrong stands on stderr once more: whoever reads only that finds it.
-            loaded.map(drop).map_err(Failure::from)
-        }
-        ConfigCommand::Show => {
-            let config = loaded?;
-            match output {
-                OutputFormat::Json => {
-                    let shown = serde_json::to_string(&config.effective);
-                    println!("{}", shown.map_err(|error| Failure::failed("failed", error.to_string()))?);
-                }
-                OutputFormat::Table | OutputFormat::Csv => print!("{}", config.effective),
-            }
-            Ok(())
+        Command::Check => check(context, out),
+        Command::Show => show(context, out),
+    }
+}
+
+fn check(context: &Context, out: &mut dyn Write) -> Result<(), Failure> {
+    match config::load(context.config_file.as_deref(), &context.environment) {
+        Ok(loaded) => Ok(write_good(context.format, &loaded, out)?),
+        Err(Problems(problems)) => {
+            write_bad(context.format, &problems, out)?;
+            let detail = match problems.len() {
+                1 => "1 problem".to_owned(),
+                count => format!("{count} problems"),
+            };
+            Err(Failure::new(Exit::Configuration, "bad_configuration", detail))
         }
     }
+}
+
+fn write_good(format: Format, loaded: &Loaded, out: &mut dyn Write) -> std::io::Result<()> {
+    match format {
+        Format::Json => output::write_json(&Verdict { ok: true, problems: &[], warnings: &loaded.warnings }, out),
+        Format::Csv => output::write_csv(COLUMNS, &[], out),
+        Format::Table => {
+            for warning in &loaded.warnings {
+                writeln!(out, "warning: {warning}")?;
+            }
+            match &loaded.file {
+                Some(file) => writeln!(out, "{} is good", file.display()),
+                None => writeln!(out, "there is no file; the defaults and the environment are good"),
+            }
+        }
+    }
+}
+
+fn write_bad(format: Format, problems: &[Problem], out: &mut dyn Write) -> std::io::Result<()> {
+    match format {
+        Format::Json => output::write_json(&Verdict { ok: false, problems, warnings: &[] }, out),
+        Format::Csv => {
+            let row = |problem: &Problem| {
+                let row = Row::new().with("path", problem.path.as_str());
+                row.with("message", problem.message.as_str()).with("remedy", problem.remedy.as_str())
+            };
+            output::write_csv(COLUMNS, &problems.iter().map(row).collect::<Vec<_>>(), out)
+        }
+        Format::Table => problems.iter().try_for_each(|problem| write_problem(problem, out)),
+    }
+}
+
+const COLUMNS: &[&str] = &["path", "message", "remedy"];
+
+fn show(context: &Context, out: &mut dyn Write) -> Result<(), Failure> {
+    let loaded = context.load()?;
+    if context.format == Format::Json {
+        return Ok(output::write_json(&loaded.effective, out)?);
+    }
+    let text = loaded.effective.to_toml().map_err(|error| {
+        Failure::new(Exit::Failed, "internal", format!("the settings in force are no TOML: {error}"))
+    })?;
+    Ok(write!(out, "{text}")?)
 }

@@ -1,174 +1,239 @@
-//! `octroi key`: the credentials. A raw key is printed once, when it is made.
+//! `octroi key create|list|show|revoke`
 
-use clap::Subcommand;
+use std::io::Write;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
-use super::client::Paging;
-use super::failure::Failure;
-use super::session::{PAGE, Session};
+use super::open::{open, open_store};
+use super::output::{self, ListWriter, Row};
+use super::pages::{Window, write_pages};
+use super::{Context, Failure, client};
 use crate::auth::guard_pepper;
-use crate::config::units::parse_duration;
-use crate::crypto::key_text::{self, KeyEnvironment};
-use crate::crypto::pepper::{Pepper, Peppers};
+use crate::config::auth::AuthConfig;
+use crate::config::units::{self, DURATION_FORM};
+use crate::crypto::key_text;
+use crate::crypto::pepper::Peppers;
 use crate::model::access::Scopes;
-use crate::model::client::Client;
-use crate::model::id::ApiKeyId;
-use crate::model::key::{ApiKey, NewApiKey};
+use crate::model::id::{ApiKeyId, ClientId};
+use crate::model::key::{ApiKey, KeyHash, NewApiKey};
 use crate::model::secret::SecretText;
+use crate::store::Store;
 
+/// `octroi key …`
 #[derive(Debug, Subcommand)]
-pub(super) enum KeyCommand {
-    /// Make a key; it is shown once
-    Create {
-        /// Whose: an id or a name
-        client: String,
-        /// What people call it
-        #[arg(long, default_value = "default")]
-        name: String,
-        /// For how long it works, like 90d [default: for ever]
-        #[arg(long, value_name = "TIME")]
-        expires: Option<String>,
-        /// live or test
-        #[arg(long, default_value = "live")]
-        env: KeyEnvironment,
-        /// What it may do; several times for several
-        #[arg(long = "scope", value_name = "SCOPE")]
-        scopes: Vec<String>,
-    },
-    /// List keys, of one client or of all
-    List {
-        /// Whose: an id or a name
-        client: Option<String>,
-        #[command(flatten)]
-        paging: Paging,
-    },
-    /// Show a key, without the key
+pub(super) enum Command {
+    /// Make a key; it is shown this once
+    Create(Create),
+    /// List keys, oldest first
+    List(List),
+    /// Show what is known of a key
     Show {
-        /// Its row's id or its public id
+        /// Its row's id or its public key id
+        #[arg(value_name = "K")]
         key: String,
     },
-    /// Refuse a key from now on, everywhere within a second
+    /// Refuse a key from now on
     Revoke {
-        /// Its row's id or its public id
+        /// Its row's id or its public key id
+        #[arg(value_name = "K")]
         key: String,
     },
 }
 
-pub(super) async fn run(command: KeyCommand, session: Session) -> Result<(), Failure> {
-    match command {
-        KeyCommand::Create { client, name, expires, env, scopes } => {
-            let client = session.client(&client).await?;
-            let scopes = Scopes::new(scopes)
-                .map_err(|scope| Failure::usage(format!("{scope:?} is not a scope: visible ASCII without quotes")))?;
-            let wish =
-                KeyWish { name, environment: env, scopes, expires_at: expiry(expires.as_deref(), session.now())? };
-            let (key, text) = create(&session, &client, wish).await?;
-            let mut object = shown(&key);
-            object["key"] = text.expose().into();
-            session.output.object(&object);
-        }
-        KeyCommand::List { client, paging } => list(&session, client.as_deref(), &paging).await?,
-        KeyCommand::Show { key } => session.output.object(&shown(&session.key(&key).await?)),
-        KeyCommand::Revoke { key } => {
-            let key = session.key(&key).await?;
-            let revoked = session.store.keys.revoke(key.id, session.now()).await?;
-            let key = revoked.ok_or_else(|| Failure::failed("not_found", "the key was removed meanwhile"))?;
-            session.output.object(&shown(&key));
-        }
-    }
-    Ok(())
-}
-
-/// What a new key shall be.
-struct KeyWish {
+/// `octroi key create`
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The client's id or name
+    #[arg(value_name = "C")]
+    client: String,
+    /// What people call the key
+    #[arg(long, default_value = "default", value_parser = client::parse_name)]
     name: String,
-    environment: KeyEnvironment,
-    scopes: Scopes,
-    expires_at: Option<Timestamp>,
+    /// How long it works, like 90d; without it, until it is revoked
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    expires: Option<Duration>,
+    /// Which of the two kinds its text says it is
+    #[arg(long = "env", value_enum, default_value_t = Kind::Live)]
+    kind: Kind,
+    /// What it may do; may be given several times
+    #[arg(long = "scope", value_name = "S")]
+    scopes: Vec<String>,
 }
 
-async fn create(session: &Session, client: &Client, wish: KeyWish) -> Result<(ApiKey, SecretText), Failure> {
-    let auth = &session.config.auth;
-    let peppers = Peppers::new(Pepper::new(auth.require_pepper()?), auth.pepper_previous.as_ref().map(Pepper::new));
-    // Before a key is made: one that is hashed under the wrong pepper would never work.
-    let versions = guard_pepper(&peppers, session.store.peppers.as_ref()).await??;
-    let made = key_text::generate(&auth.prefix, wish.environment);
-    let key = session
-        .store
-        .keys
-        .create(NewApiKey {
-            client_id: client.id,
-            name: wish.name,
-            key_id: Some(made.key_id),
-            hash: peppers.hash(made.text.expose().as_bytes()),
-            pepper_version: Some(versions.current),
-            scopes: wish.scopes,
-            expires_at: wish.expires_at,
-        })
-        .await?;
-    Ok((key, made.text))
+/// `octroi key list`
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only this client's: its id or name
+    #[arg(value_name = "C")]
+    client: Option<String>,
+    /// At most so many; without it, all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Only those after this one
+    #[arg(long, value_name = "ID")]
+    after: Option<ApiKeyId>,
 }
 
-fn expiry(text: Option<&str>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
-    let Some(text) = text else { return Ok(None) };
-    let duration = parse_duration(text)
-        .map_err(|message| Failure::usage(format!("--expires: {message}; write like 90d or 12h")))?;
-    if duration.is_zero() {
-        return Err(Failure::usage("--expires: a key that never works is no key"));
+/// What a key's text says it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    Live,
+    Test,
+}
+
+impl From<Kind> for key_text::Environment {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Live => Self::Live,
+            Kind::Test => Self::Test,
+        }
     }
-    now.checked_add(duration)
-        .map(Some)
-        .map_err(|_| Failure::usage("--expires: too far away; leave it out for a key that stays"))
 }
 
-async fn list(session: &Session, client: Option<&str>, paging: &Paging) -> Result<(), Failure> {
-    let client = if let Some(client) = client {
-        Some(session.client(client).await?.id)
-    } else {
-        session.tables_are_ready().await?;
-        None
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = units::parse_duration(text).filter(|lifetime| !lifetime.is_zero());
+    lifetime.ok_or_else(|| format!("write {DURATION_FORM}, above zero"))
+}
+
+const COLUMNS: &[&str] = &[
+    "id",
+    "client_id",
+    "name",
+    "key_id",
+    "pepper_version",
+    "scopes",
+    "rate",
+    "burst",
+    "created_at",
+    "expires_at",
+    "revoked_at",
+    "last_used_at",
+    "replaced_by",
+];
+const SHOWN: &[&str] =
+    &["id", "key_id", "client_id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at"];
+
+/// A key as its table's columns name it, without its hash.
+fn row(key: &ApiKey) -> Row {
+    Row::new()
+        .with("id", key.id.to_string())
+        .with("client_id", key.client_id.to_string())
+        .with("name", key.name.as_str())
+        .with("key_id", key.key_id.clone())
+        .with("pepper_version", key.pepper_version)
+        .with("scopes", key.scopes.iter().collect::<Vec<_>>())
+        .with_text("rate", key.rate)
+        .with("burst", key.burst.map(std::num::NonZeroU32::get))
+        .with_text("created_at", Some(key.created_at))
+        .with_text("expires_at", key.expires_at)
+        .with_text("revoked_at", key.revoked_at)
+        .with_text("last_used_at", key.last_used_at)
+        .with_text("replaced_by", key.replaced_by)
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// The client or key is not there; no pepper, or another than the store's; the store is away.
+pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
+    match command {
+        Command::Create(arguments) => create(context, arguments, out).await,
+        Command::List(list) => write_list(context, list, out).await,
+        Command::Show { key } => {
+            let (_, store) = open(context).await?;
+            let key = find(&store, key).await?;
+            Ok(output::write_object(&row(&key), context.format, out)?)
+        }
+        Command::Revoke { key } => {
+            let (_, store) = open(context).await?;
+            let key = find(&store, key).await?;
+            let revoked = store.keys.revoke(key.id, context.clock.wall()).await?;
+            let revoked = revoked.ok_or_else(|| Failure::not_found(format!("the key {} is gone", key.id)))?;
+            Ok(output::write_object(&row(&revoked), context.format, out)?)
+        }
+    }
+}
+
+async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> Result<(), Failure> {
+    let scopes = Scopes::new(arguments.scopes.iter().cloned()).map_err(|name| {
+        Failure::usage(format!("`{name}` is not a scope: visible ASCII without blank, quote, backslash"))
+    })?;
+    let expires_at = arguments.expires.map(|lifetime| expiry(context.clock.wall(), lifetime)).transpose()?;
+    // The pepper before the store: what is missing is told without waiting for anything.
+    let loaded = context.load()?;
+    loaded.config.auth.require_pepper()?;
+    let store = open_store(&loaded.config).await?;
+    let client = client::find(&store, &arguments.client).await?;
+    let made = make(&store, &loaded.config.auth, arguments.kind).await?;
+    let key = NewApiKey {
+        client_id: client.id,
+        name: arguments.name.clone(),
+        key_id: Some(made.key_id),
+        hash: made.hash,
+        pepper_version: Some(made.pepper_version),
+        scopes,
+        expires_at,
     };
-    let mut items: Vec<Value> = Vec::new();
-    let mut after = paging.after.map(ApiKeyId);
-    let mut next = None;
-    loop {
-        let left = paging
-            .limit
-            .map_or(PAGE, |limit| limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX)).min(PAGE));
-        let page = session.store.keys.list(client, after, left).await?;
-        after = page.items.last().map(|key| key.id).or(after);
-        items.extend(page.items.iter().map(shown));
-        let full = paging.limit.is_some_and(|limit| items.len() >= limit as usize);
-        if full && page.more {
-            next = after.map(|id| id.to_string());
-        }
-        if full || !page.more {
-            break;
-        }
-    }
-    let columns =
-        ["id", "key_id", "client_id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at"];
-    session.output.list(&items, &columns, next);
+    let key = store.keys.create(key).await?;
+    let shown = Row::new().with("key", made.text.expose()).followed_by(row(&key));
+    output::write_object(&shown, context.format, out)?;
+    context.tell("keep the key: it is not shown again");
     Ok(())
 }
 
-/// A key under its table's column names; never a hash.
-fn shown(key: &ApiKey) -> Value {
-    let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-    json!({
-        "id": key.id,
-        "client_id": key.client_id,
-        "name": key.name,
-        "key_id": key.key_id,
-        "pepper_version": key.pepper_version,
-        "scopes": key.scopes,
-        "rate": key.rate.map(|rate| rate.to_string()),
-        "burst": key.burst,
-        "created_at": key.created_at.to_string(),
-        "expires_at": time(key.expires_at),
-        "revoked_at": time(key.revoked_at),
-        "last_used_at": time(key.last_used_at),
-        "replaced_by": key.replaced_by,
+fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Failure> {
+    now.checked_add(lifetime).map_err(|_| Failure::usage("--expires lies beyond the calendar"))
+}
+
+/// A key that was just made.
+pub(super) struct MadeKey {
+    pub(super) text: SecretText,
+    pub(super) key_id: String,
+    pub(super) hash: KeyHash,
+    pub(super) pepper_version: i32,
+}
+
+/// Passes the pepper guard, then makes a key and its hash. A key hashed under another pepper than
+/// the store's would be unknown to every gateway.
+pub(super) async fn make(store: &Store, auth: &AuthConfig, kind: Kind) -> Result<MadeKey, Failure> {
+    let peppers = Peppers::new(auth.require_pepper()?, auth.pepper_previous.as_ref());
+    let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
+    let made = key_text::generate(&auth.prefix, kind.into());
+    let hash = peppers.current.hash(made.text.expose().as_bytes());
+    Ok(MadeKey { text: made.text, key_id: made.key_id, hash, pepper_version: versions.current })
+}
+
+async fn write_list(context: &Context, list: &List, out: &mut dyn Write) -> Result<(), Failure> {
+    let (_, store) = open(context).await?;
+    let client: Option<ClientId> = match &list.client {
+        Some(named) => Some(client::find(&store, named).await?.id),
+        None => None,
+    };
+    if let Some(after) = list.after
+        && store.keys.find(after).await?.is_none()
+    {
+        return Err(Failure::not_found(format!("there is no key {after} to go on after")));
+    }
+    let writer = ListWriter::begin(context.format, COLUMNS, SHOWN, out)?;
+    let window = Window { after: list.after, limit: list.limit };
+    let fetch = async |after, limit| store.keys.list(client, after, limit).await;
+    write_pages(writer, window, fetch, |key| (key.id, row(key))).await
+}
+
+/// The key that a person means: by its row's id, else by its public id.
+async fn find(store: &Store, named: &str) -> Result<ApiKey, Failure> {
+    let found = match named.parse::<ApiKeyId>() {
+        Ok(id) => store.keys.find(id).await?,
+        Err(_) => store.keys.find_by_key_id(named).await?,
+    };
+    found.ok_or_else(|| {
+        // Somebody may have pasted the whole key: it is not repeated.
+        let named = if named.len() <= LONGEST_KEY_ID { format!(" `{named}`") } else { String::new() };
+        Failure::not_found(format!("there is no key with the id{named}"))
     })
 }
+
+/// The length of a row's id; the public part of a key's text is shorter, a whole key longer.
+const LONGEST_KEY_ID: usize = 36;

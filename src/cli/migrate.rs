@@ -1,60 +1,79 @@
-//! `octroi migrate`: the store's tables.
+//! `octroi migrate up|status|verify`
+
+use std::io::Write;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
 
-use super::failure::Failure;
-use super::session::Session;
-use crate::store::migrate::MigrationStatus;
+use super::output::{ListWriter, Row};
+use super::{Context, Exit, Failure};
+use crate::store;
+use crate::store::migrate::{Difference, MigrationStatus};
 
+/// `octroi migrate …`
 #[derive(Debug, Subcommand)]
-pub(super) enum MigrateCommand {
-    /// Apply what is pending, in order
+pub(super) enum Command {
+    /// Apply what is pending, in order, each in a transaction, under a lock
     Up {
         /// Only say what would be applied
         #[arg(long)]
         dry_run: bool,
     },
-    /// List all migrations
+    /// List the migrations and when each was applied
     Status,
-    /// Compare what was applied with what this version has
+    /// Compare the applied migrations with those of this program
     Verify,
 }
 
-pub(super) async fn run(command: MigrateCommand, session: Session) -> Result<(), Failure> {
-    let migrations = &session.store.migrations;
+const COLUMNS: &[&str] = &["version", "name", "applied_at"];
+const DIFFERENCE_COLUMNS: &[&str] = &["version", "name", "detail"];
+
+/// Runs one of them.
+///
+/// # Errors
+/// The store is away or refuses; `verify` found differences.
+pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
+    let loaded = context.load()?;
+    let store = store::open(&loaded.config.store).await?;
     match command {
-        MigrateCommand::Up { dry_run } => {
-            let applied = migrations.up(dry_run).await?;
-            list(&session, &applied);
-            let what = if dry_run { "would be applied" } else { "applied" };
-            eprintln!("{} {what}", applied.len());
-        }
-        MigrateCommand::Status => list(&session, &migrations.status().await?),
-        MigrateCommand::Verify => {
-            let differences = migrations.verify().await?;
-            let items: Vec<Value> = differences
-                .iter()
-                .map(|found| json!({ "version": found.version, "name": found.name, "detail": found.detail }))
-                .collect();
-            session.output.list(&items, &["version", "name", "detail"], None);
-            if !items.is_empty() {
-                return Err(Failure::failed(
-                    "migrations_differ",
-                    format!("{} applied migrations differ from this version's", items.len()),
-                ));
+        Command::Up { dry_run } => {
+            let applied = store.migrations.up(*dry_run).await?;
+            write_migrations(context, &applied, out)?;
+            if applied.is_empty() {
+                context.tell("nothing is pending");
             }
+            Ok(())
+        }
+        Command::Status => Ok(write_migrations(context, &store.migrations.status().await?, out)?),
+        Command::Verify => {
+            let differences = store.migrations.verify().await?;
+            write_differences(context, &differences, out)?;
+            refuse_differences(&differences)
         }
     }
-    Ok(())
 }
 
-fn list(session: &Session, migrations: &[MigrationStatus]) {
-    let items: Vec<Value> = migrations
-        .iter()
-        .map(|migration| {
-            json!({ "version": migration.version, "name": migration.name, "applied_at": migration.applied_at.map(|at| at.to_string()) })
-        })
-        .collect();
-    session.output.list(&items, &["version", "name", "applied_at"], None);
+fn write_migrations(context: &Context, migrations: &[MigrationStatus], out: &mut dyn Write) -> std::io::Result<()> {
+    let mut list = ListWriter::begin(context.format, COLUMNS, COLUMNS, out)?;
+    for migration in migrations {
+        let row = Row::new().with("version", migration.version).with("name", migration.name.as_str());
+        list.push(row.with_text("applied_at", migration.applied_at))?;
+    }
+    list.finish(None)
+}
+
+fn write_differences(context: &Context, differences: &[Difference], out: &mut dyn Write) -> std::io::Result<()> {
+    let mut list = ListWriter::begin(context.format, DIFFERENCE_COLUMNS, DIFFERENCE_COLUMNS, out)?;
+    for difference in differences {
+        let row = Row::new().with("version", difference.version).with("name", difference.name.as_str());
+        list.push(row.with("detail", difference.detail.as_str()))?;
+    }
+    list.finish(None)
+}
+
+fn refuse_differences(differences: &[Difference]) -> Result<(), Failure> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("{} applied migrations are not those of this program", differences.len());
+    Err(Failure::new(Exit::Failed, "migrations_differ", detail))
 }

@@ -1,146 +1,170 @@
-//! Commands: one a file. Results go to stdout, everything else to stderr.
+//! The command line: what an operator types, and how it is answered.
+//!
+//! Results go to stdout, everything else to stderr, so that a pipe gets answers only. Exit codes
+//! are [`Exit`]'s. Secrets are never arguments: other users of the machine can read those.
+//!
+//! To add a command: a variant of `Command`, an arm in `dispatch`, a file here whose `run`
+//! writes rows of `output` and returns a [`Failure`].
 
 mod client;
 mod config;
 mod failure;
 mod key;
 mod migrate;
+mod open;
 mod output;
-mod quickstart;
-mod serve;
-mod session;
+mod pages;
+pub mod quickstart;
+pub mod serve;
+mod shell;
+mod time;
 mod usage;
 
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+mod store_tests;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{Write, stderr, stdout};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::telemetry::LogFormat;
-use crate::config::{Config, Environment};
-use crate::telemetry::logging;
+pub use failure::{Exit, Failure};
+pub use open::{open, open_store};
+pub use output::Format;
 
-use failure::Failure;
-use output::OutputFormat;
-use session::Session;
+use crate::config::{Environment, Loaded};
+use crate::model::clock::SharedClock;
 
 /// An authentication gateway: keys checked, limits kept, every request counted exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "octroi", version, arg_required_else_help = true)]
-struct Arguments {
-    /// The configuration [default: $OCTROI_CONFIG, ./octroi.toml, /etc/octroi/octroi.toml]
-    #[arg(long, short, global = true, value_name = "FILE")]
+#[command(name = "octroi", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The configuration; else $OCTROI_CONFIG, ./octroi.toml, /etc/octroi/octroi.toml, the defaults
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How results are written
+    /// How answers are written
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    output: OutputFormat,
+    output: Format,
     #[command(subcommand)]
     command: Command,
 }
 
+/// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// From nothing to an answered request: makes a folder, a client and a key, and serves
-    Quickstart(quickstart::QuickstartArguments),
+    /// Try it: make settings, a database, a client and a key, and serve
+    Quickstart(quickstart::Arguments),
     /// Run the gateway
     Serve,
-    /// Check or show the configuration
+    /// Look at the settings
     #[command(subcommand)]
-    Config(config::ConfigCommand),
-    /// Bring the store's tables up to this version
+    Config(config::Command),
+    /// Make and update the store's tables
     #[command(subcommand)]
-    Migrate(migrate::MigrateCommand),
-    /// Make, list and change clients
+    Migrate(migrate::Command),
+    /// Clients: the customers that have keys, limits and a bill
     #[command(subcommand)]
-    Client(client::ClientCommand),
-    /// Make, list and revoke keys
+    Client(client::Command),
+    /// API keys
     #[command(subcommand)]
-    Key(key::KeyCommand),
-    /// Sums of usage
-    Usage(usage::UsageArguments),
-    /// Print completions for a shell
+    Key(key::Command),
+    /// Sums of what was used
+    Usage(usage::Arguments),
+    /// Completions for a shell
     Completions {
-        /// Which shell
+        /// Which
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// The manual, as roff: `octroi man | man -l -`
     Man,
 }
 
-/// Runs the command line; the exit code says whose turn it is if something failed.
-#[must_use]
-pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let environment = Environment::of_process();
-    let output = arguments.output;
-    match dispatch(arguments, &environment) {
-        Ok(()) => ExitCode::SUCCESS,
+/// What every command is given.
+pub struct Context {
+    /// The environment of the process.
+    pub environment: Environment,
+    /// `--config`
+    pub config_file: Option<PathBuf>,
+    /// `--output`
+    pub format: Format,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl Context {
+    /// The settings in force. Warnings go to stderr, unless a program reads it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        let loaded = crate::config::load(self.config_file.as_deref(), &self.environment)?;
+        loaded.warnings.iter().for_each(|warning| self.tell(&format!("warning: {warning}")));
+        Ok(loaded)
+    }
+
+    /// A word to a person, beside the answer.
+    pub fn tell(&self, words: &str) {
+        if self.format != Format::Json {
+            // Nothing is lost if nobody listens.
+            let _ = writeln!(stderr(), "{words}");
+        }
+    }
+}
+
+/// Runs the command that `arguments` ask for, the program's own name first.
+pub fn run(arguments: &[OsString], environment: Environment, clock: SharedClock) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse_usage(&error, arguments),
+    };
+    let context = Context { environment, config_file: cli.config, format: cli.output, clock };
+    match dispatch(&context, &cli.command, &mut stdout()) {
+        Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            report(output, &failure);
-            ExitCode::from(failure.exit_code)
+            failure.report(context.format, &mut stderr());
+            failure.exit().into()
         }
     }
 }
 
-fn report(output: OutputFormat, failure: &Failure) {
-    if output == OutputFormat::Json {
-        eprintln!("{}", serde_json::json!({ "code": failure.code, "detail": failure.detail }));
-    } else {
-        eprintln!("octroi: {}", failure.detail);
-    }
-}
-
-fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
-    let Arguments { config: named, output, command } = arguments;
-    let named = named.as_deref();
+fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "octroi", &mut std::io::stdout());
-            Ok(())
-        }
-        Command::Man => {
-            let page = clap_mangen::Man::new(Arguments::command());
-            page.render(&mut std::io::stdout()).map_err(|error| Failure::failed("failed", error.to_string()))
-        }
-        Command::Quickstart(arguments) => {
-            install_log(LogFormat::Auto, environment);
-            quickstart::run(&arguments, environment)
-        }
-        Command::Serve => {
-            let config = load(named, environment)?;
-            install_log(config.telemetry.log_format, environment);
-            serve::run(config, |_| {}).map_err(Failure::from)
-        }
-        Command::Config(command) => config::run(command, named, environment, output),
-        Command::Migrate(command) => {
-            Session::open(load(named, environment)?, output)?.run(|session| migrate::run(command, session))
-        }
-        Command::Client(command) => {
-            Session::open(load(named, environment)?, output)?.run(|session| client::run(command, session))
-        }
-        Command::Key(command) => {
-            Session::open(load(named, environment)?, output)?.run(|session| key::run(command, session))
-        }
-        Command::Usage(arguments) => {
-            Session::open(load(named, environment)?, output)?.run(|session| usage::run(arguments, session))
-        }
+        Command::Quickstart(arguments) => quickstart::run(context, arguments),
+        Command::Serve => serve::run(context),
+        Command::Config(command) => config::run(context, command, out),
+        Command::Migrate(command) => block_on(migrate::run(context, command, out)),
+        Command::Client(command) => block_on(client::run(context, command, out)),
+        Command::Key(command) => block_on(key::run(context, command, out)),
+        Command::Usage(arguments) => block_on(usage::run(context, arguments, out)),
+        Command::Completions { shell } => shell::write_completions(*shell, out),
+        Command::Man => shell::write_manual(out),
+    }?;
+    Ok(out.flush()?)
+}
+
+/// Runs a command that talks to the store, on a runtime of its own.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, "internal", format!("no runtime: {error}")))?;
+    runtime.block_on(command)
+}
+
+/// Help and version are answers; the rest is wrong usage, told as the caller asked for failures.
+fn refuse_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let asks_for_json = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
+        || arguments.iter().any(|argument| argument == "--output=json");
+    if error.use_stderr() && asks_for_json {
+        let text = error.render().to_string();
+        let detail = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Failure::usage(detail).report(Format::Json, &mut stderr());
+        return Exit::Usage.into();
     }
-}
-
-fn load(named: Option<&Path>, environment: &Environment) -> Result<Config, Failure> {
-    Ok(Config::load(named, environment)?)
-}
-
-fn install_log(format: LogFormat, environment: &Environment) {
-    logging::install(format, environment.find("RUST_LOG"), environment.find("NO_COLOR").is_none());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
-    }
+    // Nothing is left to be done if it cannot be written.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
 }

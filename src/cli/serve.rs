@@ -1,23 +1,44 @@
 //! `octroi serve`: runs the gateway until it is told to stop.
 
+use super::{Context, Failure};
 use crate::app::{self, Addresses, StartError};
 use crate::config::Config;
-use crate::model::clock::SystemClock;
+use crate::config::telemetry::LogFormat;
+use crate::model::clock::SharedClock;
+use crate::telemetry::logging;
 
 /// Threads of the control runtime: look-ups, the drain and probes; requests never run on it.
 const CONTROL_THREADS: usize = 2;
 
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// Why it did not start, or did not end well.
+pub fn run(context: &Context) -> Result<(), Failure> {
+    let loaded = context.load()?;
+    install_log(context, loaded.config.telemetry.log_format);
+    control_runtime()?.block_on(serve(loaded.config, context.clock.clone(), |_| {}))
+}
+
 /// Serves under `config`; `started` is called once, when everything listens.
-pub(super) fn run(config: Config, started: impl FnOnce(&Addresses) + Send) -> Result<(), StartError> {
-    control_runtime()?.block_on(app::serve(config, SystemClock::shared(), started))
+pub(super) async fn serve(
+    config: Config,
+    clock: SharedClock,
+    started: impl FnOnce(&Addresses) + Send,
+) -> Result<(), Failure> {
+    Ok(app::serve(config, clock, started).await?)
+}
+
+pub(super) fn install_log(context: &Context, format: LogFormat) {
+    logging::install(format, context.environment.log_filter(), !context.environment.no_color());
 }
 
 /// The runtime for everything that is not a request.
-pub(super) fn control_runtime() -> Result<tokio::runtime::Runtime, StartError> {
+pub(super) fn control_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("octroi-control")
         .enable_all()
         .build()
-        .map_err(StartError::Runtime)
+        .map_err(|error| StartError::Runtime(error).into())
 }

@@ -1,38 +1,40 @@
-//! `octroi usage`: sums from the hourly rollups.
+//! `octroi usage`: sums from the rollups.
 
 use std::collections::HashMap;
+use std::io::Write;
 
 use clap::{Args, ValueEnum};
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _, Unit};
-use serde_json::{Map, Value, json};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
 
-use super::failure::Failure;
-use super::output::OutputFormat;
-use super::session::Session;
-use crate::config::units::parse_duration;
+use super::open::open;
+use super::output::{self, Format, Row};
+use super::time::{self, Moment};
+use super::{Context, Failure, client};
 use crate::model::id::ClientId;
-use crate::store::{UsageColumn, UsageQuery, UsageSum};
+use crate::store::{Store, UsageColumn, UsageQuery, UsageSum};
 
+/// `octroi usage`
 #[derive(Debug, Args)]
-pub(super) struct UsageArguments {
-    /// Only this client's: an id or a name
-    #[arg(long)]
+pub(super) struct Arguments {
+    /// Only this client's: its id or name
+    #[arg(long, value_name = "C")]
     client: Option<String>,
-    /// From this time on: RFC 3339, YYYY-MM-DD (UTC) or like -24h [default: this month's beginning]
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    from: Option<String>,
-    /// Up to this time, not including it [default: now]
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    to: Option<String>,
+    /// From this hour on: RFC 3339, a day (UTC) or how long ago, like -24h; the month's start without it
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    from: Option<Moment>,
+    /// Up to this time, not including it; its hour is taken whole
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    to: Option<Moment>,
     /// One row for each combination of these
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "client")]
-    by: Vec<By>,
+    #[arg(long, value_name = "COLUMNS", value_enum, value_delimiter = ',')]
+    by: Vec<Column>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
-enum By {
+/// What usage can be summed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Column {
     Client,
     Key,
     Route,
@@ -43,7 +45,7 @@ enum By {
     Month,
 }
 
-impl By {
+impl Column {
     fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -57,176 +59,269 @@ impl By {
         }
     }
 
-    fn column(self) -> UsageColumn {
-        match self {
-            Self::Client => UsageColumn::Client,
-            Self::Key => UsageColumn::Key,
-            Self::Route => UsageColumn::Route,
-            Self::Status => UsageColumn::Status,
-            Self::Outcome => UsageColumn::Outcome,
-            Self::Hour => UsageColumn::Hour,
-            Self::Day => UsageColumn::Day,
-            Self::Month => UsageColumn::Month,
+    fn value(self, text: &str) -> Value {
+        match (self, text.parse::<u16>()) {
+            (Self::Status, Ok(status)) => Value::from(status),
+            _ => Value::from(text),
         }
     }
 }
 
-/// What each row counts, after its columns.
-const COUNTS: [&str; 6] = ["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected"];
-
-pub(super) async fn run(arguments: UsageArguments, session: Session) -> Result<(), Failure> {
-    let now = session.now();
-    let from = match &arguments.from {
-        Some(text) => round(read_time(text, now)?, false)?,
-        None => month_of(now)?,
-    };
-    let to = match &arguments.to {
-        Some(text) => round(read_time(text, now)?, true)?,
-        None => next_month(now)?,
-    };
-    if from >= to {
-        return Err(Failure::usage(format!("nothing lies between {from} and {to}")));
+impl From<Column> for UsageColumn {
+    fn from(column: Column) -> Self {
+        match column {
+            Column::Client => Self::Client,
+            Column::Key => Self::Key,
+            Column::Route => Self::Route,
+            Column::Status => Self::Status,
+            Column::Outcome => Self::Outcome,
+            Column::Hour => Self::Hour,
+            Column::Day => Self::Day,
+            Column::Month => Self::Month,
+        }
     }
-    session.tables_are_ready().await?;
+}
+
+const SUMS: &[&str] = &["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected"];
+
+/// Prints the sums.
+///
+/// # Errors
+/// Times that make no sense, a client that is not there, a store that is away.
+pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
+    let (from, to) = period(arguments, context.clock.wall())?;
+    let mut by: Vec<Column> = Vec::new();
+    arguments.by.iter().for_each(|column| {
+        if !by.contains(column) {
+            by.push(*column);
+        }
+    });
+    let (_, store) = open(context).await?;
     let client = match &arguments.client {
-        Some(client) => Some(session.client(client).await?.id),
+        Some(named) => Some(client::find(&store, named).await?.id),
         None => None,
     };
-    let query = UsageQuery { from, to, client, by: arguments.by.iter().map(|by| by.column()).collect() };
-    let sums = session.store.usage.sums(&query).await?;
-    show(&session, &arguments.by, &query, &sums).await
+    let query = UsageQuery { from, to, client, by: by.iter().copied().map(UsageColumn::from).collect() };
+    let sums = store.usage.sums(&query).await?;
+    let names = if context.format == Format::Table { client_names(&store, &by, &sums).await? } else { HashMap::new() };
+    Ok(write(&Report { from, to, by, sums, names }, context.format, out)?)
 }
 
-async fn show(session: &Session, by: &[By], query: &UsageQuery, sums: &[UsageSum]) -> Result<(), Failure> {
-    let rows: Vec<Map<String, Value>> = sums.iter().map(|sum| row(by, sum)).collect();
-    let total = sums.iter().fold(UsageSum::default(), add);
-    match session.output {
-        OutputFormat::Json => {
-            let by: Vec<_> = by.iter().map(|by| by.name()).collect();
-            let (from, to) = (query.from.to_string(), query.to.to_string());
-            println!("{}", json!({ "from": from, "to": to, "by": by, "items": rows, "total": counts(&total) }));
-        }
-        OutputFormat::Csv => session.output.rows(&columns(by), &rows),
-        OutputFormat::Table => {
-            let mut rows = rows;
-            name_clients(session, &mut rows).await?;
-            let mut last = counts(&total);
-            if let Some(first) = by.first() {
-                last.insert(first.name().to_owned(), "total".into());
-            }
-            rows.push(last);
-            eprintln!("from {} to {} (UTC)", query.from, query.to);
-            session.output.rows(&columns(by), &rows);
+/// From when to when, in whole hours: the first hour asked about to the end of the last.
+fn period(arguments: &Arguments, now: Timestamp) -> Result<(Timestamp, Timestamp), Failure> {
+    let to = arguments.to.map(|to| time::hour_from(to.at(now)));
+    let from = arguments.from.map(|from| time::hour_of(from.at(now)));
+    let (from, to) = match (from, to) {
+        (Some(from), Some(to)) => (from, to),
+        (Some(from), None) => (from, time::month_after(now.max(from))),
+        // The month that holds the last hour asked about.
+        (None, Some(to)) => (time::month_of(to.checked_sub(std::time::Duration::from_secs(1)).unwrap_or(to)), to),
+        (None, None) => (time::month_of(now), time::month_after(now)),
+    };
+    if from >= to {
+        return Err(Failure::usage(format!("--from {from} does not lie before --to {to}")));
+    }
+    Ok((from, to))
+}
+
+/// Names of the clients that occur, for people; one that is gone has none.
+async fn client_names(store: &Store, by: &[Column], sums: &[UsageSum]) -> Result<HashMap<String, String>, Failure> {
+    let mut names = HashMap::new();
+    let Some(place) = by.iter().position(|column| *column == Column::Client) else { return Ok(names) };
+    for id in sums.iter().filter_map(|sum| sum.by.get(place)) {
+        let Ok(client) = id.parse::<ClientId>() else { continue };
+        if !names.contains_key(id) && !client.is_nil() {
+            let found = store.clients.find(client).await?;
+            names.insert(id.clone(), found.map_or_else(String::new, |client| client.name));
         }
     }
-    Ok(())
+    Ok(names)
 }
 
-fn columns(by: &[By]) -> Vec<String> {
-    by.iter().map(|by| by.name()).chain(COUNTS).map(str::to_owned).collect()
+struct Report {
+    from: Timestamp,
+    to: Timestamp,
+    by: Vec<Column>,
+    sums: Vec<UsageSum>,
+    names: HashMap<String, String>,
 }
 
-fn row(by: &[By], sum: &UsageSum) -> Map<String, Value> {
-    let mut row = Map::new();
-    for (by, value) in by.iter().zip(&sum.by) {
-        // A status is a number; none is null.
-        let value = match by {
-            By::Status => value.parse::<u16>().ok().filter(|status| *status > 0).map_or(Value::Null, Value::from),
-            _ => Value::from(value.clone()),
-        };
-        row.insert(by.name().to_owned(), value);
+#[derive(Serialize)]
+struct Document {
+    from: String,
+    to: String,
+    by: Vec<&'static str>,
+    items: Vec<Row>,
+    total: Row,
+}
+
+fn write(report: &Report, format: Format, out: &mut dyn Write) -> std::io::Result<()> {
+    let total = report.sums.iter().fold(UsageSum::default(), add);
+    let by = report.by.iter().map(|column| column.name());
+    match format {
+        Format::Json => {
+            let items = report.sums.iter().map(|sum| item(&report.by, sum)).collect();
+            let total = with_sums(Row::new(), &total);
+            let document =
+                Document { from: report.from.to_string(), to: report.to.to_string(), by: by.collect(), items, total };
+            output::write_json(&document, out)
+        }
+        Format::Csv => {
+            let columns: Vec<&str> = by.chain(SUMS.iter().copied()).collect();
+            let rows: Vec<Row> = report.sums.iter().map(|sum| item(&report.by, sum)).collect();
+            output::write_csv(&columns, &rows, out)
+        }
+        Format::Table => write_for_people(report, &total, out),
     }
-    row.extend(counts(sum));
-    row
 }
 
-fn counts(sum: &UsageSum) -> Map<String, Value> {
-    let values = [sum.requests, sum.units, sum.bytes_in, sum.bytes_out, sum.duration_us, sum.rejected];
-    COUNTS.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.into())).collect()
+/// The rows, then the total; names beside the ids of clients.
+fn write_for_people(report: &Report, total: &UsageSum, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut columns: Vec<&'static str> = Vec::new();
+    for column in &report.by {
+        columns.push(column.name());
+        if *column == Column::Client {
+            columns.push("name");
+        }
+    }
+    let mut rows: Vec<Row> = report.sums.iter().map(|sum| item_for_people(report, sum)).collect();
+    match columns.first() {
+        Some(first) => rows.push(with_sums(Row::new().with(first, "total"), total)),
+        None => rows = vec![with_sums(Row::new(), total)],
+    }
+    columns.extend(SUMS);
+    writeln!(out, "{} to {}", report.from, report.to)?;
+    output::write_table(&columns, &rows, out)
+}
+
+fn item_for_people(report: &Report, sum: &UsageSum) -> Row {
+    let mut row = Row::new();
+    for (column, text) in report.by.iter().zip(&sum.by) {
+        // As text also where JSON has a number: the last row says "total" there.
+        row = row.with(column.name(), text.as_str());
+        if *column == Column::Client {
+            row = row.with_text("name", report.names.get(text));
+        }
+    }
+    with_sums(row, sum)
+}
+
+fn item(by: &[Column], sum: &UsageSum) -> Row {
+    let values = by.iter().zip(&sum.by);
+    let row = values.fold(Row::new(), |row, (column, text)| row.with(column.name(), column.value(text)));
+    with_sums(row, sum)
+}
+
+fn with_sums(row: Row, sum: &UsageSum) -> Row {
+    row.with("requests", sum.requests)
+        .with("units", sum.units)
+        .with("bytes_in", sum.bytes_in)
+        .with("bytes_out", sum.bytes_out)
+        .with("duration_us", sum.duration_us)
+        .with("rejected", sum.rejected)
 }
 
 fn add(mut total: UsageSum, sum: &UsageSum) -> UsageSum {
-    total.requests += sum.requests;
-    total.units += sum.units;
-    total.bytes_in += sum.bytes_in;
-    total.bytes_out += sum.bytes_out;
-    total.duration_us += sum.duration_us;
-    total.rejected += sum.rejected;
+    let pairs = [
+        (&mut total.requests, sum.requests),
+        (&mut total.units, sum.units),
+        (&mut total.bytes_in, sum.bytes_in),
+        (&mut total.bytes_out, sum.bytes_out),
+        (&mut total.duration_us, sum.duration_us),
+        (&mut total.rejected, sum.rejected),
+    ];
+    for (total, part) in pairs {
+        *total = total.saturating_add(part);
+    }
     total
-}
-
-/// People read names; ids stay in JSON and CSV, where programs join on them.
-async fn name_clients(session: &Session, rows: &mut [Map<String, Value>]) -> Result<(), Failure> {
-    let mut names: HashMap<String, String> = HashMap::new();
-    for row in rows {
-        let Some(Value::String(id)) = row.get("client").cloned() else { continue };
-        if !names.contains_key(&id) {
-            let found = match id.parse::<ClientId>() {
-                Ok(client) if !client.is_nil() => session.store.clients.find(client).await?.map(|client| client.name),
-                _ => Some("(nobody)".to_owned()),
-            };
-            names.insert(id.clone(), found.unwrap_or_else(|| id.clone()));
-        }
-        row.insert("client".to_owned(), names[&id].clone().into());
-    }
-    Ok(())
-}
-
-fn read_time(text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
-    let wrong = || Failure::usage(format!("{text:?} is not a time; write RFC 3339, YYYY-MM-DD (UTC) or like -24h"));
-    if let Some(back) = text.strip_prefix('-') {
-        let back = parse_duration(back).map_err(|_| wrong())?;
-        return now.checked_sub(back).map_err(|_| wrong());
-    }
-    if let Ok(date) = text.parse::<Date>()
-        && !text.contains('T')
-    {
-        return date.to_zoned(TimeZone::UTC).map(|day| day.timestamp()).map_err(|_| wrong());
-    }
-    text.parse().map_err(|_| wrong())
-}
-
-/// To whole hours: the beginning down, the end up.
-fn round(time: Timestamp, up: bool) -> Result<Timestamp, Failure> {
-    let mode = if up { jiff::RoundMode::Ceil } else { jiff::RoundMode::Floor };
-    time.round(jiff::TimestampRound::new().smallest(Unit::Hour).mode(mode))
-        .map_err(|error| Failure::usage(error.to_string()))
-}
-
-fn month_of(now: Timestamp) -> Result<Timestamp, Failure> {
-    let first = now.to_zoned(TimeZone::UTC).date().first_of_month();
-    first.to_zoned(TimeZone::UTC).map(|day| day.timestamp()).map_err(|error| Failure::usage(error.to_string()))
-}
-
-fn next_month(now: Timestamp) -> Result<Timestamp, Failure> {
-    let first = now.to_zoned(TimeZone::UTC).date().first_of_month().checked_add(1.month());
-    let next = first.and_then(|day| day.to_zoned(TimeZone::UTC)).map(|day| day.timestamp());
-    next.map_err(|error| Failure::usage(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn period_of(from: Option<&str>, to: Option<&str>) -> Result<(String, String), Failure> {
+        let now = "2026-11-22T20:15:30Z".parse().unwrap();
+        let moment = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        let arguments = Arguments { client: None, from: moment(from), to: moment(to), by: Vec::new() };
+        period(&arguments, now).map(|(from, to)| (from.to_string(), to.to_string()))
+    }
+
     #[test]
-    fn times_are_read_as_written_and_rounded_to_hours() {
-        let now: Timestamp = "2026-11-22T20:15:30Z".parse().unwrap();
-        for (text, read) in [
-            ("2026-11-01", Some("2026-11-01T00:00:00Z")),
-            ("2026-11-01T10:30:00Z", Some("2026-11-01T10:30:00Z")),
-            ("2026-11-01T10:30:00+02:00", Some("2026-11-01T08:30:00Z")),
-            ("-24h", Some("2026-11-21T20:15:30Z")),
-            ("-90d", Some("2026-08-24T20:15:30Z")),
-            ("yesterday", None),
-            ("24h", None),
-            ("2026-13-01", None),
+    fn periods_are_whole_hours_and_a_month_by_default() {
+        for (from, to, start, end) in [
+            (None, None, "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+            (Some("2026-10-05"), None, "2026-10-05T00:00:00Z", "2026-12-01T00:00:00Z"),
+            (Some("-24h"), None, "2026-11-21T20:00:00Z", "2026-12-01T00:00:00Z"),
+            (Some("2027-02-03"), None, "2027-02-03T00:00:00Z", "2027-03-01T00:00:00Z"),
+            (None, Some("2026-11-01"), "2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z"),
+            (None, Some("-1h"), "2026-11-01T00:00:00Z", "2026-11-22T20:00:00Z"),
+            (
+                Some("2026-11-22T20:10:00Z"),
+                Some("2026-11-22T20:20:00Z"),
+                "2026-11-22T20:00:00Z",
+                "2026-11-22T21:00:00Z",
+            ),
         ] {
-            let found = read_time(text, now).ok();
-            assert_eq!(found, read.map(|time| time.parse().unwrap()), "{text}");
+            assert_eq!(period_of(from, to).unwrap(), (start.to_owned(), end.to_owned()), "{from:?} {to:?}");
         }
-        assert_eq!(round(now, false).unwrap().to_string(), "2026-11-22T20:00:00Z");
-        assert_eq!(round(now, true).unwrap().to_string(), "2026-11-22T21:00:00Z");
-        assert_eq!(month_of(now).unwrap().to_string(), "2026-11-01T00:00:00Z");
-        assert_eq!(next_month(now).unwrap().to_string(), "2026-12-01T00:00:00Z");
+        for (from, to) in [("2026-11-02", "2026-11-01"), ("2026-11-01", "2026-11-01")] {
+            let failure = period_of(Some(from), Some(to)).unwrap_err();
+            assert_eq!(failure.exit(), super::super::Exit::Usage);
+        }
+    }
+
+    fn report(by: &[Column], rows: &[(&[&str], u64)]) -> Report {
+        let sum = |(by, requests): &(&[&str], u64)| UsageSum {
+            by: by.iter().map(ToString::to_string).collect(),
+            requests: *requests,
+            units: *requests,
+            rejected: 1,
+            ..UsageSum::default()
+        };
+        Report {
+            from: "2026-11-01T00:00:00Z".parse().unwrap(),
+            to: "2026-12-01T00:00:00Z".parse().unwrap(),
+            by: by.to_vec(),
+            sums: rows.iter().map(sum).collect(),
+            names: HashMap::from([("c1".to_owned(), "acme".to_owned())]),
+        }
+    }
+
+    fn written(report: &Report, format: Format) -> String {
+        let mut out = Vec::new();
+        write(report, format, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn sums_have_their_three_shapes() {
+        let report = report(&[Column::Client, Column::Status], &[(&["c1", "200"], 3), (&["c2", "502"], 4)]);
+        assert_eq!(
+            written(&report, Format::Json),
+            "{\"from\":\"2026-11-01T00:00:00Z\",\"to\":\"2026-12-01T00:00:00Z\",\"by\":[\"client\",\"status\"],\"items\":[\
+             {\"client\":\"c1\",\"status\":200,\"requests\":3,\"units\":3,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":1},\
+             {\"client\":\"c2\",\"status\":502,\"requests\":4,\"units\":4,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":1}],\
+             \"total\":{\"requests\":7,\"units\":7,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":2}}\n"
+        );
+        assert_eq!(
+            written(&report, Format::Csv),
+            "client,status,requests,units,bytes_in,bytes_out,duration_us,rejected\nc1,200,3,3,0,0,0,1\nc2,502,4,4,0,0,0,1\n"
+        );
+        let table = written(&report, Format::Table);
+        let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[0], ["2026-11-01T00:00:00Z", "to", "2026-12-01T00:00:00Z"]);
+        assert_eq!(words[2], ["c1", "acme", "200", "3", "3", "0", "0", "0", "1"]);
+        assert_eq!(words[3], ["c2", "-", "502", "4", "4", "0", "0", "0", "1"]);
+        assert_eq!(words[4], ["total", "-", "-", "7", "7", "0", "0", "0", "2"]);
+    }
+
+    #[test]
+    fn nothing_used_is_zero_and_no_row() {
+        let empty = report(&[Column::Hour], &[]);
+        assert!(written(&empty, Format::Json).contains("\"items\":[],\"total\":{\"requests\":0,"));
+        let whole = report(&[], &[(&[], 9)]);
+        assert!(written(&whole, Format::Json).contains("\"by\":[],\"items\":[{\"requests\":9,"));
+        assert_eq!(written(&whole, Format::Table).lines().count(), 3);
     }
 }

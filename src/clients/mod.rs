@@ -1,14 +1,15 @@
 //! The registry of live clients: the seam between knowing and charging.
 //!
-//! One [`LiveClient`] for each client in use: its data, its limiter's state, its generation.
-//! `auth` attaches it to the [`Principal`], `limit` spends from it, a change bumps its
-//! generation, which voids every cached principal that was made before. An entry leaves when no
-//! principal holds it and its limiter is full again, so that neither eviction nor a cache flush
-//! ever gives budget away.
+//! One [`LiveClient`] for each client in use: whether it is suspended, its limiters' state, its
+//! generation. `auth` attaches it to the [`Principal`], `limit` spends from it, a change bumps
+//! its generation, which voids every cached principal that was made before. An entry leaves when
+//! no principal holds it and its limiters are full again, so that neither eviction nor a cache
+//! flush ever gives budget away.
 
+mod bucket;
 pub mod limiter;
 mod principal;
 mod registry;
 
 pub use principal::{CredentialKind, IdentityHeaders, Principal};
-pub use registry::{LimitSource, LiveClient, LiveClients};
+pub use registry::{Attachment, ChangeMark, LimitCounters, LiveClient, LiveClients, Stamp};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::LiveClient;
+use super::limiter::Limiter;
 use crate::model::access::Scopes;
 use crate::model::id::{ApiKeyId, TokenId};
 
@@ -30,10 +31,28 @@ pub struct Principal {
     pub api_key_id: ApiKeyId,
     /// The token; nil when none.
     pub token_id: TokenId,
+    /// The key's own limit, which narrows its client's.
+    pub key_limiter: Option<Arc<Limiter>>,
     /// What it may do.
     pub scopes: Scopes,
     /// What the upstream is told, ready to be inserted.
     pub headers: IdentityHeaders,
+}
+
+impl Principal {
+    /// The principal of a route that asks for nothing: `nobody` is the nil client.
+    #[must_use]
+    pub fn nobody(nobody: Arc<LiveClient>) -> Self {
+        Self {
+            client: nobody,
+            kind: CredentialKind::None,
+            api_key_id: ApiKeyId::NIL,
+            token_id: TokenId::NIL,
+            key_limiter: None,
+            scopes: Scopes::default(),
+            headers: IdentityHeaders::default(),
+        }
+    }
 }
 
 /// The identity headers of CONTRACT "To the upstream", made once when the principal is.

@@ -1,155 +1,281 @@
-//! Live clients: one record for each client in use.
+//! Clients in use, and what is known to have changed about them.
+//!
+//! Two questions are answered here without asking the store. *Is this cached identity still what
+//! the store last said?* Each client has a generation and all have an epoch; a cached identity
+//! carries both as a [`Stamp`] and is void when either has moved. *Did anything change while a
+//! row was being read?* A [`ChangeMark`] taken before the read says so, and [`LiveClients::attach`]
+//! lets an old read overwrite nothing.
+//!
+//! Refuses to know of stores, feeds and credentials: `auth` tells it what changed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::limiter::Limiter;
+use prometheus_client::metrics::counter::Counter;
+
+use super::limiter::{Limiter, Policy, PolicyName};
 use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::Monotonic;
-use crate::model::id::ClientId;
+use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::rate::RateLimit;
+use crate::telemetry::metrics::Metrics;
 
-/// Where a client's limit comes from: the name its policy bears on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitSource {
-    /// `limits.default`
-    Default,
-    /// The client's own.
-    Client,
-}
-
-impl LimitSource {
-    /// The policy's name.
-    #[must_use]
-    pub fn policy(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Client => "client",
-        }
-    }
-}
-
-/// A client in use: its status, its limiter, and the generation that voids cached principals.
+/// A client in use.
 #[derive(Debug)]
 pub struct LiveClient {
-    /// Whose it is; nil for the open routes' nobody.
+    /// Whose it is.
     pub id: ClientId,
     generation: AtomicU64,
     suspended: AtomicBool,
-    own_limit: AtomicBool,
     limiter: Option<Limiter>,
+    /// Keys with a rate of their own. Locked only when one of them is looked up in the store;
+    /// a request has its key's limiter in the principal.
+    keys: Mutex<Vec<(ApiKeyId, Arc<Limiter>)>>,
+    counters: Arc<LimitCounters>,
 }
 
 impl LiveClient {
-    fn new(client: &Client, default: RateLimit) -> Self {
-        let live = Self {
-            id: client.id,
-            generation: AtomicU64::new(0),
-            suspended: AtomicBool::new(false),
-            own_limit: AtomicBool::new(false),
-            limiter: Some(Limiter::new(client.limit().unwrap_or(default))),
-        };
-        live.note(client);
-        live
-    }
-
-    /// The client of open routes: no limit, never suspended.
-    #[must_use]
-    pub fn nobody() -> Arc<Self> {
-        Arc::new(Self {
-            id: ClientId::NIL,
-            generation: AtomicU64::new(0),
-            suspended: AtomicBool::new(false),
-            own_limit: AtomicBool::new(false),
-            limiter: None,
-        })
-    }
-
-    fn note(&self, client: &Client) {
-        self.suspended.store(client.status == ClientStatus::Suspended, Ordering::Release);
-        self.own_limit.store(client.limit().is_some(), Ordering::Release);
-    }
-
-    /// The number that a change raises: a principal made under a lower one is void.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Whether it is suspended, as far as this process knows.
+    /// Whether it may not call, as far as is known.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
     }
 
-    /// Its rate limit and where that comes from; none for nobody.
+    /// What it spends from; none for the nil client of open routes, which has no limit.
     #[must_use]
-    pub fn limiter(&self) -> Option<(&Limiter, LimitSource)> {
-        let source = if self.own_limit.load(Ordering::Acquire) { LimitSource::Client } else { LimitSource::Default };
-        self.limiter.as_ref().map(|limiter| (limiter, source))
+    pub fn limiter(&self) -> Option<&Limiter> {
+        self.limiter.as_ref()
+    }
+
+    /// Counters of what was admitted and refused.
+    #[must_use]
+    pub fn counters(&self) -> &LimitCounters {
+        &self.counters
+    }
+
+    /// The limiter of a key with a rate of its own, with what is used of it.
+    #[must_use]
+    pub fn key_limiter(&self, key: ApiKeyId, limit: RateLimit, now: Monotonic) -> Arc<Limiter> {
+        let policy = Policy { name: PolicyName::Key, limit };
+        let mut keys = lock(&self.keys);
+        if let Some((_, limiter)) = keys.iter().find(|(id, _)| *id == key) {
+            limiter.change(policy, now);
+            return Arc::clone(limiter);
+        }
+        let limiter = Arc::new(Limiter::new(policy));
+        keys.push((key, Arc::clone(&limiter)));
+        limiter
+    }
+
+    fn new(id: ClientId, policy: Option<Policy>, counters: Arc<LimitCounters>) -> Self {
+        Self {
+            id,
+            generation: AtomicU64::new(0),
+            suspended: AtomicBool::new(false),
+            limiter: policy.map(Limiter::new),
+            keys: Mutex::default(),
+            counters,
+        }
+    }
+
+    fn update(&self, client: &Client, policy: Policy, now: Monotonic) {
+        self.suspended.store(client.status == ClientStatus::Suspended, Ordering::Release);
+        if let Some(limiter) = &self.limiter {
+            limiter.change(policy, now);
+        }
+    }
+
+    /// Forgets key limiters that nobody holds and that are full; whether all limits are full.
+    fn sweep(&self, now: Monotonic) -> bool {
+        let mut keys = lock(&self.keys);
+        keys.retain(|(_, limiter)| Arc::strong_count(limiter) > 1 || !limiter.is_full(now));
+        keys.is_empty() && self.limiter.as_ref().is_none_or(|limiter| limiter.is_full(now))
     }
 }
 
-/// All live clients.
-///
-/// A std mutex around a map: it is taken when a principal is loaded and when a change arrives,
-/// never by a request that hits the cache.
-#[derive(Debug, Default)]
+/// What a cached identity was made from. Void when the client's generation or the epoch moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    generation: u64,
+    epoch: u64,
+}
+
+/// How many changes were known at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeMark(u64);
+
+/// A client attached to what was read of it.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The client.
+    pub client: Arc<LiveClient>,
+    /// For the cached identity.
+    pub stamp: Stamp,
+    /// Whether nothing changed since the mark. If something did, the row that was read may be
+    /// older than what is known: it changed nothing here, and the identity may not be cached.
+    pub current: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
 pub struct LiveClients {
-    live: Mutex<HashMap<ClientId, Arc<LiveClient>>>,
+    /// Locked at loads and changes only, never by a request that finds its principal cached.
+    clients: Mutex<HashMap<ClientId, Arc<LiveClient>>>,
+    /// Every change that was told. Moves under the lock of `clients`.
+    changes: AtomicU64,
+    /// Changes that may concern everyone. Moves under the lock of `clients`.
+    epoch: AtomicU64,
+    nobody: Arc<LiveClient>,
+    counters: Arc<LimitCounters>,
 }
 
 impl LiveClients {
-    /// The record of `client`, brought up to date. Its limiter's state survives.
-    pub fn attach(&self, client: &Client, default: RateLimit, now: Monotonic) -> Arc<LiveClient> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = live.entry(client.id).or_insert_with(|| Arc::new(LiveClient::new(client, default)));
-        entry.note(client);
-        if let Some(limiter) = &entry.limiter {
-            limiter.change(client.limit().unwrap_or(default), now);
-        }
-        Arc::clone(entry)
+    /// None yet.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Arc<Self> {
+        let counters = Arc::new(LimitCounters::new(metrics));
+        Arc::new(Self {
+            clients: Mutex::default(),
+            changes: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            nobody: Arc::new(LiveClient::new(ClientId::NIL, None, Arc::clone(&counters))),
+            counters,
+        })
     }
 
-    /// Voids every principal of this client that was made before.
-    pub fn bump(&self, client: ClientId) {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = live.get(&client) {
-            client.generation.fetch_add(1, Ordering::AcqRel);
-        }
+    /// The nil client, of routes that ask for nothing.
+    #[must_use]
+    pub fn nobody(&self) -> Arc<LiveClient> {
+        Arc::clone(&self.nobody)
     }
 
-    /// Voids every principal.
-    pub fn bump_all(&self) {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        for client in live.values() {
-            client.generation.fetch_add(1, Ordering::AcqRel);
-        }
+    /// To be taken before a row is read.
+    #[must_use]
+    pub fn mark(&self) -> ChangeMark {
+        ChangeMark(self.changes.load(Ordering::Acquire))
     }
 
-    /// Forgets clients that nobody holds and that owe nothing; returns how many stay.
-    pub fn sweep(&self, now: Monotonic) -> usize {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.retain(|_, client| {
-            let held = Arc::strong_count(client) > 1;
-            held || client.limiter.as_ref().is_some_and(|limiter| !limiter.is_full(now))
+    /// Attaches to a client that was read after `mark` was taken. If nothing changed since, what
+    /// was read is taken over: status and limit, the used share of an older limit kept.
+    pub fn attach(&self, client: &Client, default: RateLimit, mark: ChangeMark, now: Monotonic) -> Attachment {
+        let policy = match client.limit() {
+            Some(limit) => Policy { name: PolicyName::Client, limit },
+            None => Policy { name: PolicyName::Default, limit: default },
+        };
+        let mut clients = lock(&self.clients);
+        let current = self.mark() == mark;
+        let mut is_new = false;
+        let live = clients.entry(client.id).or_insert_with(|| {
+            is_new = true;
+            Arc::new(LiveClient::new(client.id, Some(policy), Arc::clone(&self.counters)))
         });
-        live.len()
+        // One that was not known takes even an old row: there is nothing newer to overwrite.
+        if current || is_new {
+            live.update(client, policy, now);
+        }
+        let stamp =
+            Stamp { generation: live.generation.load(Ordering::Acquire), epoch: self.epoch.load(Ordering::Acquire) };
+        Attachment { client: Arc::clone(live), stamp, current }
     }
+
+    /// Whether nothing is known to have changed about `client` since `stamp`. Two atomic loads.
+    #[must_use]
+    pub fn confirm(&self, client: &LiveClient, stamp: Stamp) -> bool {
+        client.generation.load(Ordering::Acquire) == stamp.generation
+            && self.epoch.load(Ordering::Acquire) == stamp.epoch
+    }
+
+    /// Notes that something about a client changed: what was cached of it is void.
+    pub fn bump(&self, client: ClientId) {
+        let clients = lock(&self.clients);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        if let Some(live) = clients.get(&client) {
+            live.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Notes that anything may have changed: what was cached of anyone is void.
+    pub fn bump_all(&self) {
+        let _clients = lock(&self.clients);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Forgets clients that nobody holds and whose limits are full: who comes back finds what it
+    /// would have found. Returns how many remain.
+    pub fn sweep(&self, now: Monotonic) -> usize {
+        let mut clients = lock(&self.clients);
+        // A count of one is the registry's own, and only this lock hands out another.
+        clients.retain(|_, live| !live.sweep(now) || Arc::strong_count(live) > 1);
+        if clients.capacity() > 4 * clients.len().max(256) {
+            clients.shrink_to_fit();
+        }
+        clients.len()
+    }
+}
+
+/// How often each policy admitted and refused.
+#[derive(Debug)]
+pub struct LimitCounters {
+    default: (Counter, Counter),
+    client: (Counter, Counter),
+    key: (Counter, Counter),
+}
+
+impl LimitCounters {
+    fn new(metrics: &Metrics) -> Self {
+        let counters = |name: PolicyName| metrics.limit_counters(name.as_str());
+        Self {
+            default: counters(PolicyName::Default),
+            client: counters(PolicyName::Client),
+            key: counters(PolicyName::Key),
+        }
+    }
+
+    /// Counts a charge that every policy admitted, under one of them.
+    pub fn admitted(&self, policy: PolicyName) {
+        self.of(policy).0.inc();
+    }
+
+    /// Counts a charge that this policy refused.
+    pub fn refused(&self, policy: PolicyName) {
+        self.of(policy).1.inc();
+    }
+
+    fn of(&self, policy: PolicyName) -> &(Counter, Counter) {
+        match policy {
+            PolicyName::Default => &self.default,
+            PolicyName::Client => &self.client,
+            PolicyName::Key => &self.key,
+        }
+    }
+}
+
+/// Nothing that runs under these locks can panic half-way, so a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
+    use std::time::Duration;
 
     use jiff::Timestamp;
+    use uuid::Uuid;
 
     use super::*;
 
-    fn client(rate: Option<&str>) -> Client {
+    const NOW: Monotonic = Monotonic(3_600_000_000_000);
+
+    fn registry() -> Arc<LiveClients> {
+        LiveClients::new(&Metrics::new(&[], &[]))
+    }
+
+    fn client(id: u128, rate: Option<&str>) -> Client {
         Client {
-            id: ClientId(uuid::Uuid::from_u128(1)),
+            id: ClientId(Uuid::from_u128(id)),
             name: "acme".into(),
             status: ClientStatus::Active,
             rate: rate.map(|rate| rate.parse().unwrap()),
@@ -161,33 +287,87 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_client_that_owes_stays_though_nobody_holds_it() {
-        let clients = LiveClients::default();
-        let default = RateLimit::new("1/s".parse().unwrap(), NonZeroU32::new(5));
-        let now = Monotonic(1_000_000_000);
-        let live = clients.attach(&client(None), default, now);
-        live.limiter().unwrap().0.check(NonZeroU32::new(5).unwrap(), now).unwrap();
-        drop(live);
-        assert_eq!(clients.sweep(now), 1);
-        let again = clients.attach(&client(None), default, now);
-        assert_eq!(again.limiter().unwrap().0.stand(now).remaining, 0, "eviction must not give budget away");
-        drop(again);
-        assert_eq!(clients.sweep(now.after(std::time::Duration::from_secs(6))), 0);
+    fn default_limit() -> RateLimit {
+        RateLimit::new("100/s".parse().unwrap(), NonZeroU32::new(100))
+    }
+
+    fn attach(registry: &LiveClients, client: &Client) -> Attachment {
+        registry.attach(client, default_limit(), registry.mark(), NOW)
     }
 
     #[test]
-    fn a_change_bumps_the_generation_and_swaps_the_limit() {
-        let clients = LiveClients::default();
-        let default = RateLimit::new("1/s".parse().unwrap(), None);
-        let now = Monotonic(1);
-        let live = clients.attach(&client(None), default, now);
-        assert_eq!(live.limiter().unwrap().1, LimitSource::Default);
-        let before = live.generation();
-        clients.bump(live.id);
-        assert!(live.generation() > before);
-        clients.attach(&client(Some("7/s")), default, now);
-        let (limiter, source) = live.limiter().unwrap();
-        assert_eq!((limiter.stand(now).limit.burst.get(), source), (7, LimitSource::Client));
+    fn a_limit_of_its_own_has_its_own_name_and_carries_over() {
+        let registry = registry();
+        let live = attach(&registry, &client(1, None)).client;
+        let limiter = live.limiter().unwrap();
+        assert_eq!(limiter.policy().name, PolicyName::Default);
+        limiter.check(50, NOW).unwrap();
+        let again = attach(&registry, &client(1, Some("10/s"))).client;
+        assert!(Arc::ptr_eq(&live, &again), "one live client each");
+        assert_eq!(limiter.policy().name, PolicyName::Client);
+        assert_eq!(limiter.check(0, NOW).unwrap().snapshot.remaining, 5, "half was used, half is left");
+    }
+
+    #[test]
+    fn a_change_voids_the_stamps_of_whom_it_concerns() {
+        let registry = registry();
+        let (first, second) = (attach(&registry, &client(1, None)), attach(&registry, &client(2, None)));
+        let confirmed =
+            || (registry.confirm(&first.client, first.stamp), registry.confirm(&second.client, second.stamp));
+        assert_eq!(confirmed(), (true, true));
+        registry.bump(ClientId(Uuid::from_u128(3)));
+        assert_eq!(confirmed(), (true, true), "a stranger's change");
+        registry.bump(first.client.id);
+        assert_eq!(confirmed(), (false, true));
+        registry.bump_all();
+        assert_eq!(confirmed(), (false, false));
+        let again = attach(&registry, &client(1, None));
+        assert!(registry.confirm(&again.client, again.stamp));
+    }
+
+    #[test]
+    fn a_row_read_before_a_change_overwrites_nothing() {
+        let registry = registry();
+        let live = attach(&registry, &client(1, None)).client;
+        let mark = registry.mark();
+        let old_row = client(1, Some("1/s"));
+        registry.bump(live.id);
+        let mut suspended = client(1, None);
+        suspended.status = ClientStatus::Suspended;
+        attach(&registry, &suspended);
+        let late = registry.attach(&old_row, default_limit(), mark, NOW);
+        assert!(!late.current);
+        assert!(live.is_suspended());
+        assert_eq!(live.limiter().unwrap().policy().limit, default_limit());
+    }
+
+    #[test]
+    fn forgotten_are_only_those_nobody_holds_with_full_limits() {
+        let registry = registry();
+        let held = attach(&registry, &client(1, None));
+        drop(attach(&registry, &client(2, None)));
+        attach(&registry, &client(3, None)).client.limiter().unwrap().check(100, NOW).unwrap();
+        let with_key = attach(&registry, &client(4, None)).client;
+        let key = with_key.key_limiter(ApiKeyId(Uuid::from_u128(9)), default_limit(), NOW);
+        key.check(50, NOW).unwrap();
+        drop((with_key, key));
+        assert_eq!(registry.sweep(NOW), 3, "the full one that nobody holds is gone");
+        let later = NOW.after(Duration::from_secs(1));
+        assert_eq!(registry.sweep(later), 1, "time filled the others");
+        drop(held);
+        assert_eq!(registry.sweep(later), 0);
+        assert!(registry.nobody().limiter().is_none());
+    }
+
+    #[test]
+    fn a_key_keeps_its_own_limiter() {
+        let registry = registry();
+        let live = attach(&registry, &client(1, None)).client;
+        let id = ApiKeyId(Uuid::from_u128(7));
+        let first = live.key_limiter(id, default_limit(), NOW);
+        first.check(60, NOW).unwrap();
+        let again = live.key_limiter(id, RateLimit::new("10/s".parse().unwrap(), None), NOW);
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(again.check(0, NOW).unwrap().snapshot.remaining, 4);
     }
 }

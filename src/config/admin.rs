@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use toml::Table;
+use serde::{Deserialize, Serialize};
 
-use super::reader::{Findings, Section};
+use super::check::Check;
 
 /// Where operators and scrapers connect.
 #[derive(Clone, Debug)]
@@ -15,20 +15,25 @@ pub struct AdminConfig {
     pub metrics_listen: Option<SocketAddr>,
 }
 
-impl AdminConfig {
-    /// Reads `[admin]`.
-    pub(super) fn read(root: &mut Table, findings: &mut Findings) -> (Self, Table) {
-        let mut section = Section::take(root, "admin", findings);
-        let listen = section.parsed("listen", "127.0.0.1:8081");
-        let metrics = section.text("metrics_listen", "");
-        let metrics_listen = if metrics.is_empty() { None } else { metrics.parse().ok() };
-        if metrics_listen.is_none() && !metrics.is_empty() {
-            section.problem(
-                "metrics_listen",
-                format!("{metrics:?} is not an address"),
-                "write one like \"0.0.0.0:9090\", or \"\"",
-            );
-        }
-        (Self { listen, metrics_listen }, section.close())
+/// `[admin]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAdmin {
+    pub(super) listen: String,
+    pub(super) metrics_listen: String,
+}
+
+impl Default for RawAdmin {
+    fn default() -> Self {
+        // This machine only: what operators do must not be one firewall rule away from strangers.
+        Self { listen: "127.0.0.1:8081".to_owned(), metrics_listen: String::new() }
+    }
+}
+
+impl RawAdmin {
+    pub(super) fn resolve(&self, check: &Check<'_>) -> AdminConfig {
+        let metrics_listen =
+            (!self.metrics_listen.is_empty()).then(|| check.address("metrics_listen", &self.metrics_listen));
+        AdminConfig { listen: check.address("listen", &self.listen), metrics_listen }
     }
 }

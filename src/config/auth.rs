@@ -1,19 +1,17 @@
 //! `[auth]`
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderName;
+use serde::{Deserialize, Serialize};
 
+use super::check::{Check, Zero};
+use super::limits::{burst_of, rate_of};
+use super::problem::Problem;
+use super::secrets::{GENERATE, SecretSource, Secrets};
 use crate::model::rate::Rate;
 use crate::model::secret::SecretBytes;
-
-use toml::Table;
-
-use super::env::{Environment, LEAST_SECRET_BYTES, read_secret_file, secret_bytes};
-use super::problem::Problem;
-use super::reader::{Findings, Section};
 
 /// How callers are recognised.
 #[derive(Clone, Debug)]
@@ -34,6 +32,25 @@ pub struct AuthConfig {
     pub failures: FailureBudget,
 }
 
+impl AuthConfig {
+    /// The pepper, for commands that hash keys.
+    ///
+    /// # Errors
+    /// None was given: what is missing and how to make one.
+    pub fn require_pepper(&self) -> Result<&SecretBytes, Problem> {
+        self.pepper.as_ref().ok_or_else(|| {
+            Problem::new(
+                "auth.pepper_file",
+                "no pepper was given: keys cannot be hashed without one",
+                format!(
+                    "make one with `{GENERATE}`, keep it as long as the keys, and give it in API_KEY_PEPPER, \
+                     API_KEY_PEPPER_FILE or the file `auth.pepper_file` names"
+                ),
+            )
+        })
+    }
+}
+
 /// `[auth.failures]`
 #[derive(Clone, Copy, Debug)]
 pub struct FailureBudget {
@@ -43,81 +60,145 @@ pub struct FailureBudget {
     pub burst: NonZeroU32,
 }
 
-/// Where a secret comes from, for messages.
-const PEPPER_REMEDY: &str = "set API_KEY_PEPPER (or API_KEY_PEPPER_FILE, or auth.pepper_file); make one with: openssl rand -hex 32. \
-     Keep it: keys hashed with it cannot be checked without it";
+/// `[auth]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAuth {
+    pub(super) prefix: String,
+    pub(super) key_headers: Vec<String>,
+    pub(super) pepper_file: String,
+    pub(super) allow_short_pepper: bool,
+    pub(super) cache_ttl: String,
+    pub(super) max_stale: String,
+    pub(super) failures: RawFailures,
+    /// Only shown, as a mask.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) pepper: Option<String>,
+    /// Only shown, as a mask.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) pepper_previous: Option<String>,
+}
 
-impl AuthConfig {
-    /// The pepper, for everything that hashes a key.
-    pub fn require_pepper(&self) -> Result<&SecretBytes, Problem> {
-        self.pepper.as_ref().ok_or_else(|| Problem {
-            path: "API_KEY_PEPPER".to_owned(),
-            message: "no pepper is set, and no key can be checked without one".to_owned(),
-            remedy: PEPPER_REMEDY.to_owned(),
-        })
-    }
+/// `[auth.failures]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawFailures {
+    pub(super) rate: String,
+    pub(super) burst: i64,
+}
 
-    /// Reads `[auth]` and the peppers, which the environment overrules.
-    pub(super) fn read(
-        root: &mut Table,
-        environment: &Environment,
-        data_dir: &Path,
-        findings: &mut Findings,
-    ) -> (Self, Table) {
-        let mut section = Section::take(root, "auth", findings);
-        section.not_yet("issuers", "verification of JWTs");
-        section.not_yet("query_param", "credentials in the query");
-        let allow_short = section.flag("allow_short_pepper", false);
-        let least = if allow_short { 1 } else { LEAST_SECRET_BYTES };
-        let file = section.text("pepper_file", "");
-        let prefix = section.text("prefix", "octroi");
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        if prefix.is_empty() || prefix.len() > 8 || !prefix.bytes().all(legal) {
-            section.problem("prefix", format!("{prefix:?} is not a prefix"), "write 1-8 of [a-z0-9]");
+impl Default for RawAuth {
+    fn default() -> Self {
+        Self {
+            prefix: "octroi".to_owned(),
+            key_headers: vec!["x-api-key".to_owned()],
+            pepper_file: String::new(),
+            allow_short_pepper: false,
+            cache_ttl: "30s".to_owned(),
+            // The length of an ordinary fail-over, with room.
+            max_stale: "10m".to_owned(),
+            failures: RawFailures::default(),
+            pepper: None,
+            pepper_previous: None,
         }
-        let config = Self {
-            prefix,
-            key_headers: section.list("key_headers", &["x-api-key"], read_header),
-            pepper: pepper("API_KEY_PEPPER", &file, least, environment, data_dir, section.findings),
-            pepper_previous: pepper("API_KEY_PEPPER_PREVIOUS", "", least, environment, data_dir, section.findings),
-            cache_ttl: section.duration("cache_ttl", "30s", Duration::from_secs(1)),
-            max_stale: section.duration("max_stale", "10m", Duration::from_secs(1)),
-            failures: read_failures(&mut section),
-        };
-        (config, section.close())
     }
 }
 
-fn pepper(
-    name: &str,
-    file: &str,
-    least: usize,
-    environment: &Environment,
-    data_dir: &Path,
-    findings: &mut Findings,
-) -> Option<SecretBytes> {
-    // Environment beats file.
-    if let Some(text) = environment.or_file(name, findings) {
-        return secret_bytes(&text, name, least, findings);
+impl Default for RawFailures {
+    fn default() -> Self {
+        // A misconfigured service may fail for a while; a guesser gets nowhere against 190 bits.
+        Self { rate: "10/s".to_owned(), burst: 100 }
     }
-    if file.is_empty() {
-        return None;
-    }
-    let text = read_secret_file(&data_dir.join(file), "auth.pepper_file", findings)?;
-    secret_bytes(&text, "auth.pepper_file", least, findings)
 }
 
-pub(super) fn read_header(text: &str) -> Result<HeaderName, String> {
-    HeaderName::try_from(text).map_err(|_| format!("{text:?} is not a header's name"))
+impl RawAuth {
+    pub(super) fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> AuthConfig {
+        self.check_prefix(check);
+        let (pepper, pepper_previous) = self.resolve_peppers(secrets);
+        let cache_ttl = check.duration("cache_ttl", &self.cache_ttl, Zero::Refused);
+        let max_stale = check.duration("max_stale", &self.max_stale, Zero::Refused);
+        if max_stale < cache_ttl && !check.has_problem("cache_ttl") {
+            check.refuse(
+                "max_stale",
+                "an identity would be dropped before it is refreshed",
+                "write at least `auth.cache_ttl`",
+            );
+        }
+        let failures = check.below("failures");
+        AuthConfig {
+            prefix: self.prefix.clone(),
+            key_headers: self.resolve_key_headers(check),
+            pepper,
+            pepper_previous,
+            cache_ttl,
+            max_stale,
+            failures: FailureBudget {
+                rate: rate_of(&failures, &self.failures.rate),
+                burst: burst_of(&failures, self.failures.burst).unwrap_or(NonZeroU32::MIN),
+            },
+        }
+    }
+
+    fn check_prefix(&self, check: &Check<'_>) {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if !(1..=8).contains(&self.prefix.len()) || !self.prefix.bytes().all(legal) {
+            let remedy = "write 1 to 8 of the letters a-z and digits, like \"octroi\"";
+            check.refuse("prefix", format!("`{}` cannot stand before keys", self.prefix), remedy);
+        }
+    }
+
+    fn resolve_peppers(&self, secrets: &Secrets<'_>) -> (Option<SecretBytes>, Option<SecretBytes>) {
+        let allow_short = self.allow_short_pepper;
+        let source = |variable, setting, file| SecretSource { variable, setting, file, allow_short };
+        (
+            secrets.find(&source("API_KEY_PEPPER", "auth.pepper_file", &self.pepper_file)),
+            secrets.find(&source("API_KEY_PEPPER_PREVIOUS", "", "")),
+        )
+    }
+
+    fn resolve_key_headers(&self, check: &Check<'_>) -> Vec<HeaderName> {
+        let mut headers = Vec::new();
+        for (index, text) in self.key_headers.iter().enumerate() {
+            let key = format!("key_headers[{index}]");
+            match HeaderName::from_bytes(text.as_bytes()) {
+                Err(_) => check.refuse(&key, format!("`{text}` is no header name"), "write one like \"x-api-key\""),
+                Ok(name) if is_taken(&name) => {
+                    let message = format!("`{name}` has a meaning of its own");
+                    check.refuse(&key, message, "name a header that only carries keys, like \"x-api-key\"");
+                }
+                Ok(name) if headers.contains(&name) => {
+                    check.refuse(&key, format!("`{name}` is named twice"), "name each header once");
+                }
+                Ok(name) => headers.push(name),
+            }
+        }
+        headers
+    }
 }
 
-fn read_failures(parent: &mut Section<'_>) -> FailureBudget {
-    let mut section = parent.section("failures");
-    let config = FailureBudget {
-        rate: section.parsed("rate", "10/s"),
-        burst: NonZeroU32::new(section.number("burst", 100, 1, 1_000_000)).unwrap_or(NonZeroU32::MIN),
-    };
-    let effective = section.close();
-    parent.include("failures", effective);
-    config
+/// Headers that HTTP, a proxy or the gateway itself already reads.
+fn is_taken(name: &HeaderName) -> bool {
+    const TAKEN: &[&str] = &[
+        "authorization",
+        "proxy-authorization",
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "cookie",
+        "forwarded",
+        "via",
+        "x-request-id",
+        "x-real-ip",
+    ];
+    let ours = ["x-octroi-", "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+    ours || TAKEN.contains(&name.as_str())
 }

@@ -1,218 +1,111 @@
-//! The environment, read once and then a parameter like any other.
+//! The environment, read once: the only place of the program that asks the process for it.
+//!
+//! Everything else takes an [`Environment`] as a parameter, so that a test sets nothing global
+//! and two tests never see each other's.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use toml::{Table, Value};
-
-use super::reader::Findings;
-use crate::model::secret::SecretBytes;
-
-/// The prefix of variables that overrule settings.
-const OVERRULE: &str = "OCTROI__";
-
-/// The least a secret must have.
-pub(super) const LEAST_SECRET_BYTES: usize = 32;
-
-/// Variables by name. Its `Debug` shows names only.
+/// Variables and places as the process was given them.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    unreadable: Vec<String>,
+    working_directory: PathBuf,
+    system_file: Option<PathBuf>,
+}
 
 impl Environment {
-    /// The process's own. Variables that are not UTF-8 are left out.
+    /// Where a packaged installation keeps its configuration.
+    const SYSTEM_FILE: &'static str = "/etc/octroi/octroi.toml";
+
+    /// This process's own.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
-    pub fn of_process() -> Self {
-        let readable =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self(readable.collect())
-    }
-
-    /// One made of these.
-    #[must_use]
-    pub fn of(variables: &[(&str, &str)]) -> Self {
-        Self(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
-    }
-
-    /// A variable; one that is set to nothing counts as absent.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    /// Lays `OCTROI__SECTION__KEY` variables over a table: TOML values, else text.
-    pub(super) fn overrule(&self, table: &mut Table) {
-        for (name, text) in self.0.iter().filter(|(name, _)| name.starts_with(OVERRULE)) {
-            let path: Vec<String> = name[OVERRULE.len()..].split("__").map(str::to_lowercase).collect();
-            put(table, &path, value_of(text));
-        }
-    }
-
-    /// The value of `NAME`, or of the file that `NAME_FILE` names; both at once are a problem.
-    pub(super) fn or_file(&self, name: &str, findings: &mut Findings) -> Option<String> {
-        let file_name = format!("{name}_FILE");
-        match (self.find(name), self.find(&file_name)) {
-            (None, None) => None,
-            (Some(value), None) => Some(value.to_owned()),
-            (None, Some(path)) => read_secret_file(Path::new(path), &file_name, findings),
-            (Some(_), Some(_)) => {
-                findings.problem(name, format!("{name} and {file_name} are both set"), "set one of them");
-                None
+    pub fn read() -> Self {
+        let mut environment = Self {
+            working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            system_file: Some(PathBuf::from(Self::SYSTEM_FILE)),
+            ..Self::default()
+        };
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => drop(environment.variables.insert(name, value)),
+                Err(_) => environment.unreadable.push(name),
             }
         }
+        environment
+    }
+
+    /// One made by hand, without a system-wide file: for tests and simulations.
+    #[must_use]
+    pub fn of(variables: &[(&str, &str)], working_directory: &Path) -> Self {
+        Self {
+            variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            working_directory: working_directory.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The value of a variable; an empty one counts as not set, as `NAME=${OTHER:-}` leaves it.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Variables whose name starts with `prefix`, also empty ones, in order of name.
+    pub(super) fn starting_with<'e>(&'e self, prefix: &'e str) -> impl Iterator<Item = (&'e str, &'e str)> {
+        let entries = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        entries.filter(move |(name, _)| name.starts_with(prefix))
+    }
+
+    /// Names of variables whose value is not text.
+    pub(super) fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// The folder the process was started in.
+    #[must_use]
+    pub fn working_directory(&self) -> &Path {
+        &self.working_directory
+    }
+
+    /// The system-wide configuration file, where one is looked for.
+    pub(super) fn system_file(&self) -> Option<&Path> {
+        self.system_file.as_deref()
+    }
+
+    /// What `RUST_LOG` asks for.
+    #[must_use]
+    pub fn log_filter(&self) -> Option<&str> {
+        self.find("RUST_LOG")
+    }
+
+    /// Whether `NO_COLOR` asks for plain text (no-color.org: set and not empty).
+    #[must_use]
+    pub fn no_color(&self) -> bool {
+        self.find("NO_COLOR").is_some()
+    }
+
+    /// `$XDG_DATA_HOME/octroi`, by its own default `$HOME/.local/share/octroi`.
+    pub(super) fn user_data_dir(&self) -> Option<PathBuf> {
+        let home = self.find("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = home.or_else(|| self.find("HOME").map(|home| Path::new(home).join(".local/share")));
+        home.map(|home| home.join("octroi"))
     }
 }
 
 impl std::fmt::Debug for Environment {
+    /// Names only: values may be secrets.
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_set().entries(self.0.keys()).finish()
+        out.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
-/// The file's text without one trailing newline.
-pub(super) fn read_secret_file(path: &Path, setting: &str, findings: &mut Findings) -> Option<String> {
-    match std::fs::read_to_string(path) {
-        Ok(mut text) => {
-            warn_if_readable_by_others(path);
-            if text.ends_with('\n') {
-                text.pop();
-                if text.ends_with('\r') {
-                    text.pop();
-                }
-            }
-            Some(text)
-        }
-        Err(error) => {
-            findings.problem(setting, format!("cannot read {}: {error}", path.display()), "name a readable file");
-            None
-        }
-    }
-}
-
-fn warn_if_readable_by_others(path: &Path) {
-    use std::os::unix::fs::MetadataExt as _;
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
-        tracing::warn!(file = %path.display(), "a file with a secret can be read by others; chmod 600 it");
-    }
-}
-
-/// A secret's bytes: the text as given, or what `hex:` and `base64:` decode to.
-pub(super) fn secret_bytes(text: &str, setting: &str, least: usize, findings: &mut Findings) -> Option<SecretBytes> {
-    let decoded = if let Some(hex) = text.strip_prefix("hex:") {
-        decode_hex(hex)
-    } else if let Some(base64) = text.strip_prefix("base64:") {
-        base64::engine::general_purpose::STANDARD.decode(base64).ok()
-    } else {
-        Some(text.as_bytes().to_vec())
-    };
-    let Some(bytes) = decoded else {
-        findings.problem(setting, "does not decode", "after `hex:` or `base64:` write that, or leave the prefix away");
-        return None;
-    };
-    if bytes.len() < least {
-        let message = format!("has {} bytes, fewer than {least}", bytes.len());
-        findings.problem(setting, message, "make one with: openssl rand -hex 32");
-        return None;
-    }
-    Some(SecretBytes::new(bytes))
-}
-
-fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-    let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
-    digits.chunks_exact(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok()).collect()
-}
-
-fn put(table: &mut Table, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => {
-            table.insert(name.clone(), value);
-        }
-        [section, rest @ ..] => {
-            let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(section) = entry {
-                put(section, rest, value);
-            }
-        }
-    }
-}
-
-fn value_of(text: &str) -> Value {
-    let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
-/// Where relative paths start: CONTRACT's order.
-pub(super) fn data_dir(setting: &str, environment: &Environment, file: Option<&Path>) -> PathBuf {
-    let base = file.and_then(Path::parent).map(Path::to_path_buf);
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    if !setting.is_empty() {
-        return absolute(base.unwrap_or_default().join(setting));
-    }
-    let named = environment.find("OCTROI_DATA").or_else(|| environment.find("STATE_DIRECTORY"));
-    if let Some(named) = named {
-        return absolute(PathBuf::from(named));
-    }
-    if let Some(base) = base {
-        return absolute(if base.as_os_str().is_empty() { PathBuf::from(".") } else { base });
-    }
-    let home = environment.find("XDG_DATA_HOME").map(PathBuf::from);
-    let home = home.or_else(|| environment.find("HOME").map(|home| Path::new(home).join(".local/share")));
-    absolute(home.unwrap_or_default().join("octroi"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_are_toml_values_or_text() {
-        let mut table: Table = "[server]\nworkers = 2".parse().unwrap();
-        Environment::of(&[
-            ("OCTROI__SERVER__WORKERS", "4"),
-            ("OCTROI__SERVER__LISTEN", "[\"127.0.0.1:1\"]"),
-            ("OCTROI__STORE__URL", "sqlite:x.db"),
-            ("OCTROI__LIMITS__DEFAULT__RATE", "5/s"),
-        ])
-        .overrule(&mut table);
-        assert_eq!(table["server"]["workers"].as_integer(), Some(4));
-        assert!(table["server"]["listen"].is_array());
-        assert_eq!(table["store"]["url"].as_str(), Some("sqlite:x.db"));
-        assert_eq!(table["limits"]["default"]["rate"].as_str(), Some("5/s"));
-    }
-
-    #[test]
-    fn secrets_are_taken_as_given_or_decoded_and_have_a_least_length() {
-        let long = "x".repeat(32);
-        for (text, bytes) in [
-            (long.clone(), Some(32)),
-            (format!("hex:{}", "0a".repeat(32)), Some(32)),
-            (format!("hex:{}", "0a".repeat(31)), None),
-            ("hex:zz".to_owned(), None),
-            (format!("base64:{}=", "A".repeat(43)), Some(32)),
-            ("short".to_owned(), None),
-        ] {
-            let mut findings = Findings::default();
-            let secret = secret_bytes(&text, "API_KEY_PEPPER", LEAST_SECRET_BYTES, &mut findings);
-            assert_eq!(secret.map(|secret| secret.len()), bytes, "{text}");
-            assert_eq!(findings.problems.is_empty(), bytes.is_some());
-            assert!(findings.problems.iter().all(|problem| !problem.to_string().contains(&text)));
-        }
-    }
-
-    #[test]
-    fn a_secret_and_its_file_at_once_are_a_problem() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "from the file\n").unwrap();
-        let path = file.path().to_str().unwrap();
-        let mut findings = Findings::default();
-        let environment = Environment::of(&[("JWT_SECRET_FILE", path)]);
-        assert_eq!(environment.or_file("JWT_SECRET", &mut findings).as_deref(), Some("from the file"));
-        assert!(findings.problems.is_empty());
-        let environment = Environment::of(&[("JWT_SECRET_FILE", path), ("JWT_SECRET", "x")]);
-        assert_eq!(environment.or_file("JWT_SECRET", &mut findings), None);
-        assert_eq!(findings.problems.len(), 1);
-    }
+/// The words of the command line, the program's own name first.
+#[must_use]
+pub fn arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
 }

@@ -1,36 +1,37 @@
 //! `[issuer]`
 
-use std::path::Path;
+use serde::{Deserialize, Serialize};
 
-use toml::Table;
-
-use super::env::{Environment, LEAST_SECRET_BYTES, read_secret_file, secret_bytes};
-use super::reader::{Findings, Section};
+use super::secrets::{SecretSource, Secrets};
 use crate::model::secret::SecretBytes;
 
-/// What tokens of our own are signed with.
+/// What issued tokens are made with. This version issues none: the secret is read and checked,
+/// so that a folder made by `quickstart` goes on working when a later one does.
 #[derive(Clone, Debug)]
 pub struct IssuerConfig {
-    /// `JWT_SECRET`
+    /// The signing secret (`JWT_SECRET`).
     pub secret: Option<SecretBytes>,
 }
 
-impl IssuerConfig {
-    /// Reads `[issuer]`; `JWT_SECRET` overrules its file.
-    pub(super) fn read(
-        root: &mut Table,
-        environment: &Environment,
-        data_dir: &Path,
-        findings: &mut Findings,
-    ) -> (Self, Table) {
-        let mut section = Section::take(root, "issuer", findings);
-        let file = section.text("secret_file", "");
-        let secret = match environment.or_file("JWT_SECRET", section.findings) {
-            Some(text) => secret_bytes(&text, "JWT_SECRET", LEAST_SECRET_BYTES, section.findings),
-            None if file.is_empty() => None,
-            None => read_secret_file(&data_dir.join(file), "issuer.secret_file", section.findings)
-                .and_then(|text| secret_bytes(&text, "issuer.secret_file", LEAST_SECRET_BYTES, section.findings)),
-        };
-        (Self { secret }, section.close())
+/// `[issuer]` as written.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawIssuer {
+    pub(super) secret_file: String,
+    /// Only shown, as a mask.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<String>,
+}
+
+impl RawIssuer {
+    pub(super) fn resolve(&self, secrets: &Secrets<'_>) -> IssuerConfig {
+        IssuerConfig {
+            secret: secrets.find(&SecretSource {
+                variable: "JWT_SECRET",
+                setting: "issuer.secret_file",
+                file: &self.secret_file,
+                allow_short: false,
+            }),
+        }
     }
 }

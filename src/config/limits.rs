@@ -1,13 +1,30 @@
 //! `[limits.default]`
 
-use crate::model::rate::RateLimit;
-
 use std::num::NonZeroU32;
 
-use toml::Table;
+use serde::{Deserialize, Serialize};
 
-use super::reader::{Findings, Section};
-use crate::model::rate::Rate;
+use super::check::Check;
+use crate::model::rate::{Rate, RateLimit, RateUnit};
+
+/// What a rate looks like, for remedies.
+pub(super) const RATE_FORM: &str = "write a whole number and a unit, like \"100/s\" (units: s, m, h, d)";
+
+/// The largest burst: as many as the largest rate has in a second.
+const MAX_BURST: u32 = Rate::MAX_COUNT;
+
+/// The longest time an empty limit may take to be full again. The limiter counts in nanoseconds,
+/// of which 64 bits hold centuries; a limit nobody lives to see refilled is a typing error.
+const LONGEST_REFILL_SECONDS: u64 = 366 * 86_400;
+
+/// What to say of a limit that takes longer.
+pub const REFILL_TOO_LONG: &str = "spent at once, it would take more than a year to come back";
+
+/// Whether an empty limit is full again within a year.
+#[must_use]
+pub fn refills_within_a_year(limit: RateLimit) -> bool {
+    limit.window_seconds() <= LONGEST_REFILL_SECONDS
+}
 
 /// Limits for clients without limits of their own.
 #[derive(Clone, Copy, Debug)]
@@ -16,17 +33,51 @@ pub struct LimitsConfig {
     pub default: RateLimit,
 }
 
-impl LimitsConfig {
-    /// Reads `[limits]`.
-    pub(super) fn read(root: &mut Table, findings: &mut Findings) -> (Self, Table) {
-        let mut section = Section::take(root, "limits", findings);
-        let mut inner = section.section("default");
-        let rate: Rate = inner.parsed("rate", "100/s");
-        let burst = inner.optional_number("burst", 1, u32::MAX);
-        let mut effective = inner.close();
-        let default = RateLimit::new(rate, burst.and_then(NonZeroU32::new));
-        effective.insert("burst".to_owned(), i64::from(default.burst.get()).into());
-        section.include("default", effective);
-        (Self { default }, section.close())
+/// `[limits]` as written.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) default: RawRateLimit,
+}
+
+/// `[limits.default]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRateLimit {
+    pub(super) rate: String,
+    /// None: one second's worth of the rate, at least 1.
+    pub(super) burst: Option<i64>,
+}
+
+impl Default for RawRateLimit {
+    fn default() -> Self {
+        // Enough for a service that talks to another, too little to drown one.
+        Self { rate: "100/s".to_owned(), burst: None }
     }
+}
+
+impl RawLimits {
+    pub(super) fn resolve(&self, check: &Check<'_>) -> LimitsConfig {
+        let check = check.below("default");
+        let burst = self.default.burst.and_then(|burst| burst_of(&check, burst));
+        let default = RateLimit::new(rate_of(&check, &self.default.rate), burst);
+        if !refills_within_a_year(default) && !check.has_problem("rate") {
+            check.refuse("burst", REFILL_TOO_LONG, "write a smaller burst or a higher rate");
+        }
+        LimitsConfig { default }
+    }
+}
+
+/// The setting `rate` of a table.
+pub(super) fn rate_of(check: &Check<'_>, text: &str) -> Rate {
+    let rate = text.parse::<Rate>().ok();
+    rate.unwrap_or_else(|| {
+        check.refuse("rate", format!("`{text}` is not a rate"), RATE_FORM);
+        Rate::new(NonZeroU32::MIN, RateUnit::Second)
+    })
+}
+
+/// The setting `burst` of a table.
+pub(super) fn burst_of(check: &Check<'_>, burst: i64) -> Option<NonZeroU32> {
+    NonZeroU32::new(check.count("burst", burst, 1..=MAX_BURST))
 }

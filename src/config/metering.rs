@@ -1,12 +1,15 @@
 //! `[metering]`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Table;
+use serde::{Deserialize, Serialize};
 
-use super::reader::{Findings, Section};
-use super::units::parse_duration;
+use super::check::{Check, Zero};
+use super::units::{self, DURATION_FORM};
+
+/// Segments are mapped, so that their size is a number of pages.
+const PAGE: u64 = 4096;
 
 /// The journal and its drain.
 #[derive(Clone, Debug)]
@@ -47,41 +50,82 @@ pub enum SyncPolicy {
     Never,
 }
 
-impl MeteringConfig {
-    /// Reads `[metering]`.
-    pub(super) fn read(root: &mut Table, data_dir: &Path, findings: &mut Findings) -> (Self, Table) {
-        const PAGE: u64 = 4096;
-        let mut section = Section::take(root, "metering", findings);
-        let segment_bytes = section.size("segment_bytes", "4MiB", 16 << 10, 1 << 30);
-        if !segment_bytes.is_multiple_of(PAGE) {
-            section.problem("segment_bytes", "is not a multiple of 4KiB", "write one, like \"4MiB\"");
+/// `[metering]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMetering {
+    pub(super) dir: String,
+    pub(super) segment_bytes: String,
+    pub(super) max_bytes: String,
+    pub(super) on_full: String,
+    pub(super) sync: String,
+    pub(super) keep: String,
+    pub(super) drain_interval: String,
+}
+
+impl Default for RawMetering {
+    fn default() -> Self {
+        Self {
+            dir: "journal".to_owned(),
+            segment_bytes: "4MiB".to_owned(),
+            // Hours of a store's absence at a thousand requests a second.
+            max_bytes: "4GiB".to_owned(),
+            // The promise is that nothing goes uncounted; serving on is the operator's choice.
+            on_full: "refuse".to_owned(),
+            sync: "1s".to_owned(),
+            keep: "24h".to_owned(),
+            // With the rest of the way, an event shows within two seconds of its end.
+            drain_interval: "1s".to_owned(),
         }
-        let max_bytes = section.size("max_bytes", "4GiB", 64 << 10, u64::MAX);
-        let sync = section.text("sync", "1s");
-        let sync = match sync.as_str() {
-            "every" => SyncPolicy::EachRequest,
-            "never" => SyncPolicy::Never,
-            other => match parse_duration(other) {
-                Ok(interval) if !interval.is_zero() => SyncPolicy::Every(interval),
-                _ => {
-                    section.problem(
-                        "sync",
-                        format!("{other:?} is no interval"),
-                        "write a span of time, \"every\" or \"never\"",
-                    );
-                    SyncPolicy::Never
-                }
-            },
-        };
-        let config = Self {
-            dir: data_dir.join(section.text("dir", "journal")),
+    }
+}
+
+impl RawMetering {
+    pub(super) fn resolve(&self, check: &Check<'_>) -> MeteringConfig {
+        if self.dir.is_empty() {
+            check.refuse("dir", "the journal needs a folder", "write a path, like \"journal\"");
+        }
+        let (segment_bytes, max_bytes) = self.resolve_sizes(check);
+        MeteringConfig {
+            dir: check.place(&self.dir),
             segment_bytes,
             max_bytes,
-            on_full: section.choice("on_full", "refuse", &[("refuse", OnFull::Refuse), ("serve", OnFull::Serve)]),
-            sync,
-            keep: section.duration("keep", "24h", Duration::ZERO),
-            drain_interval: section.duration("drain_interval", "1s", Duration::from_millis(10)),
-        };
-        (config, section.close())
+            on_full: check.choice("on_full", &self.on_full, &[("refuse", OnFull::Refuse), ("serve", OnFull::Serve)]),
+            sync: self.resolve_sync(check),
+            keep: check.duration("keep", &self.keep, Zero::Allowed),
+            drain_interval: check.duration("drain_interval", &self.drain_interval, Zero::Refused),
+        }
+    }
+
+    fn resolve_sizes(&self, check: &Check<'_>) -> (u64, u64) {
+        let segment = check.size("segment_bytes", &self.segment_bytes, 16 * PAGE..=1 << 30, "from 64KiB to 1GiB");
+        if !segment.is_multiple_of(PAGE) {
+            check.refuse("segment_bytes", "a segment is a number of whole pages", "write a multiple of 4KiB");
+        }
+        let most = check.size("max_bytes", &self.max_bytes, 1..=1 << 50, "above zero, at most 1024TiB");
+        if most < 2 * segment && !check.has_problem("segment_bytes") {
+            check.refuse(
+                "max_bytes",
+                "the journal has no room for the segment in use and the next one",
+                "write at least twice `metering.segment_bytes`, for each worker",
+            );
+        }
+        (segment, most)
+    }
+
+    fn resolve_sync(&self, check: &Check<'_>) -> SyncPolicy {
+        match self.sync.as_str() {
+            "every" => return SyncPolicy::EachRequest,
+            "never" => return SyncPolicy::Never,
+            _ => {}
+        }
+        match units::parse_duration(&self.sync) {
+            Some(interval) if !interval.is_zero() => SyncPolicy::Every(interval),
+            _ => {
+                let message = format!("`{}` does not say when entries are synced", self.sync);
+                check.refuse("sync", message, format!("write \"every\", \"never\", or {DURATION_FORM}, above zero"));
+                SyncPolicy::Never
+            }
+        }
     }
 }

@@ -1,40 +1,51 @@
-//! What is wrong with a configuration: where, what, and what to do.
+//! What is wrong with a configuration: always where, what, and what to do about it.
 
 use std::fmt;
 
 use serde::Serialize;
+use thiserror::Error;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The setting, like `routes[2].upstream`; or the name of a variable or file.
+    /// The setting, as TOML would name it (`routes[2].upstream`), or the environment variable.
+    /// Empty: the file itself.
     pub path: String,
-    /// What is wrong with it.
+    /// What is wrong. Never the value of a secret.
     pub message: String,
-    /// What to do.
+    /// What to write or run instead.
     pub remedy: String,
+}
+
+impl Problem {
+    /// A problem with the setting at `path`.
+    pub fn new(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), remedy: remedy.into() }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}; {}", self.path, self.message, self.remedy)
+        if !self.path.is_empty() {
+            write!(out, "{}: ", self.path)?;
+        }
+        write!(out, "{}; {}", self.message, self.remedy)
     }
 }
 
-/// All that is wrong. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Everything that is wrong, in the order it was found; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
+#[serde(transparent)]
+#[error("{}", summary(.0))]
 pub struct Problems(pub Vec<Problem>);
 
-impl fmt::Display for Problems {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            if index > 0 {
-                writeln!(out)?;
-            }
-            problem.fmt(out)?;
-        }
-        Ok(())
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
     }
 }
 
-impl std::error::Error for Problems {}
+fn summary(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}

@@ -1,17 +1,17 @@
 //! `[[routes]]`
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, header};
+use serde::{Deserialize, Serialize};
 
+use super::auth::AuthConfig;
+use super::check::Check;
+use super::route_path;
+use super::server::ServerConfig;
 use crate::model::access::Scopes;
-
-use toml::Table;
-
-use super::auth::read_header;
-use super::reader::{Findings, Section};
 
 /// Which requests go where, and who may send them.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch that users turn by its name")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting that operators write as true or false")]
 pub struct RouteConfig {
     /// Labels and events carry it.
     pub name: String,
@@ -54,96 +54,206 @@ pub enum RouteAuth {
     None,
 }
 
-impl RouteConfig {
-    /// Reads one of `[[routes]]`. `places` are the headers that may carry a credential.
-    pub(super) fn read(index: usize, given: Table, places: &[HeaderName], findings: &mut Findings) -> (Self, Table) {
-        let mut section = Section::of(format!("routes[{index}]"), given, findings);
-        for (name, what) in [("mode", "observe mode"), ("observe_until", "observe mode"), ("cost", "a weight")] {
-            section.not_yet(name, what);
+/// `[[routes]]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting that operators write as true or false")]
+pub(super) struct RawRoute {
+    pub(super) name: String,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) methods: Vec<String>,
+    pub(super) upstream: String,
+    pub(super) strip_prefix: bool,
+    pub(super) auth: String,
+    pub(super) mode: String,
+    pub(super) credentials: Vec<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) max_body: String,
+    pub(super) merge_slashes: bool,
+    pub(super) encoded_slash: bool,
+    pub(super) preserve_host: bool,
+}
+
+impl Default for RawRoute {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            host: String::new(),
+            path: String::new(),
+            methods: Vec::new(),
+            upstream: String::new(),
+            strip_prefix: false,
+            // Open is what somebody spells out, never what somebody forgot.
+            auth: "required".to_owned(),
+            mode: "enforce".to_owned(),
+            credentials: Vec::new(),
+            scopes: Vec::new(),
+            max_body: "0".to_owned(),
+            merge_slashes: false,
+            encoded_slash: false,
+            // Services that build links or serve several hosts need the name the caller used.
+            preserve_host: true,
         }
-        let host = section.text("host", "");
-        let path = section.text("path", "");
-        if !is_canonical(&path) {
-            section.problem(
-                "path",
-                format!("{path:?} is not a canonical path"),
-                "start with \"/\"; no query, no escapes of letters, no \"//\" or \"..\"",
-            );
-        }
-        let name = section.text("name", &format!("{host}{path}"));
-        if name.len() > 64 {
-            section.problem("name", "is longer than 64 characters", "name it shorter: labels and events carry it");
-        }
-        let everywhere: Vec<&str> = places.iter().map(HeaderName::as_str).collect();
-        let config = Self {
-            name,
-            host: if host.is_empty() { None } else { Some(host.trim_end_matches('.').to_ascii_lowercase()) },
-            path,
-            methods: section.list("methods", &[], read_method),
-            upstream: section.text("upstream", ""),
-            strip_prefix: section.flag("strip_prefix", false),
-            auth: section.choice(
-                "auth",
-                "required",
-                &[
-                    ("required", RouteAuth::Required),
-                    ("key", RouteAuth::Key),
-                    ("jwt", RouteAuth::Jwt),
-                    ("none", RouteAuth::None),
-                ],
-            ),
-            credentials: section.list("credentials", &everywhere, |text| read_place(text, places)),
-            scopes: read_scopes(&mut section),
-            max_body: Some(section.size("max_body", "0", 0, u64::MAX)).filter(|bytes| *bytes > 0),
-            merge_slashes: section.flag("merge_slashes", false),
-            encoded_slash: section.flag("encoded_slash", false),
-            preserve_host: section.flag("preserve_host", true),
-        };
-        if config.auth != RouteAuth::None && config.credentials.is_empty() {
-            section.problem(
-                "credentials",
-                "looks nowhere, so nobody could pass",
-                "name a header, or write auth = \"none\"",
-            );
-        }
-        (config, section.close())
     }
 }
 
-fn read_scopes(section: &mut Section<'_>) -> Scopes {
-    let names = section.list("scopes", &[], |text| Ok(text.to_owned()));
-    Scopes::new(names).unwrap_or_else(|name| {
-        section.problem(
-            "scopes",
-            format!("{name:?} is not a scope"),
-            "scopes are visible ASCII without quotes, like \"orders:read\"",
-        );
-        Scopes::default()
-    })
+/// What the sections before this one came to.
+pub(super) struct Surroundings<'c> {
+    pub(super) auth: &'c AuthConfig,
+    pub(super) server: &'c ServerConfig,
 }
 
-fn read_method(text: &str) -> Result<Method, String> {
-    let method = Method::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is not a method"))?;
-    if text != text.to_ascii_uppercase() {
-        return Err(format!("{text:?} is in lower case; methods are case-sensitive"));
+impl RawRoute {
+    /// The name it goes by: its own, else host and path as written.
+    pub(super) fn effective_name(&self) -> String {
+        if self.name.is_empty() { format!("{}{}", self.host, self.path) } else { self.name.clone() }
     }
-    if method == Method::CONNECT || method == Method::TRACE {
-        return Err(format!("{text} is never forwarded"));
+
+    pub(super) fn resolve(&self, check: &Check<'_>, around: &Surroundings<'_>) -> RouteConfig {
+        if !self.name.is_empty() {
+            check.name("name", &self.name);
+        }
+        self.check_path(check);
+        self.check_mode(check);
+        if self.upstream.is_empty() && !check.has_problem("upstream") {
+            check.refuse("upstream", "the route leads nowhere", "name one of `[[upstreams]]`");
+        }
+        let auth = self.resolve_auth(check);
+        RouteConfig {
+            name: self.effective_name(),
+            host: self.resolve_host(check),
+            path: self.path.clone(),
+            methods: self.resolve_methods(check),
+            upstream: self.upstream.clone(),
+            strip_prefix: self.strip_prefix,
+            auth,
+            credentials: self.resolve_credentials(check, auth, around.auth),
+            scopes: self.resolve_scopes(check, auth),
+            max_body: self.resolve_max_body(check, around.server),
+            merge_slashes: self.merge_slashes,
+            encoded_slash: self.encoded_slash,
+            preserve_host: self.preserve_host,
+        }
     }
-    Ok(method)
+
+    fn check_path(&self, check: &Check<'_>) {
+        if let Err(defect) = route_path::check(&self.path)
+            && !check.has_problem("path")
+        {
+            check.refuse("path", format!("`{}` {}", self.path, defect.message), defect.remedy);
+        }
+    }
+
+    fn check_mode(&self, check: &Check<'_>) {
+        if self.mode == "observe" {
+            check.refuse("mode", "\"observe\" is not in this version", "remove it: the route enforces");
+        } else {
+            check.choice("mode", &self.mode, &[("enforce", ())]);
+        }
+    }
+
+    fn resolve_auth(&self, check: &Check<'_>) -> RouteAuth {
+        if self.auth == "jwt" {
+            let message = "no issuer of tokens can be named in this version: nobody could pass";
+            check.refuse("auth", message, "write \"required\" or \"key\"");
+            return RouteAuth::Jwt;
+        }
+        let words = [("required", RouteAuth::Required), ("key", RouteAuth::Key), ("none", RouteAuth::None)];
+        check.choice("auth", &self.auth, &words)
+    }
+
+    fn resolve_host(&self, check: &Check<'_>) -> Option<String> {
+        let host = self.host.to_ascii_lowercase();
+        if host.contains('*') {
+            check.refuse("host", "patterns of hosts are not in this version", "write a route for each host");
+        } else if !host.is_empty() && !is_host(&host) {
+            let remedy = "write a name or an address without a port, like \"api.example.com\" or \"[::1]\"";
+            check.refuse("host", format!("`{}` is not a host", self.host), remedy);
+        }
+        (!host.is_empty()).then_some(host)
+    }
+
+    fn resolve_methods(&self, check: &Check<'_>) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for (index, text) in self.methods.iter().enumerate() {
+            let key = format!("methods[{index}]");
+            match Method::from_bytes(text.as_bytes()) {
+                Ok(Method::CONNECT | Method::TRACE) => {
+                    check.refuse(&key, format!("{text} is never forwarded"), "remove it");
+                }
+                Ok(method) if methods.contains(&method) => {
+                    check.refuse(&key, format!("{text} is named twice"), "name each method once");
+                }
+                Ok(method) if !text.bytes().any(|byte| byte.is_ascii_lowercase()) => methods.push(method),
+                // Methods are case-sensitive (RFC 9110 §9.1): `get` would match nothing.
+                _ => check.refuse(&key, format!("`{text}` is not a method"), "write it in capitals, like \"GET\""),
+            }
+        }
+        methods
+    }
+
+    fn resolve_credentials(&self, check: &Check<'_>, auth: RouteAuth, config: &AuthConfig) -> Vec<HeaderName> {
+        if auth == RouteAuth::None {
+            if !self.credentials.is_empty() {
+                check.refuse("credentials", "a route with auth = \"none\" looks for no credential", "remove it");
+            }
+            return Vec::new();
+        }
+        let known: Vec<HeaderName> =
+            std::iter::once(header::AUTHORIZATION).chain(config.key_headers.iter().cloned()).collect();
+        if self.credentials.is_empty() {
+            return known;
+        }
+        let mut credentials = Vec::new();
+        for (index, text) in self.credentials.iter().enumerate() {
+            let key = format!("credentials[{index}]");
+            match known.iter().find(|name| name.as_str().eq_ignore_ascii_case(text)) {
+                Some(name) if credentials.contains(name) => {
+                    check.refuse(&key, format!("`{text}` is named twice"), "name each header once");
+                }
+                Some(name) => credentials.push(name.clone()),
+                None => {
+                    let known: Vec<&str> = known.iter().map(HeaderName::as_str).collect();
+                    let remedy = format!("write one of {}, or add it to `auth.key_headers`", known.join(", "));
+                    check.refuse(&key, format!("`{text}` carries no credentials"), remedy);
+                }
+            }
+        }
+        credentials
+    }
+
+    fn resolve_scopes(&self, check: &Check<'_>, auth: RouteAuth) -> Scopes {
+        if auth == RouteAuth::None && !self.scopes.is_empty() {
+            check.refuse("scopes", "with auth = \"none\" nobody holds a scope", "remove it, or require a credential");
+        }
+        Scopes::new(self.scopes.iter().cloned()).unwrap_or_else(|name| {
+            let remedy = "write 1 to 128 visible ASCII characters without blank, quote and backslash";
+            check.refuse("scopes", format!("`{name}` is not a scope"), remedy);
+            Scopes::default()
+        })
+    }
+
+    fn resolve_max_body(&self, check: &Check<'_>, server: &ServerConfig) -> Option<u64> {
+        let max_body = check.size_or_none("max_body", &self.max_body);
+        if let (Some(own), Some(all)) = (max_body, server.limits.body)
+            && own > all
+        {
+            let remedy = "write less, or raise `server.limits.body`";
+            check.refuse("max_body", "a route narrows `server.limits.body` and cannot widen it", remedy);
+        }
+        max_body
+    }
 }
 
-fn read_place(text: &str, places: &[HeaderName]) -> Result<HeaderName, String> {
-    let name = read_header(text)?;
-    if places.contains(&name) {
-        return Ok(name);
+/// Whether a lower-case text is what a Host header names, without its port.
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[') {
+        return address.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     }
-    Err(format!("{text:?} is neither \"authorization\" nor one of auth.key_headers"))
-}
-
-/// A path that matching and forwarding would leave as it is.
-fn is_canonical(path: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_graphic() && !b"%\\?#{}\"<>^`|".contains(&byte);
-    let clean = path.split('/').skip(1).all(|segment| segment != "." && segment != "..");
-    path.starts_with('/') && path.bytes().all(plain) && clean && !path.contains("//")
+    let label = |label: &str| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(legal)
+    };
+    text.len() <= 253 && text.split('.').all(label)
 }

@@ -1,13 +1,12 @@
 //! `[server]`
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use toml::Table;
-
-use super::reader::{Findings, Section};
+use super::check::{Check, Zero};
 
 /// The data listeners and what a connection may do.
 #[derive(Clone, Debug)]
@@ -70,84 +69,197 @@ pub struct DrainConfig {
     pub timeout: Duration,
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+/// `[server]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawServer {
+    pub(super) listen: Vec<String>,
+    pub(super) workers: i64,
+    pub(super) trusted_proxies: Vec<String>,
+    pub(super) underscore_headers: String,
+    pub(super) timeouts: RawTimeouts,
+    pub(super) limits: RawServerLimits,
+    pub(super) drain: RawDrain,
+}
 
-impl ServerConfig {
-    /// Reads `[server]`.
-    pub(super) fn read(root: &mut Table, findings: &mut Findings) -> (Self, Table) {
-        let mut section = Section::take(root, "server", findings);
-        let listen = section.list("listen", &["0.0.0.0:8080"], |text| {
-            text.parse().map_err(|_| format!("{text:?} is not an address like \"0.0.0.0:8080\" or \"[::]:8080\""))
-        });
-        if listen.is_empty() {
-            section.problem("listen", "names no address", "write at least one, like [\"0.0.0.0:8080\"]");
+/// `[server.timeouts]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTimeouts {
+    tls_handshake: String,
+    request_head: String,
+    body_idle: String,
+    write_idle: String,
+    keep_alive: String,
+}
+
+/// `[server.limits]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawServerLimits {
+    uri: String,
+    headers: String,
+    header_count: i64,
+    connections: i64,
+    body: String,
+}
+
+/// `[server.drain]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawDrain {
+    delay: String,
+    timeout: String,
+}
+
+impl Default for RawServer {
+    fn default() -> Self {
+        Self {
+            listen: vec!["0.0.0.0:8080".to_owned()],
+            workers: 0,
+            // Nobody is believed before an operator says so.
+            trusted_proxies: Vec::new(),
+            // Upstreams that read `_` as `-` would take such a name for one of ours.
+            underscore_headers: "drop".to_owned(),
+            timeouts: RawTimeouts::default(),
+            limits: RawServerLimits::default(),
+            drain: RawDrain::default(),
         }
-        let config = Self {
-            listen,
-            workers: match section.number("workers", 0, 0, 1024) {
-                0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-                workers => workers as usize,
-            },
-            trusted_proxies: section.list("trusted_proxies", &[], read_network),
-            underscore_headers: section.choice(
-                "underscore_headers",
-                "drop",
-                &[
-                    ("drop", UnderscoreHeaders::Drop),
-                    ("refuse", UnderscoreHeaders::Refuse),
-                    ("forward", UnderscoreHeaders::Forward),
-                ],
-            ),
-            timeouts: read_timeouts(&mut section),
-            limits: read_limits(&mut section),
-            drain: read_drain(&mut section),
-        };
-        (config, section.close())
     }
 }
 
-fn read_network(text: &str) -> Result<IpNet, String> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-    network.map_err(|_| format!("{text:?} is not a network like \"10.0.0.0/8\" or an address"))
+impl Default for RawTimeouts {
+    fn default() -> Self {
+        Self {
+            tls_handshake: "5s".to_owned(),
+            // A head is a packet or two: who takes longer holds connections open on purpose.
+            request_head: "10s".to_owned(),
+            body_idle: "30s".to_owned(),
+            write_idle: "30s".to_owned(),
+            // Longer than the 60 s of common load balancers, so that they close first.
+            keep_alive: "75s".to_owned(),
+        }
+    }
 }
 
-fn read_timeouts(parent: &mut Section<'_>) -> TimeoutConfig {
-    let mut section = parent.section("timeouts");
-    let config = TimeoutConfig {
-        tls_handshake: section.duration("tls_handshake", "5s", SECOND),
-        request_head: section.duration("request_head", "10s", SECOND),
-        body_idle: section.duration("body_idle", "30s", SECOND),
-        write_idle: section.duration("write_idle", "30s", SECOND),
-        keep_alive: section.duration("keep_alive", "75s", SECOND),
-    };
-    let effective = section.close();
-    parent.include("timeouts", effective);
-    config
+impl Default for RawServerLimits {
+    fn default() -> Self {
+        Self {
+            uri: "8KiB".to_owned(),
+            headers: "16KiB".to_owned(),
+            header_count: 100,
+            connections: 20_000,
+            // Bodies stream: their size costs no memory.
+            body: "0".to_owned(),
+        }
+    }
 }
 
-fn read_limits(parent: &mut Section<'_>) -> ServerLimits {
-    const LARGEST_HEAD: u64 = 1 << 20;
-    let mut section = parent.section("limits");
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let config = ServerLimits {
-        uri: size(section.size("uri", "8KiB", 64, 60 << 10)),
-        headers: size(section.size("headers", "16KiB", 1 << 10, LARGEST_HEAD)),
-        header_count: section.number("header_count", 100, 8, 1_000) as usize,
-        connections: section.number("connections", 20_000, 1, 1_000_000) as usize,
-        body: Some(section.size("body", "0", 0, u64::MAX)).filter(|bytes| *bytes > 0),
-    };
-    let effective = section.close();
-    parent.include("limits", effective);
-    config
+impl Default for RawDrain {
+    fn default() -> Self {
+        Self { delay: "0s".to_owned(), timeout: "30s".to_owned() }
+    }
 }
 
-fn read_drain(parent: &mut Section<'_>) -> DrainConfig {
-    let mut section = parent.section("drain");
-    let config = DrainConfig {
-        delay: section.duration("delay", "0s", Duration::ZERO),
-        timeout: section.duration("timeout", "30s", Duration::ZERO),
-    };
-    let effective = section.close();
-    parent.include("drain", effective);
-    config
+impl RawServer {
+    /// The most workers that may be asked for.
+    const MAX_WORKERS: u32 = 1024;
+
+    pub(super) fn resolve(&self, check: &Check<'_>) -> ServerConfig {
+        let words = [
+            ("drop", UnderscoreHeaders::Drop),
+            ("refuse", UnderscoreHeaders::Refuse),
+            ("forward", UnderscoreHeaders::Forward),
+        ];
+        ServerConfig {
+            listen: self.resolve_listen(check),
+            workers: self.resolve_workers(check),
+            trusted_proxies: self.resolve_trusted_proxies(check),
+            underscore_headers: check.choice("underscore_headers", &self.underscore_headers, &words),
+            timeouts: self.timeouts.resolve(&check.below("timeouts")),
+            limits: self.limits.resolve(&check.below("limits")),
+            drain: self.drain.resolve(&check.below("drain")),
+        }
+    }
+
+    fn resolve_listen(&self, check: &Check<'_>) -> Vec<SocketAddr> {
+        if self.listen.is_empty() && !check.has_problem("listen") {
+            check.refuse("listen", "nothing is listened on", "write at least one address, like [\"0.0.0.0:8080\"]");
+        }
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for (index, text) in self.listen.iter().enumerate() {
+            let key = format!("listen[{index}]");
+            let address = check.address(&key, text);
+            // Port 0 asks for a free one, each time another.
+            if address.port() != 0 && addresses.contains(&address) {
+                check.refuse(&key, format!("`{text}` is named twice"), "name each address once");
+            }
+            addresses.push(address);
+        }
+        addresses
+    }
+
+    fn resolve_workers(&self, check: &Check<'_>) -> usize {
+        let asked = check.count("workers", self.workers, 0..=Self::MAX_WORKERS);
+        match usize::try_from(asked) {
+            Ok(asked) if asked > 0 => asked,
+            _ => std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    fn resolve_trusted_proxies(&self, check: &Check<'_>) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (index, text) in self.trusted_proxies.iter().enumerate() {
+            let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) => networks.push(network),
+                Err(_) => check.refuse(
+                    &format!("trusted_proxies[{index}]"),
+                    format!("`{text}` is not a network"),
+                    "write an address or a range, like \"10.0.0.0/8\" or \"2001:db8::/32\"",
+                ),
+            }
+        }
+        networks
+    }
+}
+
+impl RawTimeouts {
+    fn resolve(&self, check: &Check<'_>) -> TimeoutConfig {
+        let timeout = |key, text: &str| check.duration(key, text, Zero::Refused);
+        TimeoutConfig {
+            tls_handshake: timeout("tls_handshake", &self.tls_handshake),
+            request_head: timeout("request_head", &self.request_head),
+            body_idle: timeout("body_idle", &self.body_idle),
+            write_idle: timeout("write_idle", &self.write_idle),
+            keep_alive: timeout("keep_alive", &self.keep_alive),
+        }
+    }
+}
+
+impl RawServerLimits {
+    fn resolve(&self, check: &Check<'_>) -> ServerLimits {
+        // Ends of a range: below, ordinary requests fail; above, a head fills memory.
+        let head = |key, text: &str, least: u64| {
+            let size = check.size(key, text, least..=1 << 20, &format!("from {least} bytes to 1MiB"));
+            usize::try_from(size).unwrap_or(usize::MAX)
+        };
+        let count = |key, value, range| usize::try_from(check.count(key, value, range)).unwrap_or(usize::MAX);
+        ServerLimits {
+            uri: head("uri", &self.uri, 64),
+            headers: head("headers", &self.headers, 1024),
+            header_count: count("header_count", self.header_count, 8..=4096),
+            connections: count("connections", self.connections, 1..=10_000_000),
+            body: check.size_or_none("body", &self.body),
+        }
+    }
+}
+
+impl RawDrain {
+    fn resolve(&self, check: &Check<'_>) -> DrainConfig {
+        DrainConfig {
+            delay: check.duration("delay", &self.delay, Zero::Allowed),
+            timeout: check.duration("timeout", &self.timeout, Zero::Allowed),
+        }
+    }
 }

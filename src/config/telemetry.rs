@@ -1,8 +1,8 @@
 //! `[telemetry]`
 
-use toml::Table;
+use serde::{Deserialize, Serialize};
 
-use super::reader::{Findings, Section};
+use super::check::Check;
 
 /// What is written about requests and by whom it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,18 +24,26 @@ pub enum LogFormat {
     Json,
 }
 
-impl TelemetryConfig {
-    /// Reads `[telemetry]`.
-    pub(super) fn read(root: &mut Table, findings: &mut Findings) -> (Self, Table) {
-        let mut section = Section::take(root, "telemetry", findings);
-        let config = Self {
-            access_log: section.flag("access_log", true),
-            log_format: section.choice(
-                "log_format",
-                "auto",
-                &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)],
-            ),
-        };
-        (config, section.close())
+/// `[telemetry]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTelemetry {
+    pub(super) access_log: bool,
+    pub(super) log_format: String,
+}
+
+impl Default for RawTelemetry {
+    fn default() -> Self {
+        Self { access_log: true, log_format: "auto".to_owned() }
+    }
+}
+
+impl RawTelemetry {
+    pub(super) fn resolve(&self, check: &Check<'_>) -> TelemetryConfig {
+        let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        TelemetryConfig {
+            access_log: self.access_log,
+            log_format: check.choice("log_format", &self.log_format, &formats),
+        }
     }
 }

@@ -1,72 +1,64 @@
-//! Spans of time and sizes as people write them.
+//! Durations and sizes as people write them: `5s`, `1h30m`, `250ms`, `90d`; `8KiB`, `4MiB`, `0`.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-/// Units of time, in milliseconds.
-const TIME: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// What a duration looks like, for messages.
+pub const DURATION_FORM: &str = "a whole number and a unit, like \"30s\" (units: ms, s, m, h, d)";
 
-/// Units of size, in bytes.
-const SIZE: [(&str, u64); 8] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("B", 1),
-];
+/// What a size looks like, for messages.
+pub const SIZE_FORM: &str = "a whole number of bytes and a unit, like \"8KiB\" (units: B, KiB, MiB, GiB, TiB)";
 
-/// Reads `250ms`, `5s`, `10m`, `24h`, `90d`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is not a span of time");
-    let (number, unit) = split(text).ok_or_else(invalid)?;
-    let unit = TIME.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?.1;
-    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(invalid)
-}
+/// The longest duration that is accepted. Deadlines are sums of these and must not overflow.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// Writes a span of time in the largest unit that divides it.
+/// Reads a duration: one or more numbers, each with a unit; or a lone `0`.
 #[must_use]
-pub fn format_duration(duration: Duration) -> String {
-    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let unit = TIME.iter().rev().find(|(_, unit)| millis.is_multiple_of(*unit) && millis > 0);
-    unit.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
-}
-
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
-
-impl FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("{text:?} is not a size; write a number and a unit, like `8KiB` or `4MiB`");
-        if text == "0" {
-            return Ok(Self(0));
-        }
-        let (number, unit) = split(text).ok_or_else(invalid)?;
-        let unit = SIZE.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?.1;
-        number.checked_mul(unit).map(Self).ok_or_else(invalid)
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if text == "0" {
+        return Some(Duration::ZERO);
     }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = SIZE[..4].iter().rev().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
-        match unit {
-            Some((name, unit)) => write!(out, "{}{name}", self.0 / unit),
-            None => write!(out, "{}B", self.0),
-        }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let (number, after) = split_digits(rest);
+        let unit_length = after.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_length);
+        let milliseconds = number.parse::<u64>().ok()?.checked_mul(milliseconds_of(unit)?)?;
+        total = total.checked_add(Duration::from_millis(milliseconds))?;
+        rest = after;
     }
+    (!text.is_empty() && total <= LONGEST).then_some(total)
 }
 
-fn split(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
-    let (number, unit) = text.split_at(end);
-    Some((number.parse().ok()?, unit.trim()))
+/// Reads a size in bytes; a number without a unit is bytes.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = split_digits(text.trim());
+    let scale: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+fn split_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn milliseconds_of(unit: &str) -> Option<u64> {
+    Some(match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -74,44 +66,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_of_time() {
-        for (text, millis) in [
-            ("250ms", Some(250)),
+    fn durations_are_read_as_written() {
+        for (text, milliseconds) in [
             ("5s", Some(5_000)),
+            ("250ms", Some(250)),
             ("10m", Some(600_000)),
+            ("2h", Some(7_200_000)),
             ("90d", Some(7_776_000_000)),
+            ("1h30m", Some(5_400_000)),
+            ("0", Some(0)),
             ("0s", Some(0)),
+            (" 5s ", Some(5_000)),
+            ("", None),
             ("5", None),
             ("s", None),
             ("-5s", None),
+            ("+5s", None),
             ("1.5s", None),
-            ("5 weeks", None),
-            ("99999999999999999d", None),
+            ("5 s", None),
+            ("5w", None),
+            ("5S", None),
+            ("36501d", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615d", None),
         ] {
-            assert_eq!(parse_duration(text).ok(), millis.map(Duration::from_millis), "{text}");
-        }
-        for text in ["250ms", "5s", "10m", "24h", "90d", "0s"] {
-            let written = format_duration(parse_duration(text).unwrap());
-            assert_eq!(parse_duration(&written), parse_duration(text), "{text}");
+            assert_eq!(parse_duration(text), milliseconds.map(Duration::from_millis), "{text:?}");
         }
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_read_as_written() {
         for (text, bytes) in [
-            ("8KiB", Some(8192)),
-            ("4MiB", Some(4 << 20)),
-            ("1kB", Some(1000)),
             ("0", Some(0)),
-            ("7B", Some(7)),
-            ("8", None),
-            ("8kb", None),
+            ("17", Some(17)),
+            ("17B", Some(17)),
+            ("8KiB", Some(8_192)),
+            ("4MiB", Some(4_194_304)),
+            ("4 GiB", Some(4_294_967_296)),
+            ("1TiB", Some(1_099_511_627_776)),
+            ("", None),
             ("KiB", None),
-            ("99999999999TiB", None),
+            ("8K", None),
+            ("8KB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("99999999TiB", None),
         ] {
-            assert_eq!(text.parse::<ByteSize>().ok(), bytes.map(ByteSize), "{text}");
+            assert_eq!(parse_size(text), bytes, "{text:?}");
         }
-        assert_eq!(ByteSize(4 << 20).to_string(), "4MiB");
-        assert_eq!(ByteSize(1001).to_string(), "1001B");
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use toml::Table;
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
-use super::reader::{Findings, Section};
+use super::check::{Check, Zero};
 
 /// A named set of endpoints.
 #[derive(Clone, Debug)]
@@ -38,62 +39,129 @@ pub struct Endpoint {
     pub authority: String,
 }
 
-impl UpstreamConfig {
-    /// Reads one of `[[upstreams]]`.
-    pub(super) fn read(index: usize, given: Table, findings: &mut Findings) -> (Self, Table) {
-        let mut section = Section::of(format!("upstreams[{index}]"), given, findings);
-        let name = section.text("name", "");
-        if name.is_empty() || name.len() > 64 {
-            section.problem("name", "is missing or longer than 64 characters", "name it, so that routes can");
+/// `[[upstreams]]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<String>,
+    pub(super) connect_timeout: String,
+    pub(super) response_timeout: String,
+    pub(super) idle_timeout: String,
+    pub(super) request_timeout: String,
+    pub(super) keep_alive: String,
+    pub(super) keep_alive_connections: i64,
+}
+
+impl Default for RawUpstream {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            endpoints: Vec::new(),
+            // Within a data centre a connection takes a millisecond; two seconds allow one lost packet.
+            connect_timeout: "2s".to_owned(),
+            response_timeout: "60s".to_owned(),
+            idle_timeout: "60s".to_owned(),
+            request_timeout: "0s".to_owned(),
+            // Shorter than the 60 s and more after which common servers close: we close first.
+            keep_alive: "50s".to_owned(),
+            keep_alive_connections: 64,
         }
-        let endpoints = section.list("endpoints", &[], Endpoint::read);
-        if endpoints.is_empty() {
-            section.problem("endpoints", "names no endpoint", "write at least one, like [\"http://10.0.0.5:3000\"]");
+    }
+}
+
+impl RawUpstream {
+    pub(super) fn resolve(&self, check: &Check<'_>) -> UpstreamConfig {
+        if !check.has_problem("name") {
+            check.name("name", &self.name);
         }
-        let least = Duration::from_millis(1);
-        let config = Self {
-            name,
-            endpoints,
-            connect_timeout: section.duration("connect_timeout", "2s", least),
-            response_timeout: section.duration("response_timeout", "60s", least),
-            idle_timeout: section.duration("idle_timeout", "60s", least),
-            request_timeout: Some(section.duration("request_timeout", "0s", Duration::ZERO))
-                .filter(|limit| !limit.is_zero()),
-            keep_alive: section.duration("keep_alive", "50s", Duration::ZERO),
-            keep_alive_connections: section.number("keep_alive_connections", 64, 0, 100_000) as usize,
-        };
-        (config, section.close())
+        if self.endpoints.is_empty() && !check.has_problem("endpoints") {
+            let remedy = "write where it listens, like [\"http://127.0.0.1:3000\"]";
+            check.refuse("endpoints", "an upstream has at least one endpoint", remedy);
+        }
+        let endpoints = self.endpoints.iter().enumerate();
+        let endpoints = endpoints.filter_map(|(index, text)| endpoint(check, &format!("endpoints[{index}]"), text));
+        let request_timeout = check.duration("request_timeout", &self.request_timeout, Zero::Allowed);
+        let connections = check.count("keep_alive_connections", self.keep_alive_connections, 0..=65_535);
+        UpstreamConfig {
+            name: self.name.clone(),
+            endpoints: endpoints.collect(),
+            connect_timeout: check.duration("connect_timeout", &self.connect_timeout, Zero::Refused),
+            response_timeout: check.duration("response_timeout", &self.response_timeout, Zero::Refused),
+            idle_timeout: check.duration("idle_timeout", &self.idle_timeout, Zero::Refused),
+            request_timeout: (!request_timeout.is_zero()).then_some(request_timeout),
+            keep_alive: check.duration("keep_alive", &self.keep_alive, Zero::Refused),
+            keep_alive_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+fn endpoint(check: &Check<'_>, key: &str, text: &str) -> Option<Endpoint> {
+    Endpoint::parse(text).map_err(|defect| check.refuse(key, defect.message(text), defect.remedy())).ok()
+}
+
+/// Why a text is not the address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointDefect {
+    /// No URL, or of a scheme that is not HTTP.
+    NotHttp,
+    /// TLS to upstreams, which a later version has.
+    Tls,
+    /// More than a scheme, a host and a port.
+    MoreThanAnOrigin,
+}
+
+impl EndpointDefect {
+    /// What is wrong with `text`. Never shows credentials that stand in it.
+    #[must_use]
+    pub fn message(self, text: &str) -> String {
+        match self {
+            Self::NotHttp if text.contains('@') => "this is not the address of an HTTP service".to_owned(),
+            Self::NotHttp => format!("`{text}` is not the address of an HTTP service"),
+            Self::Tls => "TLS to upstreams is not in this version".to_owned(),
+            Self::MoreThanAnOrigin => "an endpoint is a scheme, a host and a port, nothing more".to_owned(),
+        }
+    }
+
+    /// What to write instead.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::NotHttp => "write it like \"http://10.0.0.5:3000\"",
+            Self::Tls => "write http:// and reach the service on a network you trust",
+            Self::MoreThanAnOrigin => "leave out path, query and user; a route's prefix is cut by `strip_prefix`",
+        }
     }
 }
 
 impl Endpoint {
-    /// Reads `http://host:port`.
-    pub fn read(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{text:?} {why}");
-        let url = url::Url::parse(text).map_err(|_| wrong("is not an address like \"http://10.0.0.5:3000\""))?;
+    /// Reads `http://host[:port]`.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(text: &str) -> Result<Self, EndpointDefect> {
+        let url = Url::parse(text).map_err(|_| EndpointDefect::NotHttp)?;
         match url.scheme() {
             "http" => {}
-            "https" => return Err(wrong("asks for TLS to the upstream, which is not in this version")),
-            _ => return Err(wrong("has a scheme other than http")),
+            "https" => return Err(EndpointDefect::Tls),
+            _ => return Err(EndpointDefect::NotHttp),
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong_without_credentials());
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if !bare || !url.username().is_empty() || url.password().is_some() {
+            return Err(EndpointDefect::MoreThanAnOrigin);
         }
-        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(wrong("has a path; name host and port only, routes map paths"));
-        }
-        let host = match url.host() {
-            Some(url::Host::Ipv6(address)) => address.to_string(),
-            Some(host) => host.to_string(),
-            None => return Err(wrong("names no host")),
+        let host = url.host().ok_or(EndpointDefect::NotHttp)?;
+        let port = url.port().unwrap_or(80);
+        let authority = if port == 80 { host.to_string() } else { format!("{host}:{port}") };
+        let host = match host {
+            Host::Ipv6(address) => address.to_string(),
+            Host::Ipv4(_) | Host::Domain(_) => host.to_string(),
         };
-        let authority = url.authority().to_owned();
-        Ok(Self { host, port: url.port().unwrap_or(80), authority })
+        if port == 0 {
+            return Err(EndpointDefect::NotHttp);
+        }
+        Ok(Self { host, port, authority })
     }
-}
-
-fn wrong_without_credentials() -> String {
-    "carries credentials; upstreams are asked without any".to_owned()
 }
 
 #[cfg(test)]
@@ -101,25 +169,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_hosts_and_ports() {
-        for (text, expected) in [
-            ("http://10.0.0.5:3000", Some(("10.0.0.5", 3000, "10.0.0.5:3000"))),
-            ("http://orders", Some(("orders", 80, "orders"))),
-            ("http://[::1]:3000/", Some(("::1", 3000, "[::1]:3000"))),
-            ("https://orders", None),
-            ("http://u:secret@orders", None),
-            ("http://orders/path", None),
-            ("orders:3000", None),
-            ("", None),
+    fn endpoints_are_origins() {
+        for (text, host, port, authority) in [
+            ("http://10.0.0.5:3000", "10.0.0.5", 3000, "10.0.0.5:3000"),
+            ("http://orders.internal", "orders.internal", 80, "orders.internal"),
+            ("http://orders.internal:80/", "orders.internal", 80, "orders.internal"),
+            ("http://[::1]:3000", "::1", 3000, "[::1]:3000"),
+            ("HTTP://Orders:81", "orders", 81, "orders:81"),
         ] {
-            let read = Endpoint::read(text);
-            if let Err(message) = &read {
-                assert!(!message.contains("secret"), "{message}");
-            }
-            let read = read.ok();
-            let read =
-                read.as_ref().map(|endpoint| (endpoint.host.as_str(), endpoint.port, endpoint.authority.as_str()));
-            assert_eq!(read, expected, "{text}");
+            let endpoint = Endpoint { host: host.into(), port, authority: authority.into() };
+            assert_eq!(Endpoint::parse(text), Ok(endpoint), "{text}");
         }
+        for (text, defect) in [
+            ("https://orders", EndpointDefect::Tls),
+            ("unix:/run/orders.sock", EndpointDefect::NotHttp),
+            ("10.0.0.5:3000", EndpointDefect::NotHttp),
+            ("localhost:3000", EndpointDefect::NotHttp),
+            ("http://:3000", EndpointDefect::NotHttp),
+            ("http://orders:0", EndpointDefect::NotHttp),
+            ("http://orders:99999", EndpointDefect::NotHttp),
+            ("", EndpointDefect::NotHttp),
+            ("http://orders/api", EndpointDefect::MoreThanAnOrigin),
+            ("http://orders?x", EndpointDefect::MoreThanAnOrigin),
+            ("http://user:hunter2@orders", EndpointDefect::MoreThanAnOrigin),
+        ] {
+            assert_eq!(Endpoint::parse(text), Err(defect), "{text}");
+        }
+        assert!(!EndpointDefect::MoreThanAnOrigin.message("http://user:hunter2@orders").contains("hunter2"));
     }
 }

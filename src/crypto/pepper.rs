@@ -1,6 +1,10 @@
-//! Peppers: the server's secrets that keys are hashed under.
-
-use std::fmt;
+//! The pepper: the server's secret under which keys are hashed.
+//!
+//! Keys are long and random, so that one fast keyed hash is enough: a stolen table of hashes is
+//! worth nothing without the pepper, and the pepper nothing without the table. Slow password
+//! hashes protect short secrets and would hand every stranger a way to burn our CPU.
+//!
+//! Refuses to know versions and where they are kept: that is `auth`.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -8,100 +12,174 @@ use sha2::Sha256;
 use crate::model::key::KeyHash;
 use crate::model::secret::SecretBytes;
 
-/// What a fingerprint is the HMAC of: no key text starts like this, so none has this hash.
-const FINGERPRINT_LABEL: &[u8] = b"octroi pepper fingerprint v1";
-
-/// One pepper, with the HMAC keyed once: hashing a key then costs no key schedule.
+/// A pepper, ready to hash: the key's two blocks are mixed in once (a quarter of the cost of a
+/// hash), and each hash starts from a copy of that state.
+///
+/// The state is wiped when it is dropped (features `zeroize` of `hmac` and `sha2`).
 #[derive(Clone)]
 pub struct Pepper {
     keyed: Hmac<Sha256>,
 }
 
 impl Pepper {
-    /// Keys the HMAC.
+    /// The pepper made of these bytes. How long they must be is `config`'s rule.
     ///
     /// # Panics
-    /// Never: HMAC takes keys of any length (RFC 2104).
+    /// Never: HMAC takes keys of any length.
     #[must_use]
     pub fn new(secret: &SecretBytes) -> Self {
         Self { keyed: Hmac::new_from_slice(secret.expose()).expect("HMAC takes keys of any length") }
     }
 
-    /// HMAC-SHA-256(pepper, raw key): the same as `openssl dgst -sha256 -hmac PEPPER`.
+    /// The hash of a raw key; in hex it equals `openssl dgst -sha256 -hmac "$API_KEY_PEPPER"`.
     #[must_use]
-    pub fn hash(&self, raw_key: &[u8]) -> KeyHash {
-        let mut mac = self.keyed.clone();
-        mac.update(raw_key);
-        KeyHash(mac.finalize().into_bytes().into())
+    pub fn hash(&self, raw: &[u8]) -> KeyHash {
+        KeyHash(self.keyed.clone().chain_update(raw).finalize().into_bytes().into())
     }
 
-    /// What identifies this pepper without giving it away: 32 hex digits.
+    /// What identifies this pepper without giving it away: 32 hex digits, kept in `peppers`.
+    ///
+    /// The hash of a fixed text that no key can be, since keys have no spaces.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut text = self.hash(FINGERPRINT_LABEL).to_hex();
-        text.truncate(32);
+        text.truncate(FINGERPRINT_LENGTH);
         text
     }
 }
 
-impl fmt::Debug for Pepper {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Debug for Pepper {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("[pepper]")
     }
 }
 
-/// The peppers that are alive: the current one, and "the other one" during a rotation.
+/// The live peppers: the current one, and "the other one" while a change of pepper is under way.
 #[derive(Clone, Debug)]
 pub struct Peppers {
-    /// New keys are hashed under it.
+    /// New hashes are made with it.
     pub current: Pepper,
-    /// Keys may still be hashed under it.
+    /// Hashes made with it are still found.
     pub previous: Option<Pepper>,
 }
 
 impl Peppers {
-    /// Both.
+    /// Peppers of these secrets.
     #[must_use]
-    pub fn new(current: Pepper, previous: Option<Pepper>) -> Self {
-        Self { current, previous }
+    pub fn new(current: &SecretBytes, previous: Option<&SecretBytes>) -> Self {
+        Self { current: Pepper::new(current), previous: previous.map(Pepper::new) }
     }
 
-    /// The hash under the current pepper: what caches are keyed by.
+    /// The hashes of a raw key under every live pepper. `current` was made already: the caller
+    /// looked in its cache first.
     #[must_use]
-    pub fn hash(&self, raw_key: &[u8]) -> KeyHash {
-        self.current.hash(raw_key)
-    }
-
-    /// The hash under the other pepper, where there is one.
-    #[must_use]
-    pub fn previous_hash(&self, raw_key: &[u8]) -> Option<KeyHash> {
-        self.previous.as_ref().map(|pepper| pepper.hash(raw_key))
+    pub fn hashes(&self, current: KeyHash, raw: &[u8]) -> KeyHashes {
+        match &self.previous {
+            None => KeyHashes { hashes: [current, current], count: 1 },
+            Some(previous) => KeyHashes { hashes: [current, previous.hash(raw)], count: 2 },
+        }
     }
 }
+
+/// One or two hashes of the same raw key; the first is the current pepper's.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyHashes {
+    hashes: [KeyHash; 2],
+    count: usize,
+}
+
+impl KeyHashes {
+    /// For one query.
+    #[must_use]
+    pub fn as_slice(&self) -> &[KeyHash] {
+        &self.hashes[..self.count]
+    }
+
+    /// The current pepper's: what caches are keyed by.
+    #[must_use]
+    pub fn current(&self) -> KeyHash {
+        self.hashes[0]
+    }
+
+    /// Which pepper `matched` was made with, compared in constant time; `None` when it is no
+    /// hash of this key at all.
+    #[must_use]
+    pub fn origin(&self, matched: KeyHash) -> Option<PepperOrigin> {
+        use subtle::ConstantTimeEq as _;
+        let equal = |hash: &KeyHash| bool::from(hash.0.ct_eq(&matched.0));
+        match self.as_slice() {
+            [current, ..] if equal(current) => Some(PepperOrigin::Current),
+            [_, previous] if equal(previous) => Some(PepperOrigin::Previous),
+            _ => None,
+        }
+    }
+}
+
+/// Which of the live peppers a hash was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PepperOrigin {
+    /// The current one.
+    Current,
+    /// The other one.
+    Previous,
+}
+
+/// What is hashed for a fingerprint. Never changes: stored fingerprints would be strangers.
+const FINGERPRINT_LABEL: &[u8] = b"octroi pepper fingerprint v1";
+
+/// 128 bits.
+const FINGERPRINT_LENGTH: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pepper(text: &str) -> Pepper {
-        Pepper::new(&SecretBytes::new(text.as_bytes().to_vec()))
+    fn pepper(bytes: &[u8]) -> Pepper {
+        Pepper::new(&SecretBytes::new(bytes.to_vec()))
     }
 
     #[test]
-    fn hashes_are_those_of_openssl() {
-        // printf %s "what do ya want for nothing?" | openssl dgst -sha256 -hmac "Jefe" (RFC 4231, case 2)
-        assert_eq!(
-            pepper("Jefe").hash(b"what do ya want for nothing?").to_hex(),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-        );
+    fn hashes_are_hmac_sha_256_as_others_make_it() {
+        for (secret, raw, expected) in [
+            // RFC 4231, test cases 2 and 6 (a key longer than a block).
+            (&b"Jefe"[..], &b"what do ya want for nothing?"[..], RFC_4231_CASE_2),
+            (&[0xAA; 131], b"Test Using Larger Than Block-Size Key - Hash Key First", RFC_4231_CASE_6),
+            // printf %s octroi_live_abc | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
+            (
+                b"0123456789abcdef0123456789abcdef",
+                b"octroi_live_abc",
+                "5caa00762146a1be905c683a292c5f008028415370e6cfba7b88c471d66bfa93",
+            ),
+        ] {
+            let pepper = pepper(secret);
+            assert_eq!(pepper.hash(raw).to_hex(), expected);
+            assert_eq!(pepper.hash(raw).to_hex(), expected, "a second hash starts from the same state");
+        }
     }
 
     #[test]
-    fn fingerprints_tell_peppers_apart_and_give_nothing_away() {
-        let (one, two) = (pepper("one pepper"), pepper("two peppers"));
-        assert_ne!(one.fingerprint(), two.fingerprint());
-        assert_eq!(one.fingerprint(), pepper("one pepper").fingerprint());
-        assert_eq!(one.fingerprint().len(), 32);
-        assert_eq!(format!("{one:?}"), "[pepper]");
+    fn a_fingerprint_is_stable_and_tells_peppers_apart() {
+        let first = pepper(b"0123456789abcdef0123456789abcdef");
+        assert_eq!(first.fingerprint(), "8f28849c43395f86c4e24a3432f98411");
+        assert_ne!(first.fingerprint(), pepper(b"0123456789abcdef0123456789abcdeg").fingerprint());
+        assert_eq!(format!("{first:?}"), "[pepper]");
     }
+
+    #[test]
+    fn with_two_peppers_alive_either_hash_is_recognised() {
+        let peppers = Peppers { current: pepper(b"new"), previous: Some(pepper(b"old")) };
+        let raw = b"some-legacy-key";
+        let hashes = peppers.hashes(peppers.current.hash(raw), raw);
+        assert_eq!(hashes.as_slice(), [pepper(b"new").hash(raw), pepper(b"old").hash(raw)]);
+        assert_eq!(hashes.current(), pepper(b"new").hash(raw));
+        assert_eq!(hashes.origin(pepper(b"new").hash(raw)), Some(PepperOrigin::Current));
+        assert_eq!(hashes.origin(pepper(b"old").hash(raw)), Some(PepperOrigin::Previous));
+        assert_eq!(hashes.origin(pepper(b"third").hash(raw)), None);
+
+        let alone = Peppers { current: pepper(b"new"), previous: None };
+        assert_eq!(alone.hashes(alone.current.hash(raw), raw).as_slice().len(), 1);
+    }
+
+    const RFC_4231_CASE_2: &str = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+    const RFC_4231_CASE_6: &str = "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54";
 }

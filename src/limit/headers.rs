@@ -1,86 +1,145 @@
-//! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
+//! The `RateLimit` fields of a response: draft-ietf-httpapi-ratelimit-headers.
+//!
+//! `RateLimit-Policy: "default";q=100;w=1` says what the limit is, `RateLimit:
+//! "default";r=99;t=1` how it stands. Several policies are several items of one list. Every
+//! response carries both, so they are written into a buffer on the stack and copied once.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Standing;
 
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const STATE: HeaderName = HeaderName::from_static("ratelimit");
-
-/// Longest form: a name of 32, two letters and two numbers of 20 digits each, with punctuation.
-const LONGEST: usize = 96;
-
 impl Standing {
-    /// Writes both fields into a response's head. Appends: an upstream's own limits stay.
+    /// Writes `RateLimit-Policy` and `RateLimit` into a response's head. Appends, so that an
+    /// upstream's own fields stay: a caller under two limits is told of both. Nothing applied:
+    /// nothing is written.
     pub fn write(&self, headers: &mut HeaderMap) {
-        headers.append(POLICY, item(self.policy, *b"qw", u64::from(self.burst), self.window_seconds));
-        headers.append(STATE, item(self.policy, *b"rt", u64::from(self.remaining), self.reset_seconds));
+        let (mut limits, mut levels) = (List::new(), List::new());
+        for policy in self.policies() {
+            limits.item(policy.policy, [(b"q", policy.burst.into()), (b"w", policy.window_seconds)]);
+            levels.item(policy.policy, [(b"r", policy.remaining.into()), (b"t", policy.reset_seconds)]);
+        }
+        for (name, list) in [(RATE_LIMIT_POLICY, limits), (RATE_LIMIT, levels)] {
+            if let Some(value) = list.value() {
+                headers.append(name, value);
+            }
+        }
     }
 }
 
-/// `"name";q=100;w=1`: a structured-field item (RFC 9651), built on the stack.
-fn item(name: &str, letters: [u8; 2], first: u64, second: u64) -> HeaderValue {
-    let mut text = Text { bytes: [0; LONGEST], length: 0 };
-    text.push(b"\"");
-    text.push(&name.as_bytes()[..name.len().min(32)]);
-    text.push(b"\"");
-    for (letter, number) in letters.into_iter().zip([first, second]) {
-        text.push(&[b';', letter, b'=']);
-        text.push_number(number);
-    }
-    HeaderValue::from_bytes(&text.bytes[..text.length]).expect("names of policies are visible ASCII")
-}
-
-struct Text {
-    bytes: [u8; LONGEST],
+/// A list of items with two numbers each (RFC 9651), written in place.
+struct List {
+    bytes: [u8; List::CAPACITY],
     length: usize,
 }
 
-impl Text {
-    fn push(&mut self, part: &[u8]) {
-        self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
-        self.length += part.len();
+impl List {
+    /// Two items of a name of at most 20 characters and two numbers of 15 digits take 118.
+    const CAPACITY: usize = 128;
+
+    /// The largest integer of RFC 9651 §3.3.1.
+    const INTEGER_MAX: u64 = 999_999_999_999_999;
+
+    fn new() -> Self {
+        Self { bytes: [0; Self::CAPACITY], length: 0 }
     }
 
-    fn push_number(&mut self, mut number: u64) {
+    fn item(&mut self, name: &str, parameters: [(&[u8; 1], u64); 2]) {
+        if self.length > 0 {
+            self.push(b", ");
+        }
+        self.push(b"\"");
+        self.push(name.as_bytes());
+        self.push(b"\"");
+        for (key, number) in parameters {
+            self.push(b";");
+            self.push(key);
+            self.push(b"=");
+            self.number(number.min(Self::INTEGER_MAX));
+        }
+    }
+
+    fn number(&mut self, mut number: u64) {
         let mut digits = [0; 20];
-        let mut start = digits.len();
+        let mut first = digits.len();
         loop {
-            start -= 1;
-            digits[start] = b'0' + u8::try_from(number % 10).expect("a digit");
+            first -= 1;
+            digits[first] = b'0' + u8::try_from(number % 10).expect("a digit is below ten");
             number /= 10;
             if number == 0 {
                 break;
             }
         }
-        self.push(&digits[start..]);
+        self.push(&digits[first..]);
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.bytes[self.length..self.length + text.len()].copy_from_slice(text);
+        self.length += text.len();
+    }
+
+    fn value(&self) -> Option<HeaderValue> {
+        if self.length == 0 {
+            return None;
+        }
+        Some(HeaderValue::from_bytes(&self.bytes[..self.length]).expect("names and digits are visible ASCII"))
     }
 }
 
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
 #[cfg(test)]
 mod tests {
+    use super::super::PolicyStanding;
     use super::*;
 
-    #[test]
-    fn the_fields_are_those_of_the_draft() {
-        let standing = Standing { policy: "default", burst: 100, window_seconds: 1, remaining: 99, reset_seconds: 1 };
+    fn written(policies: [Option<PolicyStanding>; 2]) -> [Vec<String>; 2] {
         let mut headers = HeaderMap::new();
-        headers.insert("ratelimit-policy", HeaderValue::from_static("\"theirs\";q=1;w=1"));
-        standing.write(&mut headers);
-        let policies: Vec<_> = headers.get_all("ratelimit-policy").iter().collect();
-        assert_eq!(policies, ["\"theirs\";q=1;w=1", "\"default\";q=100;w=1"]);
-        assert_eq!(headers["ratelimit"], "\"default\";r=99;t=1");
+        Standing { policies }.write(&mut headers);
+        [RATE_LIMIT_POLICY, RATE_LIMIT]
+            .map(|name| headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect())
     }
 
     #[test]
-    fn the_largest_numbers_fit() {
-        let standing = Standing {
-            policy: "a name that is as long as it can be and longer",
+    fn fields_read_as_in_the_contract() {
+        let default =
+            PolicyStanding { policy: "default", burst: 100, window_seconds: 1, remaining: 99, reset_seconds: 1 };
+        let key = PolicyStanding { policy: "key", burst: 5, window_seconds: 300, remaining: 0, reset_seconds: 60 };
+        assert_eq!(
+            written([Some(default), None]),
+            [[r#""default";q=100;w=1"#.to_string()], [r#""default";r=99;t=1"#.to_string()]]
+        );
+        assert_eq!(
+            written([Some(default), Some(key)]),
+            [
+                [r#""default";q=100;w=1, "key";q=5;w=300"#.to_string()],
+                [r#""default";r=99;t=1, "key";r=0;t=60"#.to_string()]
+            ]
+        );
+        assert_eq!(written([None, None]), [Vec::<String>::new(), Vec::new()]);
+    }
+
+    #[test]
+    fn the_widest_values_fit() {
+        let widest = PolicyStanding {
+            policy: "default",
             burst: u32::MAX,
             window_seconds: u64::MAX,
             remaining: u32::MAX,
             reset_seconds: u64::MAX,
         };
-        standing.write(&mut HeaderMap::new());
+        let [limits, _] = written([Some(widest), Some(widest)]);
+        assert!(limits[0].starts_with(r#""default";q=4294967295;w=999999999999999, "#), "{}", limits[0]);
+    }
+
+    #[test]
+    fn fields_of_the_upstream_stay() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RATE_LIMIT, HeaderValue::from_static("\"theirs\";r=1"));
+        let ours = PolicyStanding { policy: "client", burst: 1, window_seconds: 1, remaining: 0, reset_seconds: 1 };
+        Standing { policies: [Some(ours), None] }.write(&mut headers);
+        let values: Vec<_> = headers.get_all(RATE_LIMIT).iter().collect();
+        assert_eq!(values, ["\"theirs\";r=1", "\"client\";r=0;t=1"]);
     }
 }

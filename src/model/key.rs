@@ -92,7 +92,38 @@ impl ApiKey {
     /// Why it does not work at `now`, if it does not.
     #[must_use]
     pub fn defect(&self, now: Timestamp) -> Option<KeyDefect> {
-        if self.revoked_at.is_some_and(|at| at <= now) {
+        self.validity().defect(now)
+    }
+
+    /// The times that decide whether it works.
+    #[must_use]
+    pub fn validity(&self) -> KeyValidity {
+        KeyValidity { revoked_at: self.revoked_at, expires_at: self.expires_at }
+    }
+}
+
+/// The times that decide whether a key works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyValidity {
+    /// Since when it is revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl KeyValidity {
+    /// Whether it has no end: it works whatever the time is.
+    #[must_use]
+    pub fn is_unlimited(self) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none()
+    }
+
+    /// Why the key does not work at `now`, if it does not. A revocation is a fact, not a date: a
+    /// database whose clock is ahead, or a wall clock that steps back, must not undo it. What is
+    /// to end later has `expires_at`.
+    #[must_use]
+    pub fn defect(self, now: Timestamp) -> Option<KeyDefect> {
+        if self.revoked_at.is_some() {
             return Some(KeyDefect::Revoked);
         }
         if self.expires_at.is_some_and(|at| at <= now) {
@@ -137,6 +168,22 @@ pub struct CredentialRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_ends_at_its_expiry_and_when_it_is_revoked() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        for (revoked_at, expires_at, defect) in [
+            (None, None, None),
+            (None, at(1_001), None),
+            (None, at(1_000), Some(KeyDefect::Expired)),
+            (at(999), None, Some(KeyDefect::Revoked)),
+            (at(1_500), None, Some(KeyDefect::Revoked)),
+            (at(999), at(1), Some(KeyDefect::Revoked)),
+        ] {
+            let validity = KeyValidity { revoked_at, expires_at };
+            assert_eq!(validity.defect(Timestamp::from_second(1_000).unwrap()), defect, "{validity:?}");
+        }
+    }
 
     #[test]
     fn hashes_travel_as_hex_and_do_not_print() {

@@ -49,7 +49,7 @@ pub struct RequestContext {
     client: ClientId,
     key: ApiKeyId,
     token: TokenId,
-    standing: Option<Standing>,
+    standing: Standing,
     entry: Option<Entry>,
     admitted: Monotonic,
     sent: bool,
@@ -91,7 +91,7 @@ impl RequestContext {
             client: ClientId::NIL,
             key: ApiKeyId::NIL,
             token: TokenId::NIL,
-            standing: None,
+            standing: Standing::default(),
             entry: None,
             admitted: arrival.started,
             sent: false,
@@ -129,7 +129,7 @@ impl RequestContext {
         self.token = principal.token_id;
     }
 
-    pub(super) fn charged(&mut self, standing: Option<Standing>) {
+    pub(super) fn charged(&mut self, standing: Standing) {
         self.standing = standing;
     }
 
@@ -190,9 +190,7 @@ impl RequestContext {
     pub(super) fn accompany(mut self, mut response: Response<ReturningBody>) -> Response<ResponseBody> {
         self.status = Some(response.status().as_u16());
         response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
-        if let Some(standing) = &self.standing {
-            standing.write(response.headers_mut());
-        }
+        self.standing.write(response.headers_mut());
         response.map(|body| Observed::new(Body::Stream(body), Some(self)))
     }
 
@@ -251,7 +249,10 @@ impl RequestContext {
     fn whose(&self, rejection: &Rejection) -> (ClientId, ApiKeyId) {
         use crate::auth::AuthError::{ClientSuspended, Invalid};
         match rejection {
-            Rejection::Auth(Invalid { client, key, .. } | ClientSuspended { client, key }) => (*client, *key),
+            Rejection::Auth(Invalid { client, key, .. }) => {
+                (client.unwrap_or(ClientId::NIL), key.unwrap_or(ApiKeyId::NIL))
+            }
+            Rejection::Auth(ClientSuspended { client, key }) => (*client, *key),
             _ => (self.client, self.key),
         }
     }

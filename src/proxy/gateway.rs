@@ -1,11 +1,10 @@
 //! The order in which a request is decided, and why it is this one.
 //!
-//! [`WorkerGateway::handle`] is total: it makes the context, awaits [`WorkerGateway::run`], turns
+//! `WorkerGateway::handle` is total: it makes the context, awaits `WorkerGateway::run`, turns
 //! its error into the answer once, and lets the context travel with the response. `run` is the
 //! policy: one short function, each phase in its place for a reason that stands beside it.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -39,7 +38,7 @@ use crate::wire::head::{self, named_host};
 use crate::wire::observed::Observed;
 
 /// What one request costs.
-const UNITS: NonZeroU32 = NonZeroU32::MIN;
+const UNITS: u32 = 1;
 
 /// The body of every response, observed by its request's context.
 pub type ResponseBody = Observed<Body<ReturningBody>, RequestContext>;
@@ -129,7 +128,7 @@ impl WorkerGateway {
         self.authorize(&routed, &principal)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
         let now = self.shared.clock.monotonic();
-        let charge = self.limit(&principal, now, context)?;
+        let charge = limit(&principal, now, context)?;
         // Before the forwarding, so that nothing reaches an upstream uncounted; after the limit,
         // so that a flood of refused requests writes nothing.
         self.admit(charge, now, context).await?;
@@ -202,31 +201,11 @@ impl WorkerGateway {
         Ok(self.shared.authenticator.authorize(&routed.route.config, principal)?)
     }
 
-    fn limit(&self, principal: &Principal, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
-        let counters = |policy: &str| self.shared.limit_counters.iter().find(|(name, ..)| *name == policy);
-        match limit::charge(principal, UNITS, now) {
-            Ok(charge) => {
-                let standing = charge.standing();
-                if let Some((_, admitted, _)) = standing.and_then(|standing| counters(standing.policy)) {
-                    admitted.inc();
-                }
-                context.charged(standing);
-                Ok(charge)
-            }
-            Err(exceeded) => {
-                if let Some((_, _, refused)) = counters(exceeded.standing.policy) {
-                    refused.inc();
-                }
-                Err(Rejection::Limit(exceeded))
-            }
-        }
-    }
-
     async fn admit(&self, charge: Charge, now: Monotonic, context: &mut RequestContext) -> Result<(), Rejection> {
-        match self.meter.admit(&context.admission(UNITS.get())) {
+        match self.meter.admit(&context.admission(UNITS)) {
             Ok(entry) => context.admitted(entry, now),
             Err(full) => {
-                charge.refund();
+                charge.refund(now);
                 return Err(full.into());
             }
         }
@@ -274,6 +253,12 @@ fn canonical_path(head: &Head) -> Result<CanonicalPath<'_>, Rejection> {
         return Err(Rejection::NoRoute);
     }
     Ok(canonicalise(head.uri.path())?)
+}
+
+fn limit(principal: &Principal, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
+    let charge = limit::charge(principal, UNITS, now).map_err(Rejection::Limit)?;
+    context.charged(charge.standing());
+    Ok(charge)
 }
 
 /// A request's body that fails takes the upstream's connection with it; the cause is the body.

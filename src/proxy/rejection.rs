@@ -46,7 +46,7 @@ pub enum Rejection {
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// Over a limit.
-    #[error("over the limit `{}`", .0.standing.policy)]
+    #[error("over the limit `{}`", .0.policy)]
     Limit(Exceeded),
     /// It could not be counted.
     #[error(transparent)]
@@ -254,7 +254,7 @@ fn of_auth(error: &AuthError) -> Public {
             "Missing credentials",
             "The route asks for a credential and none was presented.",
         ),
-        AuthError::Ambiguous => row(
+        AuthError::Ambiguous(_) => row(
             StatusCode::BAD_REQUEST,
             "ambiguous_credentials",
             "Ambiguous credentials",
@@ -298,10 +298,7 @@ mod tests {
     use crate::limit::Standing;
 
     fn all() -> Vec<(Rejection, u16, &'static str, &'static [&'static str])> {
-        let limit = Exceeded {
-            standing: Standing { policy: "client", burst: 1, window_seconds: 1, remaining: 0, reset_seconds: 1 },
-            retry_after_seconds: 7,
-        };
+        let limit = Exceeded { policy: "client", standing: Standing::default(), retry_after_seconds: 7 };
         let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         vec![
             (HeadFault::Malformed("x").into(), 400, "bad_request", &["connection"]),
@@ -319,7 +316,7 @@ mod tests {
             (Rejection::NoRoute, 404, "no_route", &[]),
             (Rejection::Method(HeaderValue::from_static("GET")), 405, "method_not_allowed", &["allow"]),
             (AuthError::Missing.into(), 401, "missing_credentials", &["www-authenticate"]),
-            (AuthError::Ambiguous.into(), 400, "ambiguous_credentials", &[]),
+            (AuthError::Ambiguous("twice").into(), 400, "ambiguous_credentials", &[]),
             (AuthError::InsufficientScope.into(), 403, "insufficient_scope", &["www-authenticate"]),
             (AuthError::TooManyFailures { retry_after_seconds: 3 }.into(), 429, "too_many_failures", &["retry-after"]),
             (AuthError::Unavailable.into(), 503, "auth_unavailable", &["retry-after"]),

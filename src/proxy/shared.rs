@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use prometheus_client::metrics::counter::Counter;
 use thiserror::Error;
 
 use super::route::RouteTable;
@@ -52,7 +51,6 @@ pub struct Gateway {
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
     pub(super) authenticator: Arc<Authenticator>,
-    pub(super) limit_counters: [(&'static str, Counter, Counter); 3],
     pub(super) readiness: Arc<Readiness>,
     pub(super) rejected: Arc<RejectedCounts>,
     pub(super) metrics: Arc<Metrics>,
@@ -91,10 +89,6 @@ impl Gateway {
             }
         };
         let routes = parts.routes.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        let limit_counters = ["default", "client", "key"].map(|policy| {
-            let (admitted, refused) = parts.metrics.limit_counters(policy);
-            (policy, admitted, refused)
-        });
         Ok(Arc::new(Self {
             table,
             routes,
@@ -103,7 +97,6 @@ impl Gateway {
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
             authenticator: parts.authenticator,
-            limit_counters,
             readiness: parts.readiness,
             rejected: parts.rejected,
             metrics: parts.metrics,

@@ -6,22 +6,22 @@
 
 mod folder;
 
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{Write as _, stdout};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use clap::Args;
 
-use super::failure::Failure;
-use super::serve::control_runtime;
+use super::key::{self, Kind};
+use super::serve::{control_runtime, install_log, serve};
+use super::{Context, Exit, Failure};
 use crate::app::{self, Addresses, DemoUpstream};
+use crate::config::telemetry::LogFormat;
 use crate::config::upstream::Endpoint;
-use crate::config::{Config, Environment};
-use crate::crypto::key_text::{self, KeyEnvironment};
-use crate::crypto::pepper::{Pepper, Peppers};
+use crate::config::{self, Config};
 use crate::model::access::Scopes;
 use crate::model::client::{Client, NewClient};
-use crate::model::clock::{Clock, SystemClock};
+use crate::model::clock::Clock;
 use crate::model::key::NewApiKey;
 use crate::model::secret::SecretText;
 use crate::store::Store;
@@ -34,83 +34,96 @@ const DEMO: &str = "demo";
 const KEY_NAME: &str = "quickstart";
 
 /// Where the demo upstream listens, if that is free.
-const DEMO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8082);
+const DEMO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8082);
 
-/// What the command line may say.
-#[derive(Debug, clap::Args)]
-pub(super) struct QuickstartArguments {
-    /// The service to put the gateway in front of; without it, a built-in demo answers
-    #[arg(long, value_name = "URL")]
+/// How many keys are looked at in one page.
+const PAGE: u32 = 500;
+
+/// `octroi quickstart`
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A service that already runs, like <http://127.0.0.1:3000>; without it, a demo upstream starts
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
     upstream: Option<String>,
     /// Where callers connect [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "A")]
     listen: Option<SocketAddr>,
     /// Where operators connect [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "A")]
     admin: Option<SocketAddr>,
-    /// The folder for everything it makes
-    #[arg(long, value_name = "FOLDER", default_value = "octroi-data")]
+    /// The folder for settings, secrets, the database and the journal
+    #[arg(long, value_name = "D", default_value = "octroi-data")]
     dir: PathBuf,
 }
 
-/// Prepares the folder, prints the two lines once everything listens, and serves.
-pub(super) fn run(arguments: &QuickstartArguments, environment: &Environment) -> Result<(), Failure> {
-    let path = prepare_folder(arguments)?;
-    let mut config = Config::load(Some(&path), environment)?;
-    config.overrule_addresses(arguments.listen, arguments.admin);
-    let clock = SystemClock::shared();
-    let runtime = control_runtime()?;
-    runtime.block_on(async {
-        overrule_upstream(&mut config, arguments)?;
+fn endpoint(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let checked = Endpoint::parse(text);
+    checked.map(|_| text.to_owned()).map_err(|defect| format!("{}; {}", defect.message(text), defect.remedy()))
+}
+
+/// Makes everything that is needed, then serves.
+///
+/// # Errors
+/// Why it did not start, or did not end well.
+pub fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
+    install_log(context, LogFormat::Auto);
+    let file = make_folder(arguments)?;
+    let mut config = config::load(Some(&file), &context.environment)?.config;
+    overrule(&mut config, arguments, &file, context)?;
+    control_runtime()?.block_on(async {
         start_demo(&mut config).await?;
-        let store = app::await_store(&config.store, clock.as_ref()).await?;
+        let store = app::await_store(&config.store, context.clock.as_ref()).await?;
         app::migrations_applied(&store, true).await?;
-        let key = demo_key(&config, &store, clock.as_ref()).await?;
-        let configuration = path.clone();
-        app::serve(config, clock, move |addresses| announce(addresses, &key, &configuration)).await?;
-        Ok(())
+        let key = demo_key(&config, &store, context.clock.as_ref()).await?;
+        let shown = arguments.dir.join("octroi.toml");
+        serve(config, context.clock.clone(), move |addresses| announce(addresses, &key, &shown)).await
     })
 }
 
-fn prepare_folder(arguments: &QuickstartArguments) -> Result<PathBuf> {
-    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+fn make_folder(arguments: &Arguments) -> Result<PathBuf, Failure> {
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let demo = format!("http://{DEMO_ADDRESS}");
-    folder::make(
-        &arguments.dir,
-        &folder::Choices {
-            listen: arguments.listen.unwrap_or_else(|| loopback(8080)),
-            admin: arguments.admin.unwrap_or_else(|| loopback(8081)),
-            upstream: arguments.upstream.as_deref().map_or(demo.as_str(), |url| url.trim_end_matches('/')),
-            demo: arguments.upstream.is_none(),
-        },
-    )
+    let choices = folder::Choices {
+        listen: arguments.listen.unwrap_or_else(|| loopback(8080)),
+        admin: arguments.admin.unwrap_or_else(|| loopback(8081)),
+        upstream: arguments.upstream.as_deref().unwrap_or(&demo),
+        demo: arguments.upstream.is_none(),
+    };
+    folder::make(&arguments.dir, &choices).map_err(|error| Failure::new(Exit::Failed, "folder", format!("{error:#}")))
 }
 
-/// A flag beats the file that an earlier run made, for this run.
-fn overrule_upstream(config: &mut Config, arguments: &QuickstartArguments) -> Result<(), Failure> {
+/// Flags beat the file that an earlier run made, for this run.
+fn overrule(config: &mut Config, arguments: &Arguments, file: &Path, context: &Context) -> Result<(), Failure> {
+    if let Some(listen) = arguments.listen {
+        config.server.listen = vec![listen];
+    }
+    if let Some(admin) = arguments.admin {
+        config.admin.listen = admin;
+    }
     let (Some(url), Some(upstream)) = (&arguments.upstream, config.upstreams.first_mut()) else { return Ok(()) };
-    let endpoint = Endpoint::read(url.trim_end_matches('/'))
-        .map_err(|message| Failure::usage(format!("--upstream: {message}")))?;
+    let endpoint = Endpoint::parse(url)
+        .map_err(|defect| Failure::usage(format!("--upstream: {}; {}", defect.message(url), defect.remedy())))?;
     if upstream.endpoints != [endpoint.clone()] {
-        eprintln!(
-            "octroi: for this run requests go to {url}; {} names another upstream",
-            arguments.dir.join("octroi.toml").display()
-        );
+        let words = format!("for this run requests go to {url}; {} names another upstream", file.display());
+        context.tell(&words);
         upstream.endpoints = vec![endpoint];
-        DEMO.clone_into(&mut upstream.name);
     }
     Ok(())
 }
 
-/// Starts the demo upstream where the configuration still asks for it.
-async fn start_demo(config: &mut Config) -> Result<()> {
+/// Starts the demo upstream where the configuration asks for it.
+async fn start_demo(config: &mut Config) -> Result<(), Failure> {
     let demo = config.upstreams.iter_mut().find(|upstream| upstream.name == DEMO);
     let Some(endpoint) = demo.and_then(|upstream| upstream.endpoints.first_mut()) else { return Ok(()) };
     if endpoint.authority != DEMO_ADDRESS.to_string() {
         return Ok(());
     }
-    let demo = DemoUpstream::bind(DEMO_ADDRESS).await.context("the demo upstream cannot listen")?;
-    let address = demo.address().context("the demo upstream has no address")?;
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Failed, "demo_upstream", format!("the demo upstream cannot listen: {error}"))
+    };
+    let demo = DemoUpstream::bind(DEMO_ADDRESS).await.map_err(failed)?;
+    let address = demo.address().map_err(failed)?;
     endpoint.port = address.port();
     endpoint.authority = address.to_string();
     Tasks::spawn_here(demo.serve());
@@ -120,19 +133,17 @@ async fn start_demo(config: &mut Config) -> Result<()> {
 /// The demo client with one new key; the key of an earlier run stops working.
 async fn demo_key(config: &Config, store: &Store, clock: &dyn Clock) -> Result<SecretText, Failure> {
     let client = demo_client(store).await?;
-    let page = store.keys.list(Some(client.id), None, super::session::PAGE).await?;
+    let page = store.keys.list(Some(client.id), None, PAGE).await?;
     for old in page.items.iter().filter(|key| key.name == KEY_NAME && key.revoked_at.is_none()) {
         store.keys.revoke(old.id, clock.wall()).await?;
     }
-    let peppers = Peppers::new(Pepper::new(config.auth.require_pepper()?), None);
-    let versions = crate::auth::guard_pepper(&peppers, store.peppers.as_ref()).await??;
-    let made = key_text::generate(&config.auth.prefix, KeyEnvironment::Live);
+    let made = key::make(store, &config.auth, Kind::Live).await?;
     let key = NewApiKey {
         client_id: client.id,
         name: KEY_NAME.to_owned(),
         key_id: Some(made.key_id),
-        hash: peppers.hash(made.text.expose().as_bytes()),
-        pepper_version: Some(versions.current),
+        hash: made.hash,
+        pepper_version: Some(made.pepper_version),
         scopes: Scopes::default(),
         expires_at: None,
     };
@@ -149,14 +160,14 @@ async fn demo_client(store: &Store) -> Result<Client, Failure> {
 }
 
 /// The two lines. A closed stdout is nobody's fault: the gateway serves all the same.
-fn announce(addresses: &Addresses, key: &SecretText, configuration: &Path) {
+fn announce(addresses: &Addresses, key: &SecretText, file: &Path) {
     let Some(address) = addresses.data.first() else { return };
     let mut shown = *address;
     if shown.ip().is_unspecified() {
-        shown.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        shown.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = stdout().lock();
     let _ = writeln!(out, "curl -H 'X-API-Key: {}' http://{shown}/", key.expose());
-    let _ = writeln!(out, "octroi --config {} usage", configuration.display());
+    let _ = writeln!(out, "octroi --config {} usage", file.display());
     let _ = out.flush();
 }

@@ -1,0 +1,366 @@
+//! A store in memory that can be held, sent away and broken, and an authenticator over it.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{HeaderMap, HeaderName};
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::error::AuthError;
+use super::feed::Follower;
+use super::pepper_guard::PepperVersions;
+use super::{Authenticator, Dependencies};
+use crate::clients::{LiveClients, Principal};
+use crate::config::auth::{AuthConfig, FailureBudget};
+use crate::config::route::{RouteAuth, RouteConfig};
+use crate::crypto::pepper::Peppers;
+use crate::model::access::Scopes;
+use crate::model::client::{Client, ClientStatus};
+use crate::model::clock::{Clock as _, ManualClock, SharedClock};
+use crate::model::id::{ApiKeyId, ClientId};
+use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::rate::RateLimit;
+use crate::model::secret::SecretBytes;
+use crate::store::changes::Change;
+use crate::store::{ChangeReader, ChangeStore, KeyStore, Page, Result, StoreError};
+use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
+
+/// When the tests begin.
+pub(super) const START: &str = "2026-11-22T12:00:00Z";
+
+/// The store.
+pub(super) struct Double {
+    rows: Mutex<HashMap<KeyHash, CredentialRecord>>,
+    feed: Mutex<Vec<Change>>,
+    /// Rows are read at once, and handed out when this is false.
+    held: watch::Sender<bool>,
+    /// How often a row was looked up.
+    looked_up: watch::Sender<usize>,
+    pub(super) away: AtomicBool,
+    pub(super) panics: AtomicBool,
+    /// Called while a row is on its way.
+    pub(super) meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
+    pub(super) noted_versions: Mutex<Vec<(ApiKeyId, i32)>>,
+    pub(super) pruned: Mutex<Vec<Timestamp>>,
+}
+
+impl Double {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            rows: Mutex::default(),
+            feed: Mutex::default(),
+            held: watch::Sender::new(false),
+            looked_up: watch::Sender::new(0),
+            away: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            meanwhile: Mutex::default(),
+            noted_versions: Mutex::default(),
+            pruned: Mutex::default(),
+        })
+    }
+
+    pub(super) fn look_ups(&self) -> usize {
+        *self.looked_up.borrow()
+    }
+
+    /// Resolves when that many look-ups have begun.
+    pub(super) async fn looked_up(&self, count: usize) {
+        self.looked_up.subscribe().wait_for(|begun| *begun >= count).await.unwrap();
+    }
+
+    pub(super) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    pub(super) fn tell(&self, change: Change) {
+        self.feed.lock().unwrap().push(change);
+    }
+
+    fn reach(&self, operation: &'static str) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable { operation, source: "on purpose".into() });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyStore for Double {
+    async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
+        let row = {
+            let rows = self.rows.lock().unwrap();
+            hashes.iter().find_map(|hash| rows.get(hash).cloned())
+        };
+        self.looked_up.send_modify(|count| *count += 1);
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
+        if let Some(meanwhile) = &*self.meanwhile.lock().unwrap() {
+            meanwhile();
+        }
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        self.reach("keys.find_by_hash")?;
+        Ok(row)
+    }
+
+    async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
+        self.noted_versions.lock().unwrap().push((id, version));
+        Ok(())
+    }
+
+    async fn create(&self, _: NewApiKey) -> Result<ApiKey> {
+        unimplemented!("authentication creates no keys")
+    }
+
+    async fn find(&self, _: ApiKeyId) -> Result<Option<ApiKey>> {
+        unimplemented!("authentication knows hashes only")
+    }
+
+    async fn find_by_key_id(&self, _: &str) -> Result<Option<ApiKey>> {
+        unimplemented!("authentication knows hashes only")
+    }
+
+    async fn list(&self, _: Option<ClientId>, _: Option<ApiKeyId>, _: u32) -> Result<Page<ApiKey>> {
+        unimplemented!("authentication lists nothing")
+    }
+
+    async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
+        unimplemented!("authentication revokes nothing")
+    }
+}
+
+struct Reader {
+    store: Arc<Double>,
+    position: usize,
+}
+
+#[async_trait]
+impl ChangeReader for Reader {
+    async fn poll(&mut self) -> Result<Vec<Change>> {
+        self.store.reach("changes.poll")?;
+        let feed = self.store.feed.lock().unwrap();
+        let new = feed[self.position..].to_vec();
+        self.position = feed.len();
+        Ok(new)
+    }
+}
+
+/// The feed's half of a [`Double`]: a reader needs to share it.
+struct Feed(Arc<Double>);
+
+#[async_trait]
+impl ChangeStore for Feed {
+    async fn follow(&self) -> Result<Box<dyn ChangeReader>> {
+        self.0.reach("changes.follow")?;
+        let position = self.0.feed.lock().unwrap().len();
+        Ok(Box::new(Reader { store: Arc::clone(&self.0), position }))
+    }
+
+    async fn prune(&self, before: Timestamp) -> Result<u64> {
+        self.0.pruned.lock().unwrap().push(before);
+        Ok(0)
+    }
+}
+
+/// An authenticator over a [`Double`], with everything a test turns.
+pub(super) struct Bench {
+    pub(super) store: Arc<Double>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) follower: tokio::sync::Mutex<Follower>,
+    pub(super) route: RouteConfig,
+    pub(super) clients: Arc<LiveClients>,
+    peppers: Peppers,
+}
+
+impl Bench {
+    /// Without a follower's step nothing is confirmed; this one has made the first.
+    pub(super) async fn followed() -> Arc<Self> {
+        let bench = Self::new(Duration::from_secs(1));
+        bench.step().await;
+        bench
+    }
+
+    /// `deadline` is that of a look-up.
+    pub(super) fn new(deadline: Duration) -> Arc<Self> {
+        let store = Double::new();
+        let clock = ManualClock::at(START.parse().unwrap());
+        let metrics = Metrics::new(&[], &[]);
+        let secret = |text: &str| SecretBytes::new(text.as_bytes().to_vec());
+        let peppers = Peppers::new(&secret("current"), Some(&secret("previous")));
+        let config = AuthConfig {
+            prefix: "octroi".into(),
+            key_headers: vec![],
+            pepper: None,
+            pepper_previous: None,
+            cache_ttl: Duration::from_secs(30),
+            max_stale: Duration::from_mins(10),
+            failures: FailureBudget { rate: "10/s".parse().unwrap(), burst: NonZeroU32::new(100).unwrap() },
+        };
+        let clients = LiveClients::new(&metrics);
+        let with = Dependencies {
+            peppers: peppers.clone(),
+            pepper_versions: PepperVersions { current: 2, previous: Some(1) },
+            default_limit: RateLimit::new("100/s".parse().unwrap(), None),
+            keys: Arc::clone(&store) as Arc<dyn KeyStore>,
+            changes: Arc::new(Feed(Arc::clone(&store))),
+            clients: Arc::clone(&clients),
+            clock: Arc::clone(&clock) as SharedClock,
+            metrics: Arc::clone(&metrics),
+            tasks: Tasks::new(Handle::current()),
+        };
+        let authenticator = Arc::new(Authenticator::with_deadline(&config, with, deadline));
+        let follower = tokio::sync::Mutex::new(authenticator.follower());
+        Arc::new(Self { store, clock, metrics, authenticator, follower, route: route(), clients, peppers })
+    }
+
+    /// The follower asks what changed.
+    pub(super) async fn step(&self) {
+        self.follower.lock().await.step().await;
+    }
+
+    /// Time passes while the feed is followed.
+    pub(super) async fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+        self.step().await;
+    }
+
+    /// Stores a key, hashed under the current pepper, of a client of its own.
+    pub(super) fn add(&self, raw: &str) -> CredentialRecord {
+        self.add_under(self.peppers.current.hash(raw.as_bytes()))
+    }
+
+    /// The same under the other pepper.
+    pub(super) fn add_under_previous(&self, raw: &str) -> CredentialRecord {
+        self.add_under(self.peppers.previous.as_ref().unwrap().hash(raw.as_bytes()))
+    }
+
+    fn add_under(&self, hash: KeyHash) -> CredentialRecord {
+        let mut rows = self.store.rows.lock().unwrap();
+        let number = rows.len() as u128 + 1;
+        let record = record(number, hash);
+        rows.insert(hash, record.clone());
+        record
+    }
+
+    /// Changes the row of a key, without telling anyone.
+    pub(super) fn change(&self, raw: &str, change: impl FnOnce(&mut CredentialRecord)) {
+        let mut rows = self.store.rows.lock().unwrap();
+        change(rows.get_mut(&self.peppers.current.hash(raw.as_bytes())).unwrap());
+    }
+
+    /// Revokes a key, as another process would: the row, and the row of `changes`.
+    pub(super) fn revoke(&self, raw: &str) {
+        let now = self.clock.wall();
+        self.change(raw, |record| record.key.as_mut().unwrap().revoked_at = Some(now));
+        self.tell_of(raw, false);
+    }
+
+    /// Deletes a key, as another process would.
+    pub(super) fn delete(&self, raw: &str) {
+        self.tell_of(raw, false);
+        self.store.rows.lock().unwrap().remove(&self.peppers.current.hash(raw.as_bytes()));
+    }
+
+    pub(super) fn tell_of(&self, raw: &str, added: bool) {
+        let hash = self.peppers.current.hash(raw.as_bytes());
+        let client = self.store.rows.lock().unwrap()[&hash].client.id;
+        self.store.tell(Change::Key { client, key: ApiKeyId::NIL, added });
+    }
+
+    /// A request with this key, from a usual address.
+    pub(super) async fn call(&self, raw: &str) -> std::result::Result<Arc<Principal>, AuthError> {
+        self.call_from("192.0.2.1", raw).await
+    }
+
+    pub(super) async fn call_from(&self, address: &str, raw: &str) -> std::result::Result<Arc<Principal>, AuthError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", raw.parse().unwrap());
+        self.send(&self.route, &headers, address).await
+    }
+
+    pub(super) async fn send(
+        &self,
+        route: &RouteConfig,
+        headers: &HeaderMap,
+        address: &str,
+    ) -> std::result::Result<Arc<Principal>, AuthError> {
+        let now = self.clock.monotonic();
+        self.authenticator.authenticate(route, headers, address.parse().unwrap(), now).await
+    }
+
+    /// How a request with this key ends: `ok` or the private reason.
+    pub(super) async fn outcome(&self, raw: &str) -> &'static str {
+        outcome(&self.call(raw).await)
+    }
+
+    /// Whether the metrics have this line.
+    pub(super) fn counted(&self, line: &str) -> bool {
+        self.metrics.encode().unwrap().lines().any(|other| other == line)
+    }
+}
+
+pub(super) fn outcome(result: &std::result::Result<Arc<Principal>, AuthError>) -> &'static str {
+    result.as_ref().map_or_else(AuthError::reason, |_| "ok")
+}
+
+fn record(number: u128, hash: KeyHash) -> CredentialRecord {
+    let created_at = START.parse().unwrap();
+    let client = Client {
+        id: ClientId(Uuid::from_u128(number)),
+        name: format!("client {number}"),
+        status: ClientStatus::Active,
+        rate: None,
+        burst: None,
+        plan_id: None,
+        metadata: serde_json::json!({}),
+        created_at,
+        updated_at: created_at,
+    };
+    let key = ApiKey {
+        id: ApiKeyId(Uuid::from_u128(number << 64)),
+        client_id: client.id,
+        name: "default".into(),
+        key_id: Some(format!("octroi_live_{number:012}")),
+        pepper_version: Some(2),
+        scopes: Scopes::default(),
+        rate: None,
+        burst: None,
+        created_at,
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+        replaced_by: None,
+    };
+    CredentialRecord { client, key: Some(key), matched: hash, pepper_version: Some(2) }
+}
+
+/// A route that takes keys in `Authorization` and `X-API-Key`.
+pub(super) fn route() -> RouteConfig {
+    RouteConfig {
+        name: "orders".into(),
+        host: None,
+        path: "/orders".into(),
+        methods: vec![],
+        upstream: "orders".into(),
+        strip_prefix: true,
+        auth: RouteAuth::Required,
+        credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],
+        scopes: Scopes::default(),
+        max_body: None,
+        merge_slashes: false,
+        encoded_slash: false,
+        preserve_host: false,
+    }
+}

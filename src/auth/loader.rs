@@ -1,0 +1,272 @@
+//! One look-up for each missing key, however many wait.
+//!
+//! A look-up is a task of the control runtime with a deadline of its own, not a part of the first
+//! request that asked: that request may be cancelled, or its worker stalled, and nobody else
+//! notices. What a look-up finds is put in the caches before it is announced.
+//!
+//! A row that was read before a change must not overwrite what is known after it. So the count
+//! of changes is noted before the read; if it moved, the row is read again, and what cannot be
+//! read undisturbed is used once and not cached. Failures of the store are never cached.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::cache::{Cached, Identities, Unknowns};
+use super::identity;
+use super::pepper_guard::PepperVersions;
+use crate::clients::LiveClients;
+use crate::crypto::pepper::{KeyHashes, PepperOrigin};
+use crate::model::clock::{Monotonic, SharedClock};
+use crate::model::key::{ApiKey, CredentialRecord, KeyHash, KeyValidity};
+use crate::model::rate::RateLimit;
+use crate::store::{KeyStore, StoreError};
+use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
+
+/// Looks keys up, and remembers what it found.
+pub(super) struct Loader {
+    pub(super) keys: Arc<dyn KeyStore>,
+    pub(super) clients: Arc<LiveClients>,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) tasks: Tasks,
+    pub(super) default_limit: RateLimit,
+    pub(super) pepper_versions: PepperVersions,
+    pub(super) cache_ttl: Duration,
+    /// How long one look-up may take, re-reads included.
+    pub(super) deadline: Duration,
+    pub(super) identities: Arc<Identities>,
+    pub(super) unknowns: Arc<Unknowns>,
+    pub(super) flights: Flights,
+    pub(super) suspicion: PepperSuspicion,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug)]
+pub(super) enum Loaded {
+    /// It is this.
+    Known(Arc<Cached>),
+    /// The store knows no such key.
+    Unknown,
+    /// The store could not say.
+    Unavailable,
+}
+
+/// Look-ups under way. The lock is held for a look into a map, never across an await.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    waiting: Mutex<HashMap<KeyHash, watch::Receiver<Option<Loaded>>>>,
+}
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyHash, watch::Receiver<Option<Loaded>>>> {
+        // No code that can panic runs under this lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a flight when its task ends, also by a panic or because the runtime went away.
+struct Landing {
+    loader: Arc<Loader>,
+    hash: KeyHash,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.loader.flights.lock().remove(&self.hash);
+    }
+}
+
+impl Loader {
+    /// Looks a key up, together with everyone else who wants it. `than` is when the caller's own
+    /// knowledge was read: only what was read later will do.
+    pub(super) async fn load(self: &Arc<Self>, hashes: KeyHashes, than: Option<Monotonic>) -> Loaded {
+        let mut flight = match self.join(hashes, than) {
+            Ok(flight) => flight,
+            Err(known_already) => return known_already,
+        };
+        // An error: the task ended without an answer.
+        let landed = flight.wait_for(Option::is_some).await;
+        landed.ok().and_then(|loaded| loaded.clone()).unwrap_or(Loaded::Unavailable)
+    }
+
+    /// Starts a look-up that nobody waits for.
+    pub(super) fn refresh(self: &Arc<Self>, hashes: KeyHashes, than: Monotonic) {
+        drop(self.join(hashes, Some(than)));
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        hashes: KeyHashes,
+        than: Option<Monotonic>,
+    ) -> Result<watch::Receiver<Option<Loaded>>, Loaded> {
+        let hash = hashes.current();
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&hash) {
+            return Ok(flight.clone());
+        }
+        // A flight may have landed between the caller's look into the caches and this lock.
+        if let Some(loaded) = self.landed(&hash, than) {
+            return Err(loaded);
+        }
+        if flights.len() >= FLIGHTS_MAX {
+            return Err(Loaded::Unavailable);
+        }
+        let (announce, flight) = watch::channel(None);
+        flights.insert(hash, flight.clone());
+        drop(flights);
+        let landing = Landing { loader: Arc::clone(self), hash };
+        self.tasks.spawn_control(async move {
+            let loader = Arc::clone(&landing.loader);
+            let found = timeout(loader.deadline, loader.read(hashes)).await.unwrap_or_else(|_elapsed| {
+                loader.metrics.store_failed(OPERATION);
+                Loaded::Unavailable
+            });
+            // Out of the map first: who comes now finds the caches filled.
+            drop(landing);
+            let _ = announce.send(Some(found));
+        });
+        Ok(flight)
+    }
+
+    fn landed(&self, hash: &KeyHash, than: Option<Monotonic>) -> Option<Loaded> {
+        match self.identities.find(hash) {
+            Some(cached) => {
+                let newer = than.is_none_or(|than| cached.loaded_at > than);
+                let holds = self.clients.confirm(&cached.principal.client, cached.stamp);
+                (newer && holds).then_some(Loaded::Known(cached))
+            }
+            None if than.is_none() && self.unknowns.contains(hash, self.clock.monotonic()) => Some(Loaded::Unknown),
+            None => None,
+        }
+    }
+
+    async fn read(&self, hashes: KeyHashes) -> Loaded {
+        for reads_left in (0..READS_MAX).rev() {
+            let mark = self.clients.mark();
+            let era = self.unknowns.era();
+            let began = self.clock.monotonic();
+            match self.keys.find_by_hash(hashes.as_slice()).await {
+                Err(error) => return self.failed(&error),
+                Ok(None) if self.unknowns.era() != era && reads_left > 0 => {}
+                Ok(None) => {
+                    self.unknowns.note(hashes.current(), era, began);
+                    self.identities.remove(&hashes.current());
+                    self.suspicion.unknown();
+                    return Loaded::Unknown;
+                }
+                Ok(Some(record)) => {
+                    let Some(origin) = hashes.origin(record.matched) else {
+                        tracing::error!(client = %record.client.id, "the store answered with another key's row");
+                        return Loaded::Unavailable;
+                    };
+                    let attachment = self.clients.attach(&record.client, self.default_limit, mark, began);
+                    if !attachment.current && reads_left > 0 {
+                        continue;
+                    }
+                    self.suspicion.known();
+                    self.note_pepper(&record, origin);
+                    let validity = record.key.as_ref().map_or_else(KeyValidity::default, ApiKey::validity);
+                    let principal = Arc::new(identity::principal(&record, attachment.client, began));
+                    let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl);
+                    let cached = Arc::new(cached);
+                    if attachment.current {
+                        self.identities.insert(hashes.current(), Arc::clone(&cached));
+                    }
+                    return Loaded::Known(cached);
+                }
+            }
+        }
+        unreachable!("the last read returns whatever it finds")
+    }
+
+    fn failed(&self, error: &StoreError) -> Loaded {
+        self.metrics.store_failed(OPERATION);
+        let cause = error as &dyn std::error::Error;
+        if error.is_transient() {
+            tracing::debug!(error = cause, "a key could not be looked up");
+        } else {
+            tracing::error!(error = cause, "a key could not be looked up, and trying again will not help");
+        }
+        Loaded::Unavailable
+    }
+
+    /// Rows that came in by SQL do not say which pepper they were hashed with; now it is known.
+    fn note_pepper(&self, record: &CredentialRecord, origin: PepperOrigin) {
+        let Some(key) = record.key.as_ref().filter(|key| key.pepper_version.is_none()) else { return };
+        let version = match origin {
+            PepperOrigin::Current => Some(self.pepper_versions.current),
+            PepperOrigin::Previous => self.pepper_versions.previous,
+        };
+        let Some(version) = version else { return };
+        let (keys, metrics, id) = (Arc::clone(&self.keys), Arc::clone(&self.metrics), key.id);
+        self.tasks.spawn_control(async move {
+            if let Err(error) = keys.note_pepper_version(id, version).await {
+                metrics.store_failed("keys.note_pepper_version");
+                tracing::debug!(error = &error as &dyn std::error::Error, "the pepper's version was not noted");
+            }
+        });
+    }
+}
+
+/// Notices a pepper that the fingerprints cannot judge: hashes that came in by SQL before the
+/// first start were made elsewhere, and with another pepper every one of them is unknown.
+#[derive(Debug, Default)]
+pub(super) struct PepperSuspicion {
+    unknown: AtomicU64,
+}
+
+impl PepperSuspicion {
+    /// One that was found clears the pepper for good.
+    fn known(&self) {
+        self.unknown.store(CLEARED, Ordering::Relaxed);
+    }
+
+    fn unknown(&self) {
+        let count = |unknown: u64| unknown.checked_add(1);
+        if self.unknown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) == Ok(SUSPICIOUS - 1) {
+            tracing::warn!(
+                warning = "pepper_suspect",
+                unknown = SUSPICIOUS,
+                "no key was recognised since the start: were the hashes made with another pepper?"
+            );
+        }
+    }
+}
+
+/// How often a row is read when changes keep coming in between.
+const READS_MAX: u32 = 3;
+
+/// Look-ups under way at once; beyond that the store is not helped by more.
+const FLIGHTS_MAX: usize = 1024;
+
+/// So many unknown keys in a row, and none known, look like a wrong pepper.
+const SUSPICIOUS: u64 = 50;
+
+/// See [`PepperSuspicion::known`].
+const CLEARED: u64 = u64::MAX;
+
+/// The look-up's name in metrics.
+const OPERATION: &str = "keys.find_by_hash";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifty_unknown_keys_and_none_known_are_suspicious_once() {
+        let suspicion = PepperSuspicion::default();
+        for _ in 0..200 {
+            suspicion.unknown();
+        }
+        assert_eq!(suspicion.unknown.load(Ordering::Relaxed), 200, "the fiftieth warned, no other does again");
+        suspicion.known();
+        suspicion.unknown();
+        assert_eq!(suspicion.unknown.load(Ordering::Relaxed), CLEARED);
+    }
+}

@@ -1,0 +1,41 @@
+//! The settings in force, for `octroi config show`: defaults, file and environment as one file,
+//! without a secret.
+
+use serde::Serialize;
+
+use super::Config;
+use super::raw::RawConfig;
+use super::store::{MASK, mask_url};
+
+/// The effective settings. Serialises as the file would be written; where a secret is in force
+/// it says so, in keys that a file cannot have.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub struct Effective(RawConfig);
+
+impl Effective {
+    pub(super) fn of(mut raw: RawConfig, config: &Config) -> Self {
+        raw.spell_out();
+        raw.data_dir = config.data_dir.display().to_string();
+        raw.store.url = mask_url(&raw.store.url);
+        let mask = |given: bool| given.then(|| MASK.to_owned());
+        raw.auth.pepper = mask(config.auth.pepper.is_some());
+        raw.auth.pepper_previous = mask(config.auth.pepper_previous.is_some());
+        raw.issuer.secret = mask(config.issuer.secret.is_some());
+        Self(raw)
+    }
+
+    /// As TOML.
+    ///
+    /// # Errors
+    /// None in practice: every setting is TOML.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Effective {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[effective settings]")
+    }
+}
