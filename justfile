@@ -8,6 +8,10 @@ test *filter:
 quickstart upstream:
     cargo run --release -- quickstart --upstream {{upstream}}
 
+# Whether every dependency may be there: licences, bans, sources
+deny:
+    cargo deny check bans licenses sources
+
 # Micro-benchmarks
 bench:
     cargo bench

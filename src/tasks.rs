@@ -36,7 +36,7 @@ impl Tasks {
         }
     }
 
-    /// Spawns on the control runtime, whichever thread calls; waited for at the end.
+    /// Spawns on the control runtime, whichever thread calls.
     pub fn spawn_control<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -115,6 +115,19 @@ impl Tasks {
     pub async fn wait(&self, limit: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Runs work that waits for a disk where it holds up no task. A panic in it goes on in the caller.
+#[expect(clippy::disallowed_methods, reason = "the one place where tasks are spawned")]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

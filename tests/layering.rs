@@ -65,11 +65,18 @@ fn read(root: &Path, file: &Path) -> Source {
     let lines = text
         .lines()
         .enumerate()
-        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .take_while(|(index, _)| !begins_tests(&text, *index))
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
         .map(|(index, line)| (index + 1, line.to_owned()))
         .collect();
     (relative, module, lines)
+}
+
+/// Whether the unit tests begin at this line. Other items that only tests have may stand before.
+fn begins_tests(text: &str, index: usize) -> bool {
+    let mut lines = text.lines().skip(index);
+    lines.next().is_some_and(|line| line == "#[cfg(test)]")
+        && lines.next().is_some_and(|line| line.starts_with("mod ") && line.contains("tests"))
 }
 
 /// Modules named after `crate::` in a line, also in a group: `crate::{a, b::c}`.
@@ -134,8 +141,8 @@ fn words_stand_only_where_they_belong() {
             if !in_store && SQL.iter().any(|word| line.contains(word)) {
                 wrong.push(format!("{path}:{number}: SQL outside the store"));
             }
-            if line.contains("unsafe ") && !path.starts_with("src/metering/") {
-                wrong.push(format!("{path}:{number}: unsafe outside the journal"));
+            if line.contains("unsafe ") && path != "src/metering/mapped.rs" {
+                wrong.push(format!("{path}:{number}: unsafe outside the mapping of the journal"));
             }
         }
     }

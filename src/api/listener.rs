@@ -23,6 +23,9 @@ const CONNECTIONS: usize = 64;
 /// connection that says nothing is not worth a place.
 const HEAD: Duration = Duration::from_secs(10);
 
+/// How long a connection may last, whatever its peer does or fails to read.
+const LIFE: Duration = Duration::from_mins(1);
+
 /// The pause after a failed accept that is no fault of the connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,7 +60,7 @@ async fn connection(stream: TcpStream, router: Router, tasks: Tasks) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
         // What goes wrong on it is its peer's affair.
-        _ = served => {}
+        _ = tokio::time::timeout(LIFE, served) => {}
         () = tasks.hard().cancelled() => {}
     }
 }

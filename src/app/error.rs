@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::auth::PepperError;
 use crate::config::Problem;
 use crate::metering::JournalError;
+use crate::model::causes::with_causes;
 use crate::store::StoreError;
 
 /// The gateway could not start. Nothing was served and nothing was lost.
@@ -62,7 +63,7 @@ impl StartError {
             Self::MigrationsPending { .. } => "migrations_pending",
             Self::StoreUnavailable(_) => "store_unavailable",
             Self::Store(_) => "store_unusable",
-            Self::Listen { .. } => "address_taken",
+            Self::Listen { .. } => "cannot_listen",
             Self::Journal(_) => "journal",
             Self::Runtime(_) => "runtime",
             Self::VitalTask => "vital_task",
@@ -86,20 +87,4 @@ pub(super) fn unusable(error: &StoreError) -> StartError {
     } else {
         StartError::Store(with_causes(error))
     }
-}
-
-/// An error and what it came from, in one line.
-#[must_use]
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

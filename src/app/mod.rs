@@ -1,7 +1,7 @@
 //! Composition: builds the parts, wires them, runs them, and stops them in order.
 //!
 //! Nothing is decided here; every rule lives in a lower layer. The order of [`serve`] is the
-//! order in which a start can fail: settings, store, pepper, addresses, journal. Only when all
+//! order in which a start can fail: settings, store, migrations, pepper, addresses, journal. Only when all
 //! of it holds does a worker accept its first connection.
 
 mod demo;
@@ -15,7 +15,7 @@ mod workers;
 use std::net::SocketAddr;
 
 pub use demo::DemoUpstream;
-pub use error::{StartError, with_causes};
+pub use error::StartError;
 pub use prepare::{await_store, migrations_applied};
 
 use crate::config::Config;

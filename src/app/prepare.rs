@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::error::{StartError, unusable, with_causes};
+use super::error::{StartError, unusable};
 use crate::config::store::StoreConfig;
+use crate::model::causes::with_causes;
 use crate::model::clock::Clock;
 use crate::store::{self, Store, StoreError};
 

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::output::Format;
-use crate::app::{StartError, with_causes};
+use crate::app::StartError;
 use crate::auth::PepperError;
 use crate::config::{Problem, Problems};
+use crate::model::causes::with_causes;
 use crate::store::StoreError;
 
 /// Exit codes (sysexits(3) above 2).

@@ -42,7 +42,7 @@ use crate::model::clock::SharedClock;
 
 /// An authentication gateway: keys checked, limits kept, every request counted exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "octroi", version, disable_help_subcommand = true)]
+#[command(name = "octroi", version)]
 pub struct Cli {
     /// The configuration; else $OCTROI_CONFIG, ./octroi.toml, /etc/octroi/octroi.toml, the defaults
     #[arg(long, global = true, value_name = "FILE")]

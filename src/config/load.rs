@@ -80,6 +80,10 @@ pub fn parse(text: &str, file: Option<PathBuf>, environment: &Environment) -> Re
     if environment.find("REDIS_URL").is_some() {
         warnings.push("REDIS_URL is set and has no effect: shared limits are not in this version".to_owned());
     }
+    if environment.find("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        warnings
+            .push("OTEL_EXPORTER_OTLP_ENDPOINT is set and has no effect: traces are not in this version".to_owned());
+    }
 
     let mut problems = findings.into_problems();
     if problems.is_empty() {

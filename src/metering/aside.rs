@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::folder::Folder;
 use super::segment::FILE_MODE;
+use crate::model::causes::with_causes;
 use crate::model::usage::{CutReason, UsageEvent};
 use crate::store::StoreError;
 
@@ -69,18 +70,6 @@ fn line(event: &UsageEvent, error: &StoreError) -> serde_json::Value {
         "bytes_out": event.bytes_out,
         "units": event.units,
         "node": event.node,
-        "error": causes(error),
+        "error": with_causes(error),
     })
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::aside::{Aside, causes};
+use super::aside::Aside;
+use crate::model::causes::with_causes;
 use crate::model::usage::{RejectedCount, UsageEvent};
 use crate::store::{StoreError, UsageStore};
 use crate::telemetry::metrics::Metrics;
@@ -116,7 +117,7 @@ impl Delivery {
             Err(_) => Failure::Silent,
         };
         self.metrics.store_failed("usage.add_rejected");
-        tracing::debug!(error = causes(&failure), "counts of refusals stay in memory");
+        tracing::debug!(error = with_causes(&failure), "counts of refusals stay in memory");
         false
     }
 
@@ -134,7 +135,7 @@ impl Delivery {
             tracing::error!(
                 rows = refused.len(),
                 first = %event.id,
-                error = causes(error),
+                error = with_causes(error),
                 "the store refused usage events; they were set aside in the journal"
             );
         }
@@ -189,7 +190,7 @@ impl Delivery {
         if !self.away.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 events,
-                error = causes(failure),
+                error = with_causes(failure),
                 "usage events stay in the journal until the store takes them"
             );
         }

@@ -19,12 +19,12 @@ use super::prepare;
 use super::recovery::Recovery;
 use super::rejected::RejectedCounts;
 use super::segment::{self, Blueprint, Copies, Prepared};
-use super::shared::{Parts, Shared, blocking};
+use super::shared::{Parts, Shared};
 use super::sync::{self, Gate};
 use crate::config::metering::{MeteringConfig, OnFull, SyncPolicy};
 use crate::model::clock::SharedClock;
 use crate::store::UsageStore;
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, blocking};
 use crate::telemetry::metrics::Metrics;
 
 /// The journal of this process.
@@ -170,13 +170,6 @@ impl Journal {
                 rest.await
             }
         };
-        if left.entries > 0 {
-            tracing::warn!(
-                entries = left.entries,
-                folder = %self.shared.folder.path().display(),
-                "entries stay in the journal; the next process brings them to the store"
-            );
-        }
         left
     }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::READY;
-use super::shared::{Shared, blocking};
+use super::shared::Shared;
+use crate::tasks::blocking;
 
 /// How often the task looks without being asked.
 const TICK: Duration = Duration::from_millis(250);

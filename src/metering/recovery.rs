@@ -12,12 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::adoption::{Adoption, Recovered};
-use super::aside::causes;
 use super::delivery::Delivery;
 use super::folder::Folder;
 use super::lag::Whose;
 use super::salvage::SalvageError;
-use super::shared::{Shared, blocking};
+use super::shared::Shared;
+use crate::model::causes::with_causes;
+use crate::tasks::blocking;
 
 /// How often folders are looked for.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -82,7 +83,7 @@ impl Recovery {
                 if self.left_alone.insert(path.clone()) {
                     tracing::error!(
                         folder = %path.display(),
-                        error = causes(&error),
+                        error = with_causes(&error),
                         "a journal that another process left cannot be adopted; it is left as it is"
                     );
                 }

@@ -5,6 +5,7 @@
 //! import the other.
 
 pub mod access;
+pub mod causes;
 pub mod client;
 pub mod clock;
 pub mod event_id;

@@ -20,6 +20,7 @@ use super::shared::Gateway;
 use crate::clients::Principal;
 use crate::limit::Standing;
 use crate::metering::Entry;
+use crate::model::causes::with_causes;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
 use crate::model::usage::{Admission, CountedMethod, CutReason, Outcome, REJECTED, Settlement};
@@ -316,17 +317,7 @@ impl RequestContext {
 
     /// A refusal with all its causes, in one line; only for the log.
     fn causes_of(&self, rejection: &Rejection) -> String {
-        let mut text = String::new();
-        if self.target.is_some() {
-            text.push_str(&rejection.to_string());
-            let mut cause = std::error::Error::source(rejection);
-            while let Some(error) = cause {
-                text.push_str(": ");
-                text.push_str(&error.to_string());
-                cause = error.source();
-            }
-        }
-        text
+        if self.target.is_some() { with_causes(rejection) } else { String::new() }
     }
 
     fn log(&self, outcome: &'static str, reason: &str, bytes_out: u64) {

@@ -52,7 +52,7 @@ pub struct CanonicalPath<'a> {
     encoded_slash: bool,
 }
 
-impl<'a> CanonicalPath<'a> {
+impl CanonicalPath<'_> {
     /// The path; borrowed when nothing had to be changed.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -81,12 +81,6 @@ impl<'a> CanonicalPath<'a> {
             }
             plain
         })
-    }
-
-    /// The form as a plain string.
-    #[must_use]
-    pub fn into_inner(self) -> Cow<'a, str> {
-        self.path
     }
 }
 

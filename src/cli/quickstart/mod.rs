@@ -22,6 +22,7 @@ use crate::config::{self, Config};
 use crate::model::access::Scopes;
 use crate::model::client::{Client, NewClient};
 use crate::model::clock::Clock;
+use crate::model::id::ClientId;
 use crate::model::key::NewApiKey;
 use crate::model::secret::SecretText;
 use crate::store::Store;
@@ -133,10 +134,7 @@ async fn start_demo(config: &mut Config) -> Result<(), Failure> {
 /// The demo client with one new key; the key of an earlier run stops working.
 async fn demo_key(config: &Config, store: &Store, clock: &dyn Clock) -> Result<SecretText, Failure> {
     let client = demo_client(store).await?;
-    let page = store.keys.list(Some(client.id), None, PAGE).await?;
-    for old in page.items.iter().filter(|key| key.name == KEY_NAME && key.revoked_at.is_none()) {
-        store.keys.revoke(old.id, clock.wall()).await?;
-    }
+    revoke_former(store, client.id, clock).await?;
     let made = key::make(store, &config.auth, Kind::Live).await?;
     let key = NewApiKey {
         client_id: client.id,
@@ -149,6 +147,21 @@ async fn demo_key(config: &Config, store: &Store, clock: &dyn Clock) -> Result<S
     };
     store.keys.create(key).await?;
     Ok(made.text)
+}
+
+/// Every run left one: all of them are looked at, page by page.
+async fn revoke_former(store: &Store, client: ClientId, clock: &dyn Clock) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let page = store.keys.list(Some(client), after, PAGE).await?;
+        for old in page.items.iter().filter(|key| key.name == KEY_NAME && key.revoked_at.is_none()) {
+            store.keys.revoke(old.id, clock.wall()).await?;
+        }
+        after = page.items.last().map(|key| key.id);
+        if !page.more {
+            return Ok(());
+        }
+    }
 }
 
 async fn demo_client(store: &Store) -> Result<Client, Failure> {
@@ -168,6 +181,30 @@ fn announce(addresses: &Addresses, key: &SecretText, file: &Path) {
     }
     let mut out = stdout().lock();
     let _ = writeln!(out, "curl -H 'X-API-Key: {}' http://{shown}/", key.expose());
-    let _ = writeln!(out, "octroi --config {} usage", file.display());
+    let _ = writeln!(out, "octroi --config {} usage", quoted(&file.display().to_string()));
     let _ = out.flush();
+}
+
+/// A word as a shell takes it: as it is, or in single quotes.
+fn quoted(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%".contains(letter);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        for (path, word) in
+            [("octroi-data/octroi.toml", "octroi-data/octroi.toml"), ("my dir/o", "'my dir/o'"), ("it's", r"'it'\''s'")]
+        {
+            assert_eq!(quoted(path), word);
+        }
+    }
 }

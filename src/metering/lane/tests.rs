@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+use std::{fs, thread};
+
+use super::super::double::{Rig, admission, settlement};
+use super::super::slot::{SETTLEMENT_AT, SETTLEMENT_BYTES, SLOT_BYTES};
+use super::*;
+
+/// Slots of a segment of the rig.
+const SLOTS: u128 = 16;
+
+#[tokio::test]
+async fn an_entry_that_stays_open_pins_no_segment() {
+    let rig = Rig::new();
+    let journal = rig.open();
+    let stream = journal.meter(0).admit(&admission(1)).unwrap();
+    stream.mark_sent();
+    for rotation in 0..100 {
+        let first = 1000 + rotation * SLOTS;
+        Rig::complete(&journal, first..first + SLOTS);
+        rig.drain(&journal).await;
+        let files = rig.files(".segment").len();
+        assert!(files <= 6, "{files} segments after {rotation} rotations");
+        let oldest = rig.files(".segment")[0].file_stem().unwrap().to_str().unwrap().parse::<u128>().unwrap();
+        assert!(oldest + 3 >= rotation, "segment {oldest} is still there after {rotation} rotations");
+        assert!(journal.shared.lanes[0].lock().held.len() <= 3, "maps are let go of");
+    }
+    assert_eq!(rig.store.events().len(), 1600, "the stream is not over");
+    stream.settle(&settlement(Outcome::ClientGone));
+    rig.drain(&journal).await;
+    let outcomes = rig.store.outcomes();
+    assert_eq!(outcomes.len(), 1601);
+    assert_eq!(outcomes[&admission(1).id], Outcome::ClientGone);
+    assert_eq!(rig.store.sent.load(Ordering::SeqCst), 1601);
+    assert_eq!(rig.metrics.metering_damaged.get(), 0);
+    assert!(rig.files(".segment").len() <= 4);
+}
+
+#[tokio::test]
+async fn more_open_entries_than_a_rotation_moves_end_as_one_event_each() {
+    let rig = Rig::new();
+    let journal = rig.open();
+    let streams: Vec<_> = (0..12).map(|number| journal.meter(0).admit(&admission(number + 1)).unwrap()).collect();
+    for rotation in 0..20 {
+        let first = 1000 + rotation * 8;
+        Rig::complete(&journal, first..first + 8);
+        rig.drain(&journal).await;
+        let files = rig.files(".segment").len();
+        assert!(files <= 9, "{files} segments after {rotation} rotations");
+    }
+    for (number, stream) in streams.into_iter().enumerate() {
+        if number % 2 == 0 {
+            stream.mark_sent();
+            stream.settle(&settlement(Outcome::Cut));
+        }
+    }
+    rig.drain(&journal).await;
+    let mut counts = BTreeMap::new();
+    for outcome in rig.store.outcomes().into_values() {
+        *counts.entry(outcome).or_insert(0) += 1;
+    }
+    let expected = [(Outcome::Complete, 160), (Outcome::Cut, 6), (Outcome::NotSent, 6)];
+    assert_eq!(counts, expected.into());
+    assert_eq!(rig.store.sent.load(Ordering::SeqCst), 172);
+}
+
+#[tokio::test]
+async fn a_process_killed_between_a_copy_and_its_mark_leaves_one_event() {
+    for (settled, expected) in [(false, Outcome::Interrupted), (true, Outcome::Complete)] {
+        let rig = Rig::new();
+        let journal = rig.open();
+        let stream = journal.meter(0).admit(&admission(1)).unwrap();
+        stream.mark_sent();
+        Rig::complete(&journal, 1000..1000 + 2 * SLOTS);
+        // The mark in the old slot was not written: the copy was.
+        let old = fs::OpenOptions::new().write(true).open(&rig.files(".segment")[0]).unwrap();
+        let half = [0; SETTLEMENT_BYTES];
+        old.write_all_at(&half, 4096 + SETTLEMENT_AT as u64).unwrap();
+        if settled {
+            stream.settle(&settlement(Outcome::Complete));
+        } else {
+            std::mem::forget(stream);
+        }
+        drop(journal);
+        let next = rig.open();
+        rig.recover(&next).await;
+        assert_eq!(rig.store.outcomes()[&admission(1).id], expected);
+        assert_eq!(rig.store.sent.load(Ordering::SeqCst), 33, "each once");
+        assert_eq!(rig.folders().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_moved_entry_whose_new_slot_is_lost_is_not() {
+    let rig = Rig::new();
+    let journal = rig.open();
+    let stream = journal.meter(0).admit(&admission(1)).unwrap();
+    stream.mark_sent();
+    Rig::complete(&journal, 1000..1000 + 2 * SLOTS);
+    let newest = fs::OpenOptions::new().write(true).open(&rig.files(".segment")[2]).unwrap();
+    newest.write_all_at(&[0; SLOT_BYTES], 4096).unwrap();
+    std::mem::forget(stream);
+    drop(journal);
+    let next = rig.open();
+    rig.recover(&next).await;
+    assert_eq!(rig.store.outcomes()[&admission(1).id], Outcome::Interrupted);
+}
+
+#[tokio::test]
+async fn an_entry_is_settled_from_any_thread() {
+    let rig = Rig::new();
+    let journal = rig.open();
+    let (first, second) = (journal.meter(0).admit(&admission(1)), journal.meter(0).admit(&admission(2)));
+    thread::spawn(move || {
+        first.unwrap().settle(&settlement(Outcome::Complete));
+        drop(second);
+    })
+    .join()
+    .unwrap();
+    rig.drain(&journal).await;
+    let expected = [(admission(1).id, Outcome::Complete), (admission(2).id, Outcome::NotSent)];
+    assert_eq!(rig.store.outcomes(), expected.into());
+}
+
+#[tokio::test]
+async fn a_dropped_entry_settles_itself_with_what_it_knows() {
+    for (marks, outcome, units) in [
+        (vec![], Outcome::NotSent, 0),
+        (vec![true], Outcome::ClientGone, 3),
+        (vec![true, false], Outcome::NotSent, 0),
+        (vec![true, false, true], Outcome::ClientGone, 3),
+    ] {
+        let rig = Rig::new();
+        let journal = rig.open();
+        let entry = journal.meter(0).admit(&admission(1)).unwrap();
+        for sent in marks {
+            if sent { entry.mark_sent() } else { entry.clear_sent() }
+        }
+        rig.clock.advance(Duration::from_micros(2_500));
+        drop(entry);
+        rig.drain(&journal).await;
+        let event = rig.store.events().remove(0);
+        assert_eq!((event.outcome, event.units, event.duration_us), (outcome, units, 2_500));
+        assert_eq!((event.status, event.bytes_in, event.bytes_out), (None, 0, 0));
+    }
+}
