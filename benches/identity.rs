@@ -19,10 +19,11 @@ use octroi::config::route::{RouteAuth, RouteConfig};
 use octroi::crypto::key_text::{Environment, generate};
 use octroi::crypto::pepper::Peppers;
 use octroi::model::access::Scopes;
+use octroi::model::addresses::AddressRanges;
 use octroi::model::client::{Client, ClientStatus};
 use octroi::model::clock::{SharedClock, SystemClock};
 use octroi::model::id::{ApiKeyId, ClientId};
-use octroi::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use octroi::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey, NotRotated, Rotation};
 use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
 use octroi::store::changes::Change;
@@ -61,6 +62,10 @@ impl KeyStore for Everything {
     }
 
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
+        unimplemented!("not measured")
+    }
+
+    async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
         unimplemented!("not measured")
     }
 
@@ -112,6 +117,7 @@ fn record(hash: KeyHash) -> CredentialRecord {
         scopes: Scopes::default(),
         rate: None,
         burst: None,
+        allowed_addresses: AddressRanges::default(),
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: None,
         revoked_at: None,

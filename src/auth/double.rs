@@ -22,10 +22,11 @@ use crate::config::auth::{AuthConfig, FailureBudget};
 use crate::config::route::{RouteAuth, RouteConfig};
 use crate::crypto::pepper::Peppers;
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::{Clock as _, ManualClock, SharedClock};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::model::rate::RateLimit;
 use crate::model::secret::SecretBytes;
 use crate::store::changes::Change;
@@ -136,6 +137,10 @@ impl KeyStore for Double {
 
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
         unimplemented!("authentication revokes nothing")
+    }
+
+    async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
+        unimplemented!("authentication rotates nothing")
     }
 }
 
@@ -337,6 +342,7 @@ fn record(number: u128, hash: KeyHash) -> CredentialRecord {
         scopes: Scopes::default(),
         rate: None,
         burst: None,
+        allowed_addresses: AddressRanges::default(),
         created_at,
         expires_at: None,
         revoked_at: None,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Result, StoreError};
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::client::ClientStatus;
 use crate::model::rate::Rate;
 
@@ -39,6 +40,11 @@ pub(super) fn burst(table: &'static str, value: Option<i64>) -> Result<Option<No
 pub(super) fn scopes(table: &'static str, names: Vec<String>) -> Result<Scopes> {
     Scopes::new(names)
         .map_err(|name| StoreError::corrupt(table, "scopes", format!("{name:?} is not the name of a scope")))
+}
+
+/// `allowed_addresses`
+pub(super) fn addresses(table: &'static str, ranges: &[String]) -> Result<AddressRanges> {
+    AddressRanges::new(ranges).map_err(|error| StoreError::corrupt(table, "allowed_addresses", error.to_string()))
 }
 
 /// `metadata`: an object.
@@ -77,6 +83,7 @@ mod tests {
             burst("clients", Some(-1)).map(drop).unwrap_err(),
             burst("clients", Some(1 << 32)).map(drop).unwrap_err(),
             scopes("api_keys", vec!["two words".into()]).map(drop).unwrap_err(),
+            addresses("api_keys", &["everywhere".into()]).map(drop).unwrap_err(),
             metadata("clients", serde_json::json!([1])).map(drop).unwrap_err(),
             sum("units", -1).map(drop).unwrap_err(),
         ];
@@ -96,6 +103,7 @@ mod tests {
                 "clients.burst",
                 "clients.burst",
                 "api_keys.scopes",
+                "api_keys.allowed_addresses",
                 "clients.metadata",
                 "usage_hourly.units"
             ]

@@ -24,7 +24,7 @@ pub use error::{Source, StoreError};
 use crate::config::store::StoreConfig;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::model::usage::{RejectedCount, UsageEvent};
 
 /// The answer of a store.
@@ -121,6 +121,10 @@ pub trait KeyStore: Send + Sync {
     /// Revokes a key; one revoked already keeps its time, one to be revoked later is revoked at
     /// `at`. None: there is no such key.
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>>;
+    /// Makes a successor that has everything of the key `id` but its text, names it in
+    /// `replaced_by`, and ends the old key as `rotation` says: all or nothing. A key that does not
+    /// work at `rotation.at`, or has a successor, stays as it is.
+    async fn rotate(&self, id: ApiKeyId, rotation: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>>;
     /// Notes which pepper a row's hash was found to be made with. Not a change in the sense of
     /// the feed.
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()>;

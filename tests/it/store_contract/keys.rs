@@ -1,0 +1,191 @@
+//! The life of a key in a store: limits and ranges of its own, and rotation.
+
+use jiff::{SignedDuration, Timestamp};
+use octroi::model::access::Scopes;
+use octroi::model::addresses::AddressRanges;
+use octroi::model::id::ApiKeyId;
+use octroi::model::key::{ApiKey, KeyDefect, NewApiKey, NotRotated, Rotation};
+use octroi::store::{Store, StoreError};
+use uuid::Uuid;
+
+use super::{client, hash, new_key, rate};
+use crate::stores::{Place, on_both};
+
+on_both!(
+    a_key_keeps_its_own_limits_and_ranges,
+    a_successor_has_everything_but_the_text,
+    the_old_key_ends_with_the_grace_and_never_later_than_before,
+    what_does_not_work_or_was_replaced_is_not_rotated,
+    of_two_rotations_that_meet_one_wins,
+    a_rotation_that_fails_leaves_the_old_key,
+    a_rotation_is_a_change_of_both_keys,
+);
+
+const NOW: &str = "2026-11-22T20:00:00Z";
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn rotation(number: u8, grace: SignedDuration) -> Rotation {
+    Rotation {
+        key_id: Some(format!("octroi_live_successor{number:03}")),
+        hash: hash(number),
+        pepper_version: Some(2),
+        expires_at: None,
+        at: at(NOW),
+        old_until: at(NOW) + grace,
+    }
+}
+
+async fn full_key(store: &Store, number: u8) -> ApiKey {
+    let owner = client(store, "acme").await;
+    let new = NewApiKey {
+        name: "ci".to_owned(),
+        key_id: Some(format!("octroi_live_predecessor{number}")),
+        scopes: Scopes::new(["orders:*".to_owned()]).unwrap(),
+        rate: Some(rate("10/m")),
+        burst: std::num::NonZeroU32::new(7),
+        allowed_addresses: AddressRanges::new(["192.0.2.0/24", "2001:db8::/32"]).unwrap(),
+        expires_at: Some(at("2027-03-01T00:00:00Z")),
+        ..new_key(owner.id, hash(number))
+    };
+    store.keys.create(new).await.unwrap()
+}
+
+async fn a_key_keeps_its_own_limits_and_ranges(place: &Place) {
+    let store = place.migrated().await;
+    let made = full_key(&store, 1).await;
+    assert_eq!((made.rate, made.burst.map(std::num::NonZeroU32::get)), (Some(rate("10/m")), Some(7)));
+    assert_eq!(made.allowed_addresses.to_string(), "192.0.2.0/24 2001:db8::/32");
+    let found = store.keys.find_by_hash(&[hash(1)]).await.unwrap().unwrap();
+    assert_eq!(found.key, Some(made.clone()));
+    let (one, word) = match place.dialect() {
+        "postgres" => ("'{203.0.113.7}'", "'{anywhere}'"),
+        _ => ("'[\"203.0.113.7\"]'", "'[\"anywhere\"]'"),
+    };
+    place.must(&format!("UPDATE api_keys SET allowed_addresses = {one}")).await;
+    let found = store.keys.find(made.id).await.unwrap().unwrap();
+    assert_eq!(found.allowed_addresses.to_string(), "203.0.113.7/32", "an address by hand is a range of one");
+    // A rule that cannot be read is no rule to be passed over.
+    place.must(&format!("UPDATE api_keys SET allowed_addresses = {word}")).await;
+    match store.keys.find_by_hash(&[hash(1)]).await {
+        Err(StoreError::Corrupt { column: "allowed_addresses", .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_successor_has_everything_but_the_text(place: &Place) {
+    let store = place.migrated().await;
+    let old = full_key(&store, 1).await;
+    let new = store.keys.rotate(old.id, rotation(2, SignedDuration::from_hours(24))).await.unwrap().unwrap();
+    assert_ne!(new.id, old.id);
+    let expected = ApiKey {
+        id: new.id,
+        key_id: Some("octroi_live_successor002".into()),
+        pepper_version: Some(2),
+        created_at: new.created_at,
+        ..old.clone()
+    };
+    assert_eq!(new, expected);
+    let found = store.keys.find_by_hash(&[hash(2)]).await.unwrap().unwrap();
+    assert_eq!(found.key, Some(new.clone()));
+    let replaced = store.keys.find(old.id).await.unwrap().unwrap();
+    let ended = Some(at("2026-11-23T20:00:00Z"));
+    assert_eq!(replaced, ApiKey { replaced_by: Some(new.id), expires_at: ended, ..old });
+    // An expiry of its own is the successor's, and one more generation works the same.
+    let longer =
+        Rotation { expires_at: Some(at("2028-01-01T00:00:00Z")), ..rotation(3, SignedDuration::from_hours(1)) };
+    let third = store.keys.rotate(new.id, longer).await.unwrap().unwrap();
+    assert_eq!((third.expires_at, third.client_id), (Some(at("2028-01-01T00:00:00Z")), expected.client_id));
+}
+
+async fn the_old_key_ends_with_the_grace_and_never_later_than_before(place: &Place) {
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    for (number, expires_at, grace, expected_end, revoked) in [
+        (1, None, 24 * 3600, "2026-11-23T20:00:00Z", false),
+        (2, Some("2026-11-22T21:00:00Z"), 24 * 3600, "2026-11-22T21:00:00Z", false),
+        (3, Some("2026-12-22T21:00:00Z"), 60, "2026-11-22T20:01:00Z", false),
+        (4, None, 0, NOW, true),
+        (5, Some("2026-12-22T21:00:00Z"), 0, NOW, true),
+    ] {
+        let new = NewApiKey { expires_at: expires_at.map(at), ..new_key(owner.id, hash(number)) };
+        let old = store.keys.create(new).await.unwrap();
+        let by = rotation(100 + number, SignedDuration::from_secs(grace));
+        let successor = store.keys.rotate(old.id, by).await.unwrap().unwrap();
+        assert_eq!(successor.expires_at, expires_at.map(at), "the successor ends when the old key would have");
+        let old = store.keys.find(old.id).await.unwrap().unwrap();
+        assert_eq!((old.expires_at, old.revoked_at), (Some(at(expected_end)), revoked.then(|| at(NOW))), "{number}");
+        assert_eq!(old.defect(at(NOW)).is_some(), revoked, "within the grace the old key works");
+        assert!(old.defect(at(expected_end)).is_some(), "and at its end no more");
+        assert_eq!(successor.defect(at(NOW)), None);
+    }
+}
+
+async fn what_does_not_work_or_was_replaced_is_not_rotated(place: &Place) {
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    let hour = SignedDuration::from_hours(1);
+    let revoked = store.keys.create(new_key(owner.id, hash(1))).await.unwrap();
+    store.keys.revoke(revoked.id, at(NOW)).await.unwrap();
+    let expired = NewApiKey { expires_at: Some(at(NOW)), ..new_key(owner.id, hash(2)) };
+    let expired = store.keys.create(expired).await.unwrap();
+    let replaced = store.keys.create(new_key(owner.id, hash(3))).await.unwrap();
+    let successor = store.keys.rotate(replaced.id, rotation(4, hour)).await.unwrap().unwrap();
+    let before = store.keys.list(None, None, 10).await.unwrap().items;
+    for (id, refusal) in [
+        (revoked.id, NotRotated::Defect(KeyDefect::Revoked)),
+        (expired.id, NotRotated::Defect(KeyDefect::Expired)),
+        (replaced.id, NotRotated::Replaced(successor.id)),
+        (ApiKeyId(Uuid::from_u128(1)), NotRotated::Unknown),
+    ] {
+        assert_eq!(store.keys.rotate(id, rotation(9, hour)).await.unwrap(), Err(refusal));
+    }
+    assert_eq!(store.keys.list(None, None, 10).await.unwrap().items, before, "nothing was written");
+}
+
+async fn of_two_rotations_that_meet_one_wins(place: &Place) {
+    let store = place.migrated().await;
+    let old = full_key(&store, 1).await;
+    let others = [place.open().await, place.open().await, place.open().await];
+    let hour = SignedDuration::from_hours(1);
+    let (a, b, c) = tokio::join!(
+        others[0].keys.rotate(old.id, rotation(2, hour)),
+        others[1].keys.rotate(old.id, rotation(3, hour)),
+        others[2].keys.rotate(old.id, rotation(4, hour)),
+    );
+    let answers = [a.unwrap(), b.unwrap(), c.unwrap()];
+    let winners: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+    assert_eq!(winners.len(), 1, "{answers:?}");
+    let beaten = answers.iter().filter(|answer| **answer == Err(NotRotated::Replaced(winners[0].id)));
+    assert_eq!(beaten.count(), 2, "{answers:?}");
+    assert_eq!(store.keys.list(None, None, 10).await.unwrap().items.len(), 2);
+}
+
+async fn a_rotation_that_fails_leaves_the_old_key(place: &Place) {
+    let store = place.migrated().await;
+    let old = full_key(&store, 1).await;
+    match store.keys.rotate(old.id, rotation(1, SignedDuration::ZERO)).await {
+        Err(StoreError::Conflict(message)) => assert!(!message.contains(&hash(1).to_hex()), "{message}"),
+        other => panic!("the hash is there already: {other:?}"),
+    }
+    assert_eq!(store.keys.list(None, None, 10).await.unwrap().items, [old]);
+}
+
+async fn a_rotation_is_a_change_of_both_keys(place: &Place) {
+    use octroi::store::changes::Change;
+    let store = place.migrated().await;
+    let old = full_key(&store, 1).await;
+    let mut reader = store.changes.follow().await.unwrap();
+    let new = store.keys.rotate(old.id, rotation(2, SignedDuration::from_hours(1))).await.unwrap().unwrap();
+    let mut changes = reader.poll().await.unwrap();
+    changes.sort_by_key(|change| matches!(change, Change::Key { added: true, .. }));
+    assert_eq!(
+        changes,
+        [
+            Change::Key { client: old.client_id, key: old.id, added: false },
+            Change::Key { client: new.client_id, key: new.id, added: true },
+        ]
+    );
+}
