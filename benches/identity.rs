@@ -23,7 +23,7 @@ use octroi::model::addresses::AddressRanges;
 use octroi::model::client::{Client, ClientStatus};
 use octroi::model::clock::{SharedClock, SystemClock};
 use octroi::model::id::{ApiKeyId, ClientId};
-use octroi::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey, NotRotated, Rotation};
+use octroi::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
 use octroi::store::changes::Change;
@@ -43,6 +43,18 @@ struct Everything;
 impl KeyStore for Everything {
     async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
         Ok(Some(record(hashes[0])))
+    }
+
+    async fn rehash(&self, _: ApiKeyId, _: KeyHash, _: KeyHash, _: i32) -> Result<bool> {
+        unimplemented!("not measured")
+    }
+
+    async fn known_hashes(&self, _: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        unimplemented!("not measured")
+    }
+
+    async fn import(&self, _: Vec<ImportedKey>) -> Result<u64> {
+        unimplemented!("not measured")
     }
 
     async fn create(&self, _: NewApiKey) -> Result<ApiKey> {
@@ -113,6 +125,7 @@ fn record(hash: KeyHash) -> CredentialRecord {
         client_id: client.id,
         name: "default".into(),
         key_id: Some("octroi_live_0123456789AB".into()),
+        hash_kind: HashKind::Hmac,
         pepper_version: Some(1),
         scopes: Scopes::default(),
         rate: None,

@@ -49,6 +49,38 @@ impl std::fmt::Debug for KeyHash {
     }
 }
 
+/// How a key's hash was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashKind {
+    /// HMAC-SHA-256 under a pepper.
+    #[default]
+    Hmac,
+    /// Plain SHA-256, imported from elsewhere; hashed again at the key's first use.
+    Sha256,
+}
+
+impl HashKind {
+    /// As the column holds it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hmac => "hmac",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    /// Reads the column; `None` when it holds something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "hmac" => Some(Self::Hmac),
+            "sha256" => Some(Self::Sha256),
+            _ => None,
+        }
+    }
+}
+
 /// A row of `api_keys`, without its hash.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ApiKey {
@@ -60,6 +92,8 @@ pub struct ApiKey {
     pub name: String,
     /// The public part of its text, up to the secret; none for imported keys.
     pub key_id: Option<String>,
+    /// How its hash was made.
+    pub hash_kind: HashKind,
     /// Which pepper its hash was made with; none: not known yet.
     pub pepper_version: Option<i32>,
     /// What it may do.
@@ -159,6 +193,29 @@ pub struct NewApiKey {
     pub allowed_addresses: AddressRanges,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
+}
+
+/// A key that was made elsewhere.
+#[derive(Clone, Debug)]
+pub struct ImportedKey {
+    /// Whose it is.
+    pub client_id: ClientId,
+    /// What people call it.
+    pub name: String,
+    /// The public part of its text; only of keys of our own shape.
+    pub key_id: Option<String>,
+    /// Its hash.
+    pub hash: KeyHash,
+    /// How the hash was made.
+    pub hash_kind: HashKind,
+    /// The pepper's version, where it is known.
+    pub pepper_version: Option<i32>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+    /// When it was made; none: now.
+    pub created_at: Option<Timestamp>,
 }
 
 /// A change of keys: what is new of the successor, and how long the old one goes on.

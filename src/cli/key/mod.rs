@@ -1,6 +1,8 @@
-//! `octroi key create|list|show|rotate|revoke`
+//! `octroi key …`: a file for each command that is more than a few lines.
 
+mod import;
 mod rotate;
+mod verify;
 
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -47,6 +49,10 @@ pub(super) enum Command {
         #[arg(value_name = "K")]
         key: String,
     },
+    /// Say whose the key on stdin is, and what a gateway would answer
+    Verify,
+    /// Take over keys that were made elsewhere, from CSV or NDJSON: all of them or none
+    Import(import::Import),
 }
 
 /// `octroi key create`
@@ -118,6 +124,7 @@ const COLUMNS: &[&str] = &[
     "client_id",
     "name",
     "key_id",
+    "hash_kind",
     "pepper_version",
     "scopes",
     "rate",
@@ -139,6 +146,7 @@ fn row(key: &ApiKey) -> Row {
         .with("client_id", key.client_id.to_string())
         .with("name", key.name.as_str())
         .with("key_id", key.key_id.clone())
+        .with("hash_kind", key.hash_kind.as_str())
         .with("pepper_version", key.pepper_version)
         .with("scopes", key.scopes.iter().collect::<Vec<_>>())
         .with_text("rate", key.rate)
@@ -164,6 +172,8 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
             let key = find(&store, key).await?;
             Ok(output::write_object(&row(&key), context.format, out)?)
         }
+        Command::Verify => verify::run(context, out).await,
+        Command::Import(arguments) => import::run(context, arguments, out).await,
         Command::Rotate(arguments) => rotate::run(context, arguments, out).await,
         Command::Revoke { key } => {
             let (_, store) = open(context).await?;

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::Postgres;
-use super::pool::{LOOK_UP, Lease, Params, WORK};
+use super::pool::{LOOK_UP, Lease, MIGRATE, Params, WORK};
 use super::row::{CLIENT, Columns, KEY, all, client, key};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::{KeyStore, Page, Result, preferred};
 
 #[async_trait]
@@ -106,6 +106,34 @@ impl KeyStore for Postgres {
         Ok(Err(refusal.unwrap_or(NotRotated::Unknown)))
     }
 
+    async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        let wanted: Vec<String> = hashes.iter().map(|hash| hash.to_hex()).collect();
+        let mut lease = self.work.lease("find known hashes", WORK).await?;
+        let rows = lease.rows("SELECT api_key_hash FROM api_keys WHERE api_key_hash = ANY ($1)", &[&wanted]).await?;
+        // What matched is one of those asked for, so it reads back.
+        Ok(all("api_keys", &rows, |row| Ok(KeyHash::from_hex(row.take("api_key_hash")?)))?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {
+        let mut lease = self.work.lease("import keys", MIGRATE).await?;
+        lease.batch("SET statement_timeout = 0").await?;
+        let imported = import(&mut lease, &keys).await;
+        // Its time-out is off.
+        lease.discard();
+        imported
+    }
+
+    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
+        let statement = "UPDATE api_keys SET api_key_hash = $3, hash_kind = 'hmac', pepper_version = $4
+                         WHERE id = $1 AND api_key_hash = $2";
+        let mut lease = self.work.lease("rehash key", WORK).await?;
+        let updated = lease.execute(statement, &[&id.0, &from.to_hex(), &to.to_hex(), &version]).await?;
+        Ok(updated == 1)
+    }
+
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
         let statement = "UPDATE api_keys SET pepper_version = $2 WHERE id = $1 AND pepper_version IS DISTINCT FROM $2";
         let mut lease = self.work.lease("note pepper version", WORK).await?;
@@ -136,6 +164,34 @@ fn rotate_statement() -> String {
              FROM k WHERE ending.id = $1)
          SELECT {KEY} FROM k"
     )
+}
+
+/// One statement, however many there are: all or none, and one row in the feed.
+async fn import(lease: &mut Lease, keys: &[ImportedKey]) -> Result<u64> {
+    let clients: Vec<_> = keys.iter().map(|key| key.client_id.0).collect();
+    let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
+    let key_ids: Vec<_> = keys.iter().map(|key| key.key_id.as_deref()).collect();
+    let hashes: Vec<_> = keys.iter().map(|key| key.hash.to_hex()).collect();
+    let kinds: Vec<_> = keys.iter().map(|key| key.hash_kind.as_str()).collect();
+    let versions: Vec<_> = keys.iter().map(|key| key.pepper_version).collect();
+    // An array of arrays has one width; scopes have no blanks.
+    let scopes: Vec<_> = keys.iter().map(|key| key.scopes.to_string()).collect();
+    let ends: Vec<_> = keys.iter().map(|key| key.expires_at).collect();
+    let starts: Vec<_> = keys.iter().map(|key| key.created_at).collect();
+    let values: Params<'_> = &[&clients, &names, &key_ids, &hashes, &kinds, &versions, &scopes, &ends, &starts];
+    lease
+        .execute(
+            "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes,
+                 expires_at, created_at)
+             SELECT client_id, name, key_id, api_key_hash, hash_kind, pepper_version,
+                 coalesce(string_to_array(nullif(scopes, ''), ' '), '{}'), expires_at, coalesce(created_at, now())
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[],
+                 $8::timestamptz[], $9::timestamptz[])
+                 AS imported (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes, expires_at,
+                     created_at)",
+            values,
+        )
+        .await
 }
 
 async fn one(lease: &mut Lease, statement: &str, params: Params<'_>) -> Result<Option<ApiKey>> {

@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
 
 use super::error::Failure;
-use super::lane::{LOOK_UP, REPORT, WRITE};
+use super::lane::{LOOK_UP, MIGRATE, REPORT, WRITE};
 use super::row::{CLIENT, Columns, KEY, client, key};
 use super::{Sqlite, time};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::{KeyStore, Page, Result, preferred};
 
 #[async_trait]
@@ -102,6 +102,39 @@ impl KeyStore for Sqlite {
         self.writer.run("rotate key", WRITE, move |connection| rotate(connection, id, &by)).await
     }
 
+    async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        let wanted: Vec<String> = hashes.iter().map(|hash| hash.to_hex()).collect();
+        let select = move |connection: &mut Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT api_key_hash FROM api_keys WHERE api_key_hash IN (SELECT value FROM json_each(?1))",
+            )?;
+            let mut rows = statement.query([serde_json::json!(wanted).to_string()])?;
+            let mut known = Vec::new();
+            while let Some(row) = rows.next()? {
+                // What matched is one of those asked for, so it reads back.
+                known.extend(KeyHash::from_hex(&row.get::<_, String>(0)?));
+            }
+            Ok(known)
+        };
+        self.readers.run("find known hashes", REPORT, select).await
+    }
+
+    async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {
+        self.writer.run("import keys", MIGRATE, move |connection| import(connection, &keys)).await
+    }
+
+    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
+        let update = move |connection: &mut Connection| {
+            let updated = connection.execute(
+                "UPDATE api_keys SET api_key_hash = ?3, hash_kind = 'hmac', pepper_version = ?4
+                 WHERE id = ?1 AND api_key_hash = ?2",
+                params![id.to_string(), from.to_hex(), to.to_hex(), version],
+            )?;
+            Ok(updated == 1)
+        };
+        self.writer.run("rehash key", WRITE, update).await
+    }
+
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
         let update = move |connection: &mut Connection| {
             connection.execute(
@@ -142,6 +175,32 @@ fn rotate(
     let successor = one(&transaction, "k.id = ?1", &made)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     transaction.commit()?;
     Ok(Ok(successor))
+}
+
+fn import(connection: &mut Connection, keys: &[ImportedKey]) -> std::result::Result<u64, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')";
+    let mut insert = transaction.prepare(&format!(
+        "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes, expires_at,
+             created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, coalesce(?9, {now}))"
+    ))?;
+    for key in keys {
+        insert.execute(params![
+            key.client_id.to_string(),
+            key.name,
+            key.key_id,
+            key.hash.to_hex(),
+            key.hash_kind.as_str(),
+            key.pepper_version,
+            serde_json::json!(key.scopes).to_string(),
+            key.expires_at.map(time::text),
+            key.created_at.map(time::text),
+        ])?;
+    }
+    drop(insert);
+    transaction.commit()?;
+    Ok(keys.len() as u64)
 }
 
 fn one(
