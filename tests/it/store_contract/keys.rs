@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use octroi::model::access::Scopes;
 use octroi::model::addresses::AddressRanges;
-use octroi::model::id::ApiKeyId;
-use octroi::model::key::{ApiKey, KeyDefect, NewApiKey, NotRotated, Rotation};
+use octroi::model::id::{ApiKeyId, ClientId};
+use octroi::model::key::{ApiKey, HashKind, ImportedKey, KeyDefect, NewApiKey, NotRotated, Rotation};
 use octroi::store::{Store, StoreError};
 use uuid::Uuid;
 
@@ -19,6 +19,9 @@ on_both!(
     of_two_rotations_that_meet_one_wins,
     a_rotation_that_fails_leaves_the_old_key,
     a_rotation_is_a_change_of_both_keys,
+    an_import_is_whole_or_nothing,
+    known_hashes_are_told,
+    a_key_is_hashed_again_once_and_no_cache_hears_of_it,
 );
 
 const NOW: &str = "2026-11-22T20:00:00Z";
@@ -188,4 +191,81 @@ async fn a_rotation_is_a_change_of_both_keys(place: &Place) {
             Change::Key { client: new.client_id, key: new.id, added: true },
         ]
     );
+}
+
+fn imported(client: ClientId, number: u8, kind: HashKind) -> ImportedKey {
+    ImportedKey {
+        client_id: client,
+        name: format!("imported {number}"),
+        key_id: None,
+        hash: hash(number),
+        hash_kind: kind,
+        pepper_version: None,
+        scopes: Scopes::new(["orders:read".to_owned(), "a,{}'".to_owned()]).unwrap(),
+        expires_at: Some(at("2027-01-01T00:00:00Z")),
+        created_at: Some(at("2019-05-01T12:00:00.5Z")),
+    }
+}
+
+async fn an_import_is_whole_or_nothing(place: &Place) {
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    let first = imported(owner.id, 1, HashKind::Hmac);
+    let second = ImportedKey {
+        scopes: Scopes::default(),
+        created_at: None,
+        expires_at: None,
+        ..imported(owner.id, 2, HashKind::Sha256)
+    };
+    assert_eq!(store.keys.import(vec![first.clone(), second]).await.unwrap(), 2);
+    let found = store.keys.find_by_hash(&[hash(1)]).await.unwrap().unwrap().key.unwrap();
+    assert_eq!((&found.name, &found.scopes, found.hash_kind), (&first.name, &first.scopes, HashKind::Hmac));
+    assert_eq!(
+        (found.created_at, found.expires_at, found.pepper_version),
+        (first.created_at.unwrap(), first.expires_at, None)
+    );
+    let found = store.keys.find_by_hash(&[hash(2)]).await.unwrap().unwrap().key.unwrap();
+    assert_eq!((found.hash_kind, found.expires_at), (HashKind::Sha256, None));
+    assert!(found.scopes.is_empty() && found.created_at >= owner.created_at);
+
+    for (what, spoiler) in [
+        ("a hash that is there", imported(owner.id, 1, HashKind::Hmac)),
+        ("no such client", imported(ClientId(Uuid::from_u128(1)), 4, HashKind::Hmac)),
+    ] {
+        match store.keys.import(vec![imported(owner.id, 3, HashKind::Hmac), spoiler]).await {
+            Err(StoreError::Conflict(message)) => assert!(!message.contains(&hash(1).to_hex()), "{message}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert!(store.keys.find_by_hash(&[hash(3)]).await.unwrap().is_none(), "{what}: nothing was written");
+    }
+    assert_eq!(store.keys.import(vec![]).await.unwrap(), 0);
+}
+
+async fn known_hashes_are_told(place: &Place) {
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    store
+        .keys
+        .import(vec![imported(owner.id, 1, HashKind::Hmac), imported(owner.id, 2, HashKind::Sha256)])
+        .await
+        .unwrap();
+    let mut known = store.keys.known_hashes(&[hash(1), hash(2), hash(3)]).await.unwrap();
+    known.sort_by_key(|hash| hash.0);
+    assert_eq!(known, [hash(1), hash(2)]);
+    assert_eq!(store.keys.known_hashes(&[]).await.unwrap(), []);
+}
+
+async fn a_key_is_hashed_again_once_and_no_cache_hears_of_it(place: &Place) {
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    store.keys.import(vec![imported(owner.id, 1, HashKind::Sha256)]).await.unwrap();
+    let key = store.keys.find_by_hash(&[hash(1)]).await.unwrap().unwrap().key.unwrap();
+    let mut reader = store.changes.follow().await.unwrap();
+    assert!(store.keys.rehash(key.id, hash(1), hash(2), 3).await.unwrap());
+    assert_eq!(reader.poll().await.unwrap(), [], "it is the same key");
+    let found = store.keys.find_by_hash(&[hash(2)]).await.unwrap().unwrap();
+    assert_eq!(found.key, Some(ApiKey { hash_kind: HashKind::Hmac, pepper_version: Some(3), ..key.clone() }));
+    assert!(store.keys.find_by_hash(&[hash(1)]).await.unwrap().is_none());
+    assert!(!store.keys.rehash(key.id, hash(1), hash(9), 4).await.unwrap(), "another gateway was first");
+    assert!(store.keys.find_by_hash(&[hash(9)]).await.unwrap().is_none());
 }

@@ -84,6 +84,12 @@ impl Checker {
         }
     }
 
+    /// What is wrong so far.
+    #[cfg(test)]
+    pub(super) fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
     fn refuse(&mut self, line: u64, reason: impl Into<String>) {
         self.problems.push(Problem { line, reason: reason.into() });
     }
