@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub mod changes;
 mod columns;
 mod error;
+mod last_used;
 pub mod migrate;
 mod postgres;
 mod sqlite;
@@ -143,7 +144,8 @@ pub trait KeyStore: Send + Sync {
 #[async_trait]
 pub trait UsageStore: Send + Sync {
     /// Inserts the events that are not there yet and adds exactly those to the hourly rollups,
-    /// in one atomic step. Returns how many were new. Repeating a batch changes nothing.
+    /// in one atomic step. Returns how many were new. Repeating a batch changes nothing. Moves
+    /// `api_keys.last_used_at` of their keys forward, coarsely and as far as it can.
     async fn record(&self, events: &[UsageEvent]) -> Result<u64>;
     /// Adds refusals to the hourly rollups.
     async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()>;

@@ -13,6 +13,7 @@ use super::row::Columns;
 use super::{Sqlite, time};
 use crate::model::usage::{REJECTED, RejectedCount, UsageEvent};
 use crate::store::columns::{count, hour_of, sum};
+use crate::store::last_used::{STEP, last_uses};
 use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 
 #[async_trait]
@@ -115,8 +116,32 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
         }
     }
     add(&transaction, &rollup)?;
+    if let Err(error) = note_uses(&transaction, events) {
+        tracing::warn!(%error, "when keys were last used was not written");
+    }
     transaction.commit()?;
     Ok(inserted)
+}
+
+/// The keys of the batch decide which rows are looked at: `CROSS JOIN` keeps the order as written.
+fn note_uses(transaction: &Transaction<'_>, events: &[UsageEvent]) -> rusqlite::Result<()> {
+    let uses = last_uses(events);
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let used: Vec<[String; 3]> = uses
+        .into_iter()
+        .map(|(key, at)| [key.to_string(), time::text(at), time::text(at.saturating_sub(STEP).unwrap_or(at))])
+        .collect();
+    let mut update = transaction.prepare_cached(
+        "WITH due (key, at) AS MATERIALIZED (
+             SELECT k.id, used.value ->> 1 FROM json_each(?1) AS used CROSS JOIN api_keys AS k
+             WHERE k.id = used.value ->> 0
+                 AND (k.last_used_at IS NULL OR replace(k.last_used_at, ' ', 'T') < used.value ->> 2))
+         UPDATE api_keys SET last_used_at = (SELECT at FROM due WHERE key = id) WHERE id IN (SELECT key FROM due)",
+    )?;
+    update.execute([serde_json::json!(used).to_string()])?;
+    Ok(())
 }
 
 fn sum_up<'e>(rollup: &mut Rollup<'e>, event: &'e UsageEvent) {

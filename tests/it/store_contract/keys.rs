@@ -5,10 +5,11 @@ use octroi::model::access::Scopes;
 use octroi::model::addresses::AddressRanges;
 use octroi::model::id::{ApiKeyId, ClientId};
 use octroi::model::key::{ApiKey, HashKind, ImportedKey, KeyDefect, NewApiKey, NotRotated, Rotation};
+use octroi::model::usage::{Outcome, UsageEvent};
 use octroi::store::{Store, StoreError};
 use uuid::Uuid;
 
-use super::{client, hash, new_key, rate};
+use super::{client, event_id, hash, new_key, rate};
 use crate::stores::{Place, on_both};
 
 on_both!(
@@ -22,6 +23,7 @@ on_both!(
     an_import_is_whole_or_nothing,
     known_hashes_are_told,
     a_key_is_hashed_again_once_and_no_cache_hears_of_it,
+    last_use_follows_the_events_coarsely_and_silently,
 );
 
 const NOW: &str = "2026-11-22T20:00:00Z";
@@ -268,4 +270,87 @@ async fn a_key_is_hashed_again_once_and_no_cache_hears_of_it(place: &Place) {
     assert!(store.keys.find_by_hash(&[hash(1)]).await.unwrap().is_none());
     assert!(!store.keys.rehash(key.id, hash(1), hash(9), 4).await.unwrap(), "another gateway was first");
     assert!(store.keys.find_by_hash(&[hash(9)]).await.unwrap().is_none());
+}
+
+fn use_of(key: &ApiKey, moment: &str, number: u64) -> UsageEvent {
+    UsageEvent {
+        id: event_id(moment, number),
+        request_id: format!("request-{number}"),
+        client_id: key.client_id,
+        api_key_id: Some(key.id),
+        token_id: None,
+        occurred_at: at(moment),
+        route: "orders".to_owned(),
+        method: "GET",
+        status: Some(200),
+        outcome: Outcome::Complete,
+        reason: None,
+        duration_us: 1,
+        bytes_in: 0,
+        bytes_out: 0,
+        units: 1,
+        node: "n".to_owned(),
+    }
+}
+
+async fn last_use_follows_the_events_coarsely_and_silently(place: &Place) {
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    let busy = store.keys.create(new_key(owner.id, hash(1))).await.unwrap();
+    let idle = store.keys.create(new_key(owner.id, hash(2))).await.unwrap();
+    let last_use = async |key: &ApiKey| store.keys.find(key.id).await.unwrap().unwrap().last_used_at;
+    let mut reader = store.changes.follow().await.unwrap();
+    let batch = |moments: &[&str], number: u64| -> Vec<UsageEvent> {
+        (number..).zip(moments).map(|(number, moment)| use_of(&busy, moment, number)).collect()
+    };
+    for (number, moments, expected, why) in [
+        (
+            10,
+            &["2026-11-22T20:00:00Z", "2026-11-22T20:00:30Z", "2026-11-22T20:00:20Z"][..],
+            "2026-11-22T20:00:30Z",
+            "the latest",
+        ),
+        (20, &["2026-11-22T20:01:29Z"], "2026-11-22T20:00:30Z", "less than a minute is no write"),
+        (30, &["2026-11-22T20:01:31Z"], "2026-11-22T20:01:31Z", "a minute is one"),
+        (40, &["2026-11-22T19:00:00Z"], "2026-11-22T20:01:31Z", "never backward"),
+        (30, &["2026-11-22T20:01:31Z"], "2026-11-22T20:01:31Z", "a repeated batch"),
+    ] {
+        store.usage.record(&batch(moments, number)).await.unwrap();
+        assert_eq!(last_use(&busy).await, Some(at(expected)), "{why}");
+    }
+    // Events without a key, and of one that is gone, trouble nobody.
+    let nobody = UsageEvent { api_key_id: None, ..use_of(&busy, "2026-11-22T20:05:00Z", 50) };
+    let gone =
+        UsageEvent { api_key_id: Some(ApiKeyId(Uuid::from_u128(9))), ..use_of(&busy, "2026-11-22T20:05:00Z", 51) };
+    assert_eq!(store.usage.record(&[nobody, gone, use_of(&busy, "2026-11-22T20:06:00Z", 52)]).await.unwrap(), 3);
+    assert_eq!(last_use(&busy).await, Some(at("2026-11-22T20:06:00Z")));
+    assert_eq!(last_use(&idle).await, None);
+    assert_eq!(reader.poll().await.unwrap(), [], "no cache hears of a use");
+    // As an operator's SQL writes it.
+    let zone = if place.dialect() == "postgres" { "+00" } else { "" };
+    place.must(&format!("UPDATE api_keys SET last_used_at = '2026-11-22 21:00:00{zone}'")).await;
+    store.usage.record(&batch(&["2026-11-22T21:00:30Z"], 60)).await.unwrap();
+    assert_eq!(last_use(&busy).await, Some(at("2026-11-22T21:00:00Z")));
+    store.usage.record(&batch(&["2026-11-22T21:02:00Z"], 61)).await.unwrap();
+    assert_eq!(last_use(&busy).await, Some(at("2026-11-22T21:02:00Z")));
+    assert_eq!(last_use(&idle).await, Some(at("2026-11-22T21:00:00Z")));
+}
+
+/// An operator who left a transaction open must not hold up what is billed.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_do_not_wait_for_a_key_s_row() {
+    let place = Place::postgres().await;
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    let key = store.keys.create(new_key(owner.id, hash(1))).await.unwrap();
+    let operator = crate::postgres::connect(place.postgres_url().unwrap()).await;
+    operator.batch_execute("BEGIN; UPDATE api_keys SET name = 'held'").await.unwrap();
+    let events = [use_of(&key, "2026-11-22T20:00:00Z", 1)];
+    let recorded = tokio::time::timeout(std::time::Duration::from_secs(10), store.usage.record(&events)).await;
+    assert_eq!(recorded.expect("it does not wait").unwrap(), 1);
+    operator.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(store.keys.find(key.id).await.unwrap().unwrap().last_used_at, None, "the next batch will tell");
+    store.usage.record(&[use_of(&key, "2026-11-22T20:00:01Z", 2)]).await.unwrap();
+    assert_eq!(store.keys.find(key.id).await.unwrap().unwrap().last_used_at, Some(at("2026-11-22T20:00:01Z")));
+    place.remove().await;
 }
