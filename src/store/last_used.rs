@@ -1,8 +1,8 @@
 //! When keys were last used, from the events of a batch: coarse, and never a write of its own for
 //! a request.
 //!
-//! `api_keys.last_used_at` follows the drain: one statement a batch, and a row only when it would
-//! move by more than [`STEP`]. It is a word to operators and no part of a bill, so a store that
+//! `api_keys.last_used_at` follows the drain: once a batch, and a row only when it would move by
+//! more than [`STEP`]. It is a word to operators and no part of a bill, so a store that
 //! cannot write it loses nothing else.
 
 use std::collections::BTreeMap;

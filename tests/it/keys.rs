@@ -154,6 +154,12 @@ fn verify_says_whose_a_key_is_and_what_would_happen() {
     assert_eq!((&answer["client"]["name"], &answer["pepper"]), (&json!("acme"), &json!("current")));
     assert_eq!(answer["key"]["allowed_addresses"], json!(["192.0.2.0/24"]));
 
+    let file = rusqlite::Connection::open(setup.path("octroi.db")).unwrap();
+    let legacy = format!("UPDATE clients SET api_key_hash = '{}' WHERE name = 'acme'", hmac_hex("legacy-of-a-client"));
+    file.execute(&legacy, []).unwrap();
+    let (code, answer) = asked(&setup, &["key", "verify"], "legacy-of-a-client");
+    assert_eq!((code, &answer["key"], &answer["client"]["id"]), (0, &json!(null), &json!(client)));
+
     let nothing = setup.octroi(&["key", "verify"]);
     assert_eq!(nothing.status.code(), Some(2), "{}", text(&nothing.stderr));
     assert_eq!(piped(&setup, &["key", "verify"], " \n").status.code(), Some(2));

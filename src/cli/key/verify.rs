@@ -167,20 +167,14 @@ fn sentence(reason: Reason) -> &'static str {
 
 /// What a good key opens, and the conditions on it.
 fn welcome(key: Option<&ApiKey>, client: &Client) -> String {
-    let mut detail = format!("a good key of the client {}", client.name);
-    let Some(key) = key else { return detail + ", its legacy hash: without scopes" };
-    if key.scopes.is_empty() {
-        detail += ", without scopes";
-    } else {
-        detail += &format!(", with the scopes {}", key.scopes);
-    }
-    if !key.allowed_addresses.is_empty() {
-        detail += &format!(", only from {}", key.allowed_addresses);
-    }
-    if let Some(until) = key.expires_at {
-        detail += &format!(", until {until}");
-    }
-    detail
+    let of = format!("a good key of the client {}", client.name);
+    let Some(key) = key else { return of + ", its legacy hash: without scopes" };
+    let scopes =
+        if key.scopes.is_empty() { "without scopes".into() } else { format!("with the scopes {}", key.scopes) };
+    let from = (!key.allowed_addresses.is_empty()).then(|| format!("only from {}", key.allowed_addresses));
+    let until = key.expires_at.map(|until| format!("until {until}"));
+    let parts: Vec<String> = [Some(of), Some(scopes), from, until].into_iter().flatten().collect();
+    parts.join(", ")
 }
 
 fn write(format: Format, verdict: &Verdict, out: &mut dyn Write) -> std::io::Result<()> {

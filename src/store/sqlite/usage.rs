@@ -123,24 +123,17 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
     Ok(inserted)
 }
 
-/// The keys of the batch decide which rows are looked at: `CROSS JOIN` keeps the order as written.
+/// A step a key and not a join: SQLite knows nothing of how long a list of ours is, and would as
+/// soon read the whole table.
 fn note_uses(transaction: &Transaction<'_>, events: &[UsageEvent]) -> rusqlite::Result<()> {
-    let uses = last_uses(events);
-    if uses.is_empty() {
-        return Ok(());
-    }
-    let used: Vec<[String; 3]> = uses
-        .into_iter()
-        .map(|(key, at)| [key.to_string(), time::text(at), time::text(at.saturating_sub(STEP).unwrap_or(at))])
-        .collect();
     let mut update = transaction.prepare_cached(
-        "WITH due (key, at) AS MATERIALIZED (
-             SELECT k.id, used.value ->> 1 FROM json_each(?1) AS used CROSS JOIN api_keys AS k
-             WHERE k.id = used.value ->> 0
-                 AND (k.last_used_at IS NULL OR replace(k.last_used_at, ' ', 'T') < used.value ->> 2))
-         UPDATE api_keys SET last_used_at = (SELECT at FROM due WHERE key = id) WHERE id IN (SELECT key FROM due)",
+        "UPDATE api_keys SET last_used_at = ?2
+         WHERE id = ?1 AND (last_used_at IS NULL OR replace(last_used_at, ' ', 'T') < ?3)",
     )?;
-    update.execute([serde_json::json!(used).to_string()])?;
+    for (key, at) in last_uses(events) {
+        let due = at.saturating_sub(STEP).unwrap_or(at);
+        update.execute(params![key.to_string(), time::text(at), time::text(due)])?;
+    }
     Ok(())
 }
 
