@@ -38,12 +38,6 @@ CREATE TABLE changes (
 CREATE INDEX changes_xid ON changes (xid);
 CREATE INDEX changes_changed_at ON changes (changed_at);
 
--- A hash that changes together with its pepper's version was re-hashed: it is the same key.
-CREATE FUNCTION octroi_rehashed(old_version integer, new_version integer) RETURNS boolean
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT new_version IS NOT NULL AND old_version IS DISTINCT FROM new_version
-$$;
-
 CREATE FUNCTION octroi_note_changes(row_count bigint, kinds text[], clients uuid[], keys uuid[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -73,10 +67,9 @@ BEGIN
                         THEN 'client_hash' ELSE 'client' END AS kind
             FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
             WHERE o.id IS NULL OR n.id IS NULL
-               OR (o.status, o.rate, o.burst, o.plan_id) IS DISTINCT FROM (n.status, n.rate, n.burst, n.plan_id)
-               OR (o.api_key_hash IS DISTINCT FROM n.api_key_hash
-                   AND (o.api_key_hash IS NULL OR n.api_key_hash IS NULL
-                        OR NOT octroi_rehashed(o.api_key_pepper_version, n.api_key_pepper_version)))
+               -- Every other hash: whether it is the same key under another pepper, nobody can see here.
+               OR (o.status, o.rate, o.burst, o.plan_id, o.api_key_hash)
+                  IS DISTINCT FROM (n.status, n.rate, n.burst, n.plan_id, n.api_key_hash)
         ) AS changed;
     END IF;
     PERFORM octroi_note_changes(row_count, kinds, ids, NULL);
@@ -105,9 +98,9 @@ BEGIN
                         THEN 'key_added' ELSE 'key' END AS kind
             FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
             WHERE o.id IS NULL OR n.id IS NULL
-               OR (o.client_id, o.scopes, o.rate, o.burst, o.expires_at, o.revoked_at)
-                  IS DISTINCT FROM (n.client_id, n.scopes, n.rate, n.burst, n.expires_at, n.revoked_at)
-               OR (o.api_key_hash <> n.api_key_hash AND NOT octroi_rehashed(o.pepper_version, n.pepper_version))
+               OR (o.client_id, o.scopes, o.rate, o.burst, o.expires_at, o.revoked_at, o.api_key_hash)
+                  IS DISTINCT FROM
+                  (n.client_id, n.scopes, n.rate, n.burst, n.expires_at, n.revoked_at, n.api_key_hash)
         ) AS changed;
     END IF;
     PERFORM octroi_note_changes(row_count, kinds, owners, ids);

@@ -25,17 +25,26 @@ CREATE TABLE changes (
 ) STRICT;
 CREATE INDEX changes_changed_at ON changes (changed_at);
 
+-- REPLACE deletes rows without firing a delete trigger, and so does UPDATE OR REPLACE: what is about
+-- to go that way is noted before. Where nothing is replaced, this finds nothing.
+CREATE TRIGGER clients_replaced BEFORE INSERT ON clients
+BEGIN
+    INSERT INTO changes (kind, client_id)
+    SELECT 'client', id FROM clients WHERE id = NEW.id OR api_key_hash = NEW.api_key_hash;
+END;
+CREATE TRIGGER clients_replaced_by_update BEFORE UPDATE OF id, api_key_hash ON clients
+BEGIN
+    INSERT INTO changes (kind, client_id)
+    SELECT 'client', id FROM clients WHERE id IS NOT OLD.id AND (id = NEW.id OR api_key_hash = NEW.api_key_hash);
+END;
 CREATE TRIGGER clients_inserted AFTER INSERT ON clients WHEN NEW.api_key_hash IS NOT NULL
 BEGIN
     INSERT INTO changes (kind, client_id) VALUES ('client_hash', NEW.id);
 END;
--- A hash that changes together with its pepper's version was re-hashed: it is the same key.
+-- Every other hash is a change: whether it is the same key under another pepper, no trigger can see.
 CREATE TRIGGER clients_updated AFTER UPDATE ON clients
 WHEN OLD.id IS NOT NEW.id OR OLD.status IS NOT NEW.status OR OLD.rate IS NOT NEW.rate OR OLD.burst IS NOT NEW.burst
-     OR OLD.plan_id IS NOT NEW.plan_id
-     OR (OLD.api_key_hash IS NOT NEW.api_key_hash
-         AND (OLD.api_key_hash IS NULL OR NEW.api_key_hash IS NULL OR NEW.api_key_pepper_version IS NULL
-              OR OLD.api_key_pepper_version IS NEW.api_key_pepper_version))
+     OR OLD.plan_id IS NOT NEW.plan_id OR OLD.api_key_hash IS NOT NEW.api_key_hash
 BEGIN
     INSERT INTO changes (kind, client_id)
     SELECT 'client', OLD.id WHERE OLD.id IS NOT NEW.id;
@@ -48,6 +57,17 @@ BEGIN
     INSERT INTO changes (kind, client_id) VALUES ('client', OLD.id);
 END;
 
+CREATE TRIGGER api_keys_replaced BEFORE INSERT ON api_keys
+BEGIN
+    INSERT INTO changes (kind, client_id, api_key_id)
+    SELECT 'key', client_id, id FROM api_keys WHERE id = NEW.id OR api_key_hash = NEW.api_key_hash;
+END;
+CREATE TRIGGER api_keys_replaced_by_update BEFORE UPDATE OF id, api_key_hash ON api_keys
+BEGIN
+    INSERT INTO changes (kind, client_id, api_key_id)
+    SELECT 'key', client_id, id FROM api_keys
+    WHERE id IS NOT OLD.id AND (id = NEW.id OR api_key_hash = NEW.api_key_hash);
+END;
 CREATE TRIGGER api_keys_inserted AFTER INSERT ON api_keys
 BEGIN
     INSERT INTO changes (kind, client_id, api_key_id) VALUES ('key_added', NEW.client_id, NEW.id);
@@ -56,8 +76,7 @@ CREATE TRIGGER api_keys_updated AFTER UPDATE ON api_keys
 WHEN OLD.id IS NOT NEW.id OR OLD.client_id IS NOT NEW.client_id OR OLD.scopes IS NOT NEW.scopes
      OR OLD.rate IS NOT NEW.rate OR OLD.burst IS NOT NEW.burst
      OR OLD.expires_at IS NOT NEW.expires_at OR OLD.revoked_at IS NOT NEW.revoked_at
-     OR (OLD.api_key_hash IS NOT NEW.api_key_hash
-         AND (NEW.pepper_version IS NULL OR OLD.pepper_version IS NEW.pepper_version))
+     OR OLD.api_key_hash IS NOT NEW.api_key_hash
 BEGIN
     INSERT INTO changes (kind, client_id, api_key_id)
     SELECT 'key', OLD.client_id, OLD.id WHERE OLD.id IS NOT NEW.id OR OLD.client_id IS NOT NEW.client_id;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use super::listener;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -22,13 +23,9 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
 }
 
-/// Serves until the drain is over: probes and scrapers are answered to the last.
+/// Serves until the drain is over.
 pub async fn serve(listener: TcpListener, state: AdminState, tasks: Tasks) {
-    let stop = tasks.hard().clone();
-    let served = axum::serve(listener, router(state)).with_graceful_shutdown(async move { stop.cancelled().await });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the admin listener failed");
-    }
+    listener::serve(listener, router(state), tasks).await;
 }
 
 fn router(state: AdminState) -> Router {

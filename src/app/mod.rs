@@ -5,6 +5,7 @@
 //! of it holds does a worker accept its first connection.
 
 mod demo;
+mod descriptors;
 mod error;
 mod prepare;
 mod stop;

@@ -197,8 +197,10 @@ impl RequestContext {
     /// Answers with a refusal; settled here, because the answer is ours and whole.
     pub(super) fn refuse(mut self, rejection: &Rejection) -> Response<ResponseBody> {
         let response = self.refusal(rejection);
-        self.status = Some(response.status().as_u16());
-        let bytes = response.body().len() as u64;
+        // Nobody is there to get an answer: the event does not claim one.
+        let is_sent = !matches!(rejection, Rejection::CallerGone);
+        self.status = is_sent.then(|| response.status().as_u16());
+        let bytes = if is_sent { response.body().len() as u64 } else { 0 };
         if self.entry.is_some() {
             let (outcome, reason) = match rejection.outcome() {
                 (Outcome::Cut | Outcome::ClientGone, _) if !self.sent => (Outcome::NotSent, None),

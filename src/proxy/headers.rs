@@ -87,11 +87,12 @@ impl Rewrite<'_> {
         if !self.trusted && tells_about_the_caller(text) {
             return true;
         }
-        if !text.bytes().any(|byte| matches!(byte, b'_' | b'.')) {
+        if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return false;
         }
-        // Servers that turn names into variables read `_`, `.` and `-` alike.
-        let folded = text.replace(['_', '.'], "-");
+        // Servers that turn names into variables read `_`, `.` and `-` alike, some of them
+        // whatever is neither letter nor digit.
+        let folded = text.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
         let impersonates = is_ours(&folded)
             || tells_about_the_caller(&folded)
             || is_framing(&folded)

@@ -19,6 +19,7 @@
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
 //! | `upstream` | one call: endpoint, connection, retry; the seam for an HTTP half of our own |
+//! | `heard` | whether an upstream has begun to answer |
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
@@ -33,6 +34,7 @@ mod context;
 mod forward;
 pub mod gateway;
 pub mod headers;
+mod heard;
 mod intake;
 pub mod path;
 mod pool;

@@ -27,7 +27,7 @@ pub enum PathFault {
     /// `%00`
     #[error("an encoded NUL")]
     EncodedNul,
-    /// `.` or `..`, plain, encoded, or with parameters (`..;`).
+    /// `.` or `..`, plain, encoded, with parameters (`..;`), or with blanks behind (`..%20`).
     #[error("a dot segment")]
     DotSegment,
     /// A backslash, `#`, a control character or a byte outside ASCII, unencoded.
@@ -175,6 +175,7 @@ fn has_dot_segment(path: &str) -> bool {
         let begins = before.ends_with(b"/") || before.ends_with(b"%2F") || before.ends_with(b"%5C");
         let after = &rest[at + 1..];
         let after = if after.first() == Some(&b'.') { &after[1..] } else { after };
+        let after = without_blanks(after);
         let ends = matches!(after.first(), None | Some(b'/' | b';'))
             || after.starts_with(b"%2F")
             || after.starts_with(b"%5C")
@@ -185,6 +186,17 @@ fn has_dot_segment(path: &str) -> bool {
         rest = &rest[at + 1..];
     }
     false
+}
+
+/// Without encoded blanks and control characters in front: some file systems ignore them at the
+/// end of a name, so that `..%20` is `..` there.
+fn without_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b'%', high, low, rest @ ..] = text
+        && (matches!((high, low), (b'0' | b'1', _) | (b'2', b'0') | (b'7', b'F')))
+    {
+        text = rest;
+    }
+    text
 }
 
 fn merge(path: &str, encoded_slash: bool) -> CanonicalPath<'static> {
@@ -244,6 +256,7 @@ mod tests {
             ("/%6frders/%7Euser", "/orders/~user"),
             ("/caf%c3%a9", "/caf%C3%A9"),
             ("/a.b/.c/..d/e..", "/a.b/.c/..d/e.."),
+            ("/..%20d/e%20..", "/..%20d/e%20.."),
             ("/a;v=1/b", "/a;v=1/b"),
             ("/%61%2Db%2e.txt", "/a-b..txt"),
             ("/sum=a+b,c@d:e!$&'()*", "/sum=a+b,c@d:e!$&'()*"),
@@ -278,6 +291,9 @@ mod tests {
             ("/a/..%3B/b", DotSegment),
             ("/a/..%2fb", DotSegment),
             ("/a%5c..%5Cb", DotSegment),
+            ("/a/..%20/b", DotSegment),
+            ("/a/.%09%0d", DotSegment),
+            ("/a/..%20;/b", DotSegment),
             ("/a//../b", DotSegment),
             ("/a\\b", IllegalCharacter),
             ("/a#b", IllegalCharacter),

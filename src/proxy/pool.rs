@@ -10,11 +10,16 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
 
+use super::heard::Heard;
 use super::intake::OutgoingBody;
 use crate::model::clock::Monotonic;
 
-/// The sending half of an upstream connection.
-pub(super) type Sender = SendRequest<OutgoingBody>;
+/// The sending half of an upstream connection, and whether the other half has heard an answer.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) half: SendRequest<OutgoingBody>,
+    pub(super) heard: Heard,
+}
 
 /// The connections of one endpoint that are not in use.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ impl Pool {
         let mut state = self.state();
         loop {
             let (sender, _) = state.idle.pop_back()?;
-            if sender.is_ready() {
+            if sender.half.is_ready() {
                 return Some(sender);
             }
         }
@@ -52,13 +57,13 @@ impl Pool {
     pub(super) fn tick(&self, now: Monotonic) {
         let mut state = self.state();
         state.now = now;
-        state.idle.retain(|(sender, since)| !sender.is_closed() && now.since(*since) < self.keep_alive);
+        state.idle.retain(|(sender, since)| !sender.half.is_closed() && now.since(*since) < self.keep_alive);
     }
 
     /// Keeps a connection for the next request. One that cannot take another (the upstream
     /// closes it, or is still being sent to) is dropped, which closes it when it is done.
     fn give_back(&self, sender: Sender) {
-        if !sender.is_ready() {
+        if !sender.half.is_ready() {
             return;
         }
         let mut state = self.state();

@@ -30,6 +30,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
+use super::heard::{Heard, HeardIo};
 use super::intake::{Intake, OutgoingBody};
 use super::pool::{Lease, Pool, Sender};
 use super::returning::ReturningBody;
@@ -206,7 +207,7 @@ impl Upstream {
                         }
                         kept = endpoint.pool.take();
                     }
-                    Sent::Broken(error) => match spare.take().filter(|_| is_kept) {
+                    Sent::Broken { error, heard } => match spare.take().filter(|_| is_kept && !heard) {
                         // On a new connection: another kept one may have died the same way.
                         Some(request) => call.request = request,
                         None => return Err(ExchangeFault::Broken(error)),
@@ -229,7 +230,8 @@ impl Upstream {
         budget: &Budget,
     ) -> Sent {
         leaving(true);
-        let answer = sender.try_send_request(request);
+        sender.heard.forget();
+        let answer = sender.half.try_send_request(request);
         let answered = self.head_in_time(answer, peer, intake, budget).await;
         peer.disarm();
         match answered {
@@ -240,7 +242,7 @@ impl Upstream {
             Some(Ok(response)) => Sent::Answered(Ok(self.returning(response, sender, endpoint, peer, budget))),
             Some(Err(mut error)) => match error.take_message() {
                 Some(request) => Sent::NotWritten(Box::new(request), error.into_error()),
-                None => Sent::Broken(error.into_error()),
+                None => Sent::Broken { error: error.into_error(), heard: sender.heard.anything() },
             },
         }
     }
@@ -303,9 +305,10 @@ impl Upstream {
         };
         // Requests are written whole; without the option the connection still works.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::Builder::new()
+        let heard = Heard::default();
+        let (half, connection) = http1::Builder::new()
             .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(HeardIo::new(stream, heard.clone())))
             .await
             .map_err(ExchangeFault::Broken)?;
         // On this worker, as a task of its own: polled inside the request's task, each of the
@@ -313,7 +316,7 @@ impl Upstream {
         Tasks::spawn_here(async move {
             let _ = connection.await;
         });
-        Ok(sender)
+        Ok(Sender { half, heard })
     }
 
     #[cfg(test)]
@@ -326,7 +329,11 @@ impl Upstream {
 enum Sent {
     Answered(Result<Response<ReturningBody>, ExchangeFault>),
     NotWritten(Box<Request<OutgoingBody>>, hyper::Error),
-    Broken(hyper::Error),
+    /// Written, and no whole head came back; `heard`: a part of one did.
+    Broken {
+        error: hyper::Error,
+        heard: bool,
+    },
     Late,
 }
 

@@ -149,6 +149,7 @@ struct Worker<H> {
 
 impl<H: Handler> Worker<H> {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let mut exhausted = false;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -156,10 +157,16 @@ impl<H: Handler> Worker<H> {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, address)) => self.admit(stream, address),
+                Ok((stream, address)) => {
+                    exhausted = false;
+                    self.admit(stream, address);
+                }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    // Once, not ten times a second for as long as it lasts.
+                    if !std::mem::replace(&mut exhausted, true) {
+                        tracing::warn!(%error, "cannot accept connections; trying again until it works");
+                    }
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
             }

@@ -49,10 +49,13 @@ fn secret(path: &Path) -> Result<()> {
 
 /// Writes a file that must not exist yet, whole or not at all.
 fn write_new(path: &Path, mode: u32, text: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
+    // A name of its own that must be new: what lies in the folder already, a link above all, is
+    // never written through.
+    let mut tag = [0; 8];
+    getrandom::fill(&mut tag).context("the kernel gives no randomness")?;
+    let partial = path.with_extension(format!("{:016x}.partial", u64::from_le_bytes(tag)));
     let context = || format!("cannot write {}", path.display());
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&partial).with_context(context)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial).with_context(context)?;
     file.write_all(text).with_context(context)?;
     file.sync_all().with_context(context)?;
     fs::rename(&partial, path).with_context(context)

@@ -58,6 +58,8 @@ fn nobody_speaks_in_our_name() {
         "TE",
         "Trailer",
         "Upgrade",
+        "X~Octroi~Client-Id",
+        "x-octroi!client'id",
         "HTTP2-Settings",
         "Proxy-Authorization",
         "Proxy-Connection",

@@ -368,6 +368,28 @@ async fn a_kept_connection_that_dies_is_no_reason_to_send_an_unsafe_request_twic
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
+/// It was read, and the answer had begun: whatever it did is done.
+#[tokio::test]
+async fn a_kept_connection_that_dies_within_its_answer_is_no_reason_to_send_twice() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&asked);
+    let address = upstream(move |_, mut connection| {
+        let seen = Arc::clone(&seen);
+        async move {
+            connection.until("\r\n\r\n").await;
+            seen.fetch_add(1, Ordering::SeqCst);
+            connection.send(OK).await;
+            connection.until("\r\n\r\n").await;
+            seen.fetch_add(1, Ordering::SeqCst);
+            connection.send("HTTP/1.1 2").await;
+        }
+    });
+    let front = Front::to(address.await);
+    assert!(front.ask("GET").await.ends_with("\r\n\r\nok"));
+    assert!(front.ask("GET").await.starts_with("HTTP/1.1 502 "));
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test]
 async fn a_new_connection_that_dies_is_not_tried_again() {
     let (tries, address) = {

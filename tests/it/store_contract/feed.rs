@@ -12,7 +12,7 @@ use octroi::store::changes::Change;
 on_both!(
     changes_by_commands_and_by_plain_sql_are_reported,
     what_no_cache_remembers_is_not_reported,
-    a_rehash_is_no_change_and_a_replaced_hash_is,
+    a_replaced_hash_is_a_change_whatever_its_version,
     a_legacy_hash_that_appears_voids_negative_answers,
     bulk_jobs_are_reported_as_all,
     a_reader_starts_now_and_outlives_pruning,
@@ -90,15 +90,15 @@ async fn what_no_cache_remembers_is_not_reported(place: &Place) {
     }
 }
 
-async fn a_rehash_is_no_change_and_a_replaced_hash_is(place: &Place) {
+async fn a_replaced_hash_is_a_change_whatever_its_version(place: &Place) {
     let store = place.migrated().await;
     let owner = client(&store, "acme").await;
     let key = store.keys.create(new_key(owner.id, hash(1))).await.unwrap();
     let mut reader = store.changes.follow().await.unwrap();
     let hex = |number| hash(number).to_hex();
     for (assignment, expected) in [
-        (format!("api_key_hash = '{}', pepper_version = 1", hex(2)), vec![]),
-        (format!("api_key_hash = '{}', pepper_version = 2", hex(3)), vec![]),
+        (format!("api_key_hash = '{}', pepper_version = 1", hex(2)), vec![about(&key, true)]),
+        (format!("api_key_hash = '{}', pepper_version = 2", hex(3)), vec![about(&key, true)]),
         (format!("api_key_hash = '{}'", hex(4)), vec![about(&key, true)]),
         // Somebody who resets the version replaces the key: an old one must not live on in a cache.
         (format!("api_key_hash = '{}', pepper_version = NULL", hex(5)), vec![about(&key, true)]),
@@ -119,7 +119,7 @@ async fn a_legacy_hash_that_appears_voids_negative_answers(place: &Place) {
     let hex = |number| hash(number).to_hex();
     for (assignment, expected) in [
         (format!("api_key_hash = '{}'", hex(1)), appeared(owner.id)),
-        (format!("api_key_hash = '{}', api_key_pepper_version = 1", hex(2)), vec![]),
+        (format!("api_key_hash = '{}', api_key_pepper_version = 1", hex(2)), appeared(owner.id)),
         (format!("api_key_hash = '{}'", hex(3)), appeared(owner.id)),
         ("api_key_hash = NULL".to_owned(), vec![Change::Client(owner.id)]),
         (format!("api_key_hash = '{}', api_key_pepper_version = 2", hex(4)), appeared(owner.id)),
@@ -181,6 +181,33 @@ async fn rows_nobody_can_read_mean_all(place: &Place) {
     place.must("INSERT INTO changes (kind) VALUES ('client')").await;
     assert_eq!(polled(&mut reader).await, [Change::All]);
     assert_eq!(polled(&mut reader).await, [], "and the feed goes on");
+}
+
+/// SQLite's REPLACE fires no delete trigger for the rows it removes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_replace_takes_away_are_reported() {
+    let place = Place::sqlite();
+    let store = place.migrated().await;
+    let (owner, other) = (client(&store, "acme").await, client(&store, "other").await);
+    let key = store.keys.create(new_key(owner.id, hash(1))).await.unwrap();
+    let mut reader = store.changes.follow().await.unwrap();
+    let of_key = about(&key, false);
+    let hex = hash(1).to_hex();
+    for (statement, expected) in [
+        (
+            format!("REPLACE INTO api_keys (client_id, name, api_key_hash) VALUES ('{}', 'k', '{hex}')", other.id),
+            of_key,
+        ),
+        (
+            format!("REPLACE INTO clients (id, name, status) VALUES ('{}', 'other', 'suspended')", other.id),
+            Change::Client(other.id),
+        ),
+    ] {
+        // Two connections of a shell: the second statement's foreign keys are off, as by default.
+        place.must(&format!("PRAGMA foreign_keys = OFF; {statement}")).await;
+        let changes = polled(&mut reader).await;
+        assert!(changes.contains(&expected), "{statement}: {changes:?}");
+    }
 }
 
 /// The case a reader by number alone gets wrong: the lower number commits last.
