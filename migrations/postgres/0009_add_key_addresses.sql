@@ -16,15 +16,19 @@ BEGIN
     END IF;
 END $$;
 
--- Constants as defaults: neither column rewrites the table.
+-- Constants as defaults: no column rewrites the table.
 ALTER TABLE api_keys
     -- Networks as `192.0.2.0/24`; none: from everywhere.
     ADD COLUMN allowed_addresses text[] NOT NULL DEFAULT '{}',
     -- `sha256` only for imported keys, until they are first used: the raw key, which the HMAC
     -- needs, is not known before.
-    ADD COLUMN hash_kind text NOT NULL DEFAULT 'hmac' CHECK (hash_kind IN ('hmac', 'sha256'));
+    ADD COLUMN hash_kind text NOT NULL DEFAULT 'hmac' CHECK (hash_kind IN ('hmac', 'sha256')),
+    -- How often the same key was hashed anew. Whoever replaces a hash so counts one more in the
+    -- same update: nobody can see it from two hashes.
+    ADD COLUMN rehashes integer NOT NULL DEFAULT 0;
 
--- As in 0007, with the two new columns. Marking a hash as of another kind replaces it.
+-- As in 0007, with the new columns. Another hash is another key, but where its writer says that it
+-- is the same key hashed anew.
 CREATE OR REPLACE FUNCTION octroi_api_keys_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     row_count bigint;
@@ -51,8 +55,8 @@ BEGIN
                OR (o.client_id, o.scopes, o.rate, o.burst, o.allowed_addresses, o.expires_at, o.revoked_at)
                   IS DISTINCT FROM
                   (n.client_id, n.scopes, n.rate, n.burst, n.allowed_addresses, n.expires_at, n.revoked_at)
-               OR ((o.api_key_hash, o.hash_kind) <> (n.api_key_hash, n.hash_kind)
-                   AND NOT octroi_rehashed(o.pepper_version, n.pepper_version))
+               OR ((o.api_key_hash, o.hash_kind) IS DISTINCT FROM (n.api_key_hash, n.hash_kind)
+                   AND n.rehashes <> o.rehashes + 1)
         ) AS changed;
     END IF;
     PERFORM octroi_note_changes(row_count, kinds, owners, ids);

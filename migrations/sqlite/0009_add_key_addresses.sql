@@ -13,8 +13,12 @@ ALTER TABLE api_keys ADD COLUMN allowed_addresses TEXT NOT NULL DEFAULT '[]';
 -- `sha256` only for imported keys, until they are first used: the raw key, which the HMAC needs,
 -- is not known before.
 ALTER TABLE api_keys ADD COLUMN hash_kind TEXT NOT NULL DEFAULT 'hmac' CHECK (hash_kind IN ('hmac', 'sha256'));
+-- How often the same key was hashed anew. Whoever replaces a hash so counts one more in the same
+-- update: nobody can see it from two hashes.
+ALTER TABLE api_keys ADD COLUMN rehashes INTEGER NOT NULL DEFAULT 0;
 
--- As in 0007, with the two new columns. Marking a hash as of another kind replaces it.
+-- As in 0007, with the new columns. Another hash is another key, but where its writer says that it
+-- is the same key hashed anew.
 DROP TRIGGER api_keys_updated;
 CREATE TRIGGER api_keys_updated AFTER UPDATE ON api_keys
 WHEN OLD.id IS NOT NEW.id OR OLD.client_id IS NOT NEW.client_id OR OLD.scopes IS NOT NEW.scopes
@@ -22,7 +26,7 @@ WHEN OLD.id IS NOT NEW.id OR OLD.client_id IS NOT NEW.client_id OR OLD.scopes IS
      OR OLD.allowed_addresses IS NOT NEW.allowed_addresses
      OR OLD.expires_at IS NOT NEW.expires_at OR OLD.revoked_at IS NOT NEW.revoked_at
      OR ((OLD.api_key_hash IS NOT NEW.api_key_hash OR OLD.hash_kind IS NOT NEW.hash_kind)
-         AND (NEW.pepper_version IS NULL OR OLD.pepper_version IS NEW.pepper_version))
+         AND NEW.rehashes IS NOT OLD.rehashes + 1)
 BEGIN
     INSERT INTO changes (kind, client_id, api_key_id)
     SELECT 'key', OLD.client_id, OLD.id WHERE OLD.id IS NOT NEW.id OR OLD.client_id IS NOT NEW.client_id;

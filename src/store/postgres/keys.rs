@@ -127,7 +127,8 @@ impl KeyStore for Postgres {
     }
 
     async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
-        let statement = "UPDATE api_keys SET api_key_hash = $3, hash_kind = 'hmac', pepper_version = $4
+        let statement = "UPDATE api_keys SET api_key_hash = $3, hash_kind = 'hmac', pepper_version = $4,
+                             rehashes = rehashes + 1
                          WHERE id = $1 AND api_key_hash = $2";
         let mut lease = self.work.lease("rehash key", WORK).await?;
         let updated = lease.execute(statement, &[&id.0, &from.to_hex(), &to.to_hex(), &version]).await?;

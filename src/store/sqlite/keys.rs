@@ -126,7 +126,8 @@ impl KeyStore for Sqlite {
     async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
         let update = move |connection: &mut Connection| {
             let updated = connection.execute(
-                "UPDATE api_keys SET api_key_hash = ?3, hash_kind = 'hmac', pepper_version = ?4
+                "UPDATE api_keys SET api_key_hash = ?3, hash_kind = 'hmac', pepper_version = ?4,
+                     rehashes = rehashes + 1
                  WHERE id = ?1 AND api_key_hash = ?2",
                 params![id.to_string(), from.to_hex(), to.to_hex(), version],
             )?;

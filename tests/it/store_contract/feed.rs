@@ -103,8 +103,11 @@ async fn a_replaced_hash_is_a_change_whatever_its_version(place: &Place) {
         // Somebody who resets the version replaces the key: an old one must not live on in a cache.
         (format!("api_key_hash = '{}', pepper_version = NULL", hex(5)), vec![about(&key, true)]),
         ("hash_kind = 'sha256'".to_owned(), vec![about(&key, true)]),
-        // An imported hash, at its first use.
-        (format!("api_key_hash = '{}', hash_kind = 'hmac', pepper_version = 3", hex(6)), vec![]),
+        // Only whoever says so hashes the same key anew, and says it once for each time.
+        (format!("api_key_hash = '{}', hash_kind = 'hmac', rehashes = rehashes + 1", hex(6)), vec![]),
+        (format!("api_key_hash = '{}', rehashes = 1", hex(7)), vec![about(&key, true)]),
+        (format!("api_key_hash = '{}', rehashes = 0", hex(8)), vec![about(&key, true)]),
+        ("rehashes = rehashes + 1, scopes = scopes, rate = '9/s'".to_owned(), vec![about(&key, false)]),
     ] {
         place.must(&format!("UPDATE api_keys SET {assignment}")).await;
         assert_eq!(polled(&mut reader).await, expected, "{assignment}");
