@@ -19,10 +19,11 @@ use octroi::config::route::{RouteAuth, RouteConfig};
 use octroi::crypto::key_text::{Environment, generate};
 use octroi::crypto::pepper::Peppers;
 use octroi::model::access::Scopes;
+use octroi::model::addresses::AddressRanges;
 use octroi::model::client::{Client, ClientStatus};
 use octroi::model::clock::{SharedClock, SystemClock};
 use octroi::model::id::{ApiKeyId, ClientId};
-use octroi::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use octroi::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
 use octroi::store::changes::Change;
@@ -44,6 +45,18 @@ impl KeyStore for Everything {
         Ok(Some(record(hashes[0])))
     }
 
+    async fn rehash(&self, _: ApiKeyId, _: KeyHash, _: KeyHash, _: i32) -> Result<bool> {
+        unimplemented!("not measured")
+    }
+
+    async fn known_hashes(&self, _: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        unimplemented!("not measured")
+    }
+
+    async fn import(&self, _: Vec<ImportedKey>) -> Result<u64> {
+        unimplemented!("not measured")
+    }
+
     async fn create(&self, _: NewApiKey) -> Result<ApiKey> {
         unimplemented!("not measured")
     }
@@ -61,6 +74,10 @@ impl KeyStore for Everything {
     }
 
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
+        unimplemented!("not measured")
+    }
+
+    async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
         unimplemented!("not measured")
     }
 
@@ -108,10 +125,12 @@ fn record(hash: KeyHash) -> CredentialRecord {
         client_id: client.id,
         name: "default".into(),
         key_id: Some("octroi_live_0123456789AB".into()),
+        hash_kind: HashKind::Hmac,
         pepper_version: Some(1),
         scopes: Scopes::default(),
         rate: None,
         burst: None,
+        allowed_addresses: AddressRanges::default(),
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: None,
         revoked_at: None,

@@ -162,15 +162,19 @@ impl Authenticator {
         outcome
     }
 
-    /// Whether `principal` may use `route`: scopes and rules, evaluated for every request.
+    /// Whether `principal` may use `route` from `address`: evaluated for every request. The
+    /// address first: who stands at the wrong place learns nothing of what the key may do.
     ///
     /// # Errors
     /// The private reason.
-    pub fn authorize(&self, route: &RouteConfig, principal: &Principal) -> Result<(), AuthError> {
-        if principal.scopes.contain_all(&route.scopes) {
+    pub fn authorize(&self, route: &RouteConfig, principal: &Principal, address: IpAddr) -> Result<(), AuthError> {
+        let error = if !principal.allowed_addresses.admit(address) {
+            AuthError::AddressDenied
+        } else if !principal.scopes.contain_all(&route.scopes) {
+            AuthError::InsufficientScope
+        } else {
             return Ok(());
-        }
-        let error = AuthError::InsufficientScope;
+        };
         self.metrics.auth_failed(error.reason());
         Err(error)
     }

@@ -12,9 +12,11 @@ use crate::clients::CredentialKind;
 use crate::config::route::RouteAuth;
 use crate::crypto::key_text::{Environment, generate};
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::client::ClientStatus;
 use crate::model::clock::Clock as _;
 use crate::model::id::ApiKeyId;
+use crate::model::key::{CredentialRecord, HashKind};
 use crate::store::changes::Change;
 
 const GOOD: &str = "a-good-legacy-key";
@@ -113,9 +115,31 @@ async fn scopes_are_judged_for_every_request() {
     let principal = bench.call(GOOD).await.unwrap();
     for (asked, reason) in [(&["orders:read"][..], "ok"), (&[], "ok"), (&["users:read"], "insufficient_scope")] {
         let route = crate::config::route::RouteConfig { scopes: scopes(asked), ..route() };
-        let answer = bench.authenticator.authorize(&route, &principal);
+        let answer = bench.authenticator.authorize(&route, &principal, "192.0.2.1".parse().unwrap());
         assert_eq!(answer.map_or_else(|error| error.reason(), |()| "ok"), reason, "{asked:?}");
     }
+}
+
+#[tokio::test]
+async fn addresses_are_judged_for_every_request_and_before_scopes() {
+    let bench = Bench::followed().await;
+    bench.add(GOOD);
+    let ranges = AddressRanges::new(["192.0.2.0/24", "2001:db8::/32"]).unwrap();
+    bench.change(GOOD, |record| record.key.as_mut().unwrap().allowed_addresses = ranges);
+    let principal = bench.call(GOOD).await.unwrap();
+    for (address, asked, reason) in [
+        ("192.0.2.9", &[][..], "ok"),
+        ("::ffff:192.0.2.9", &[], "ok"),
+        ("2001:db8::9", &[], "ok"),
+        ("198.51.100.9", &[], "address_denied"),
+        ("192.0.2.9", &["users:read"], "insufficient_scope"),
+        ("198.51.100.9", &["users:read"], "address_denied"),
+    ] {
+        let route = crate::config::route::RouteConfig { scopes: scopes(asked), ..route() };
+        let answer = bench.authenticator.authorize(&route, &principal, address.parse().unwrap());
+        assert_eq!(answer.map_or_else(|error| error.reason(), |()| "ok"), reason, "{address} {asked:?}");
+    }
+    assert!(bench.counted("octroi_auth_total{result=\"refused\",reason=\"address_denied\"} 2"));
 }
 
 #[tokio::test]
@@ -471,6 +495,42 @@ async fn keys_hashed_under_either_pepper_are_found_and_their_version_noted() {
     }
     let noted = bench.store.noted_versions.lock().unwrap().clone();
     assert_eq!(noted.iter().map(|(_, version)| *version).collect::<Vec<_>>(), [2], "only what was not known");
+}
+
+#[tokio::test]
+async fn an_imported_key_passes_at_once_and_is_hashed_again_off_the_path() {
+    let bench = Bench::followed().await;
+    let imported = bench.add_imported(GOOD);
+    assert_eq!(bench.call(GOOD).await.unwrap().client.id, imported.client.id);
+    while bench.store.rehashed.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let id = imported.key.unwrap().id;
+    assert_eq!(bench.store.rehashed.lock().unwrap()[..], [(id, 2)]);
+    bench.change(GOOD, |record| assert_eq!(record.key.as_ref().unwrap().hash_kind, HashKind::Hmac));
+    assert_eq!(bench.outcome(GOOD).await, "ok");
+    assert_eq!(bench.store.look_ups(), 1, "nobody's identity was voided by it");
+}
+
+#[tokio::test]
+async fn a_plain_hash_counts_only_where_the_row_says_so() {
+    let bench = Bench::followed().await;
+    for (raw, spoil) in [
+        (
+            "plain-but-hmac",
+            (|record: &mut CredentialRecord| record.key.as_mut().unwrap().hash_kind = HashKind::Hmac)
+                as fn(&mut CredentialRecord),
+        ),
+        ("plain-of-client", |record: &mut CredentialRecord| record.key = None),
+    ] {
+        bench.add_imported(raw);
+        bench.change_imported(raw, spoil);
+        assert_eq!(bench.outcome(raw).await, "unknown", "{raw}");
+    }
+    bench.add(GOOD);
+    bench.change(GOOD, |record| record.key.as_mut().unwrap().hash_kind = HashKind::Sha256);
+    assert_eq!(bench.outcome(GOOD).await, "unknown", "a row that says SHA-256 is not matched by an HMAC");
+    assert!(bench.store.rehashed.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

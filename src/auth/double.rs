@@ -20,12 +20,13 @@ use super::{Authenticator, Dependencies};
 use crate::clients::{LiveClients, Principal};
 use crate::config::auth::{AuthConfig, FailureBudget};
 use crate::config::route::{RouteAuth, RouteConfig};
-use crate::crypto::pepper::Peppers;
+use crate::crypto::pepper::{Peppers, sha256};
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::{Clock as _, ManualClock, SharedClock};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::model::rate::RateLimit;
 use crate::model::secret::SecretBytes;
 use crate::store::changes::Change;
@@ -49,6 +50,7 @@ pub(super) struct Double {
     /// Called while a row is on its way.
     pub(super) meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
     pub(super) noted_versions: Mutex<Vec<(ApiKeyId, i32)>>,
+    pub(super) rehashed: Mutex<Vec<(ApiKeyId, i32)>>,
     pub(super) pruned: Mutex<Vec<Timestamp>>,
 }
 
@@ -63,6 +65,7 @@ impl Double {
             panics: AtomicBool::new(false),
             meanwhile: Mutex::default(),
             noted_versions: Mutex::default(),
+            rehashed: Mutex::default(),
             pruned: Mutex::default(),
         })
     }
@@ -118,6 +121,25 @@ impl KeyStore for Double {
         Ok(())
     }
 
+    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
+        self.rehashed.lock().unwrap().push((id, version));
+        let mut rows = self.rows.lock().unwrap();
+        let Some(mut record) = rows.remove(&from) else { return Ok(false) };
+        let key = record.key.as_mut().unwrap();
+        (key.hash_kind, key.pepper_version) = (HashKind::Hmac, Some(version));
+        (record.matched, record.pepper_version) = (to, Some(version));
+        rows.insert(to, record);
+        Ok(true)
+    }
+
+    async fn known_hashes(&self, _: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        unimplemented!("authentication imports nothing")
+    }
+
+    async fn import(&self, _: Vec<ImportedKey>) -> Result<u64> {
+        unimplemented!("authentication imports nothing")
+    }
+
     async fn create(&self, _: NewApiKey) -> Result<ApiKey> {
         unimplemented!("authentication creates no keys")
     }
@@ -136,6 +158,10 @@ impl KeyStore for Double {
 
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
         unimplemented!("authentication revokes nothing")
+    }
+
+    async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
+        unimplemented!("authentication rotates nothing")
     }
 }
 
@@ -246,6 +272,18 @@ impl Bench {
         self.add_under(self.peppers.previous.as_ref().unwrap().hash(raw.as_bytes()))
     }
 
+    /// The same by its plain SHA-256, as an import leaves it.
+    pub(super) fn add_imported(&self, raw: &str) -> CredentialRecord {
+        let hash = sha256(raw.as_bytes());
+        self.add_under(hash);
+        let mut rows = self.store.rows.lock().unwrap();
+        let record = rows.get_mut(&hash).unwrap();
+        let key = record.key.as_mut().unwrap();
+        (key.hash_kind, key.pepper_version) = (HashKind::Sha256, None);
+        record.pepper_version = None;
+        record.clone()
+    }
+
     fn add_under(&self, hash: KeyHash) -> CredentialRecord {
         let mut rows = self.store.rows.lock().unwrap();
         let number = rows.len() as u128 + 1;
@@ -258,6 +296,11 @@ impl Bench {
     pub(super) fn change(&self, raw: &str, change: impl FnOnce(&mut CredentialRecord)) {
         let mut rows = self.store.rows.lock().unwrap();
         change(rows.get_mut(&self.peppers.current.hash(raw.as_bytes())).unwrap());
+    }
+
+    /// The same of an imported one.
+    pub(super) fn change_imported(&self, raw: &str, change: impl FnOnce(&mut CredentialRecord)) {
+        change(self.store.rows.lock().unwrap().get_mut(&sha256(raw.as_bytes())).unwrap());
     }
 
     /// Revokes a key, as another process would: the row, and the row of `changes`.
@@ -333,10 +376,12 @@ fn record(number: u128, hash: KeyHash) -> CredentialRecord {
         client_id: client.id,
         name: "default".into(),
         key_id: Some(format!("octroi_live_{number:012}")),
+        hash_kind: HashKind::Hmac,
         pepper_version: Some(2),
         scopes: Scopes::default(),
         rate: None,
         burst: None,
+        allowed_addresses: AddressRanges::default(),
         created_at,
         expires_at: None,
         revoked_at: None,

@@ -36,6 +36,9 @@ pub enum AuthError {
     /// 403
     #[error("the credential lacks a scope the route asks for")]
     InsufficientScope,
+    /// 403
+    #[error("the key may not be used from this address")]
+    AddressDenied,
     /// 429
     #[error("too many failed credentials from this address")]
     TooManyFailures {
@@ -77,6 +80,7 @@ impl AuthError {
             Self::Invalid { reason, .. } => reason.as_str(),
             Self::ClientSuspended { .. } => "client_suspended",
             Self::InsufficientScope => "insufficient_scope",
+            Self::AddressDenied => "address_denied",
             Self::TooManyFailures { .. } => "too_many_failures",
             Self::Unavailable => "unavailable",
         }

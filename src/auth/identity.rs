@@ -9,6 +9,7 @@ use http::HeaderValue;
 
 use crate::clients::{CredentialKind, IdentityHeaders, LiveClient, Principal};
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, TokenId};
 use crate::model::key::CredentialRecord;
@@ -29,6 +30,7 @@ pub(super) fn principal(record: &CredentialRecord, client: Arc<LiveClient>, now:
         token_id: TokenId::NIL,
         key_limiter,
         scopes: key.map_or_else(Scopes::default, |key| key.scopes.clone()),
+        allowed_addresses: key.map_or_else(AddressRanges::default, |key| key.allowed_addresses.clone()),
         headers: headers(record),
     }
 }

@@ -22,7 +22,7 @@ use super::pepper_guard::PepperVersions;
 use crate::clients::LiveClients;
 use crate::crypto::pepper::{KeyHashes, PepperOrigin};
 use crate::model::clock::{Monotonic, SharedClock};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, KeyValidity};
+use crate::model::key::{ApiKey, CredentialRecord, HashKind, KeyHash, KeyValidity};
 use crate::model::rate::RateLimit;
 use crate::store::{KeyStore, StoreError};
 use crate::tasks::Tasks;
@@ -170,7 +170,13 @@ impl Loader {
                         continue;
                     }
                     self.suspicion.known();
+                    if !was_made_so(&record, origin) {
+                        self.unknowns.note(hashes.current(), era, began);
+                        self.identities.remove(&hashes.current());
+                        return Loaded::Unknown;
+                    }
                     self.note_pepper(&record, origin);
+                    self.rehash_imported(&record, origin, hashes.current());
                     let validity = record.key.as_ref().map_or_else(KeyValidity::default, ApiKey::validity);
                     let principal = Arc::new(identity::principal(&record, attachment.client, began));
                     let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl);
@@ -202,6 +208,7 @@ impl Loader {
         let version = match origin {
             PepperOrigin::Current => Some(self.pepper_versions.current),
             PepperOrigin::Previous => self.pepper_versions.previous,
+            PepperOrigin::Unpeppered => None,
         };
         let Some(version) = version else { return };
         let (keys, metrics, id) = (Arc::clone(&self.keys), Arc::clone(&self.metrics), key.id);
@@ -212,6 +219,30 @@ impl Loader {
             }
         });
     }
+}
+
+impl Loader {
+    /// An imported key shows its text for the first time: from now on it is stored as our own are.
+    /// Its identity stays what it is, so nobody waits and no cache is voided.
+    fn rehash_imported(&self, record: &CredentialRecord, origin: PepperOrigin, to: KeyHash) {
+        let Some(key) = record.key.as_ref().filter(|_| origin == PepperOrigin::Unpeppered) else { return };
+        let (keys, metrics, id, from) = (Arc::clone(&self.keys), Arc::clone(&self.metrics), key.id, record.matched);
+        let version = self.pepper_versions.current;
+        self.tasks.spawn_control(async move {
+            if let Err(error) = keys.rehash(id, from, to, version).await {
+                metrics.store_failed("keys.rehash");
+                tracing::debug!(error = &error as &dyn std::error::Error, "an imported hash stays for now");
+            }
+        });
+    }
+}
+
+/// Whether the row says that its hash was made in the way in which it matched. A client's legacy
+/// hash is an HMAC: its plain SHA-256 in that column is no credential.
+fn was_made_so(record: &CredentialRecord, origin: PepperOrigin) -> bool {
+    let said = record.key.as_ref().map_or(HashKind::Hmac, |key| key.hash_kind);
+    let found = if origin == PepperOrigin::Unpeppered { HashKind::Sha256 } else { HashKind::Hmac };
+    said == found
 }
 
 /// Notices a pepper that the fingerprints cannot judge: hashes that came in by SQL before the

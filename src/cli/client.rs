@@ -124,7 +124,8 @@ impl FromStr for Burst {
     }
 }
 
-fn burst(text: &str) -> Result<NonZeroU32, String> {
+/// A burst, as an argument.
+pub(super) fn burst(text: &str) -> Result<NonZeroU32, String> {
     let count = text.parse::<NonZeroU32>().ok().filter(|count| count.get() <= Rate::MAX_COUNT);
     count.ok_or_else(|| format!("write a whole number from 1 to {}", Rate::MAX_COUNT))
 }
@@ -180,7 +181,8 @@ fn new_client(create: &Create) -> Result<NewClient, Failure> {
     Ok(NewClient { name: create.name.clone(), rate: create.rate, burst: create.burst, metadata })
 }
 
-fn check_refill(rate: Option<Rate>, burst: Option<NonZeroU32>) -> Result<(), Failure> {
+/// Whether a limit ever comes back whole.
+pub(super) fn check_refill(rate: Option<Rate>, burst: Option<NonZeroU32>) -> Result<(), Failure> {
     match rate.map(|rate| RateLimit::new(rate, burst)) {
         Some(limit) if !refills_within_a_year(limit) => {
             Err(Failure::usage(format!("a burst of {} at {}: {REFILL_TOO_LONG}", limit.burst, limit.rate)))

@@ -58,7 +58,8 @@ impl Row {
         self.0.iter().map(|(name, _)| *name).collect()
     }
 
-    fn find(&self, name: &str) -> &Value {
+    /// The value of this name; null where there is none.
+    pub(super) fn find(&self, name: &str) -> &Value {
         self.0.iter().find(|(other, _)| *other == name).map_or(&Value::Null, |(_, value)| value)
     }
 }

@@ -85,16 +85,16 @@ fn a_store_without_tables_asks_for_migrations() {
         assert!(failure.detail().contains("octroi migrate up"), "{line}");
     }
     let pending = session.json("migrate status");
-    assert_eq!(pending["items"].as_array().unwrap().len(), 8);
+    assert_eq!(pending["items"].as_array().unwrap().len(), 9);
     assert_eq!(pending["items"][0], serde_json::json!({"version": 1, "name": "create_clients", "applied_at": null}));
 
     let announced = session.json("migrate up --dry-run");
-    assert_eq!(announced["items"].as_array().unwrap().len(), 8);
-    assert!(session.json("migrate status")["items"][7]["applied_at"].is_null());
+    assert_eq!(announced["items"].as_array().unwrap().len(), 9);
+    assert!(session.json("migrate status")["items"][8]["applied_at"].is_null());
 
-    assert_eq!(session.json("migrate up")["items"].as_array().unwrap().len(), 8);
+    assert_eq!(session.json("migrate up")["items"].as_array().unwrap().len(), 9);
     assert_eq!(session.json("migrate up")["items"], serde_json::json!([]));
-    assert!(session.json("migrate status")["items"][7]["applied_at"].is_string());
+    assert!(session.json("migrate status")["items"][8]["applied_at"].is_string());
     assert_eq!(session.json("migrate verify"), serde_json::json!({"items": [], "next": null}));
     assert!(session.failure("client show acme").detail().contains("there is no client `acme`"));
 }
@@ -195,6 +195,52 @@ fn a_key_is_shown_once_and_its_hash_never() {
 
     let other = session.json("key create acme");
     assert!(text(&other, "key").starts_with("octroi_live_") && other["expires_at"].is_null());
+}
+
+#[test]
+fn a_key_has_limits_and_addresses_of_its_own() {
+    let session = Session::migrated();
+    session.done("client create acme");
+    let made = session.json("key create acme --rate 5/s --burst 9 --allow 192.0.2.77/24 --allow 2001:db8::1");
+    assert_eq!((text(&made, "rate"), &made["burst"]), ("5/s", &Value::from(9)));
+    let ranges = serde_json::json!(["192.0.2.0/24", "2001:db8::1/128"]);
+    assert_eq!(made["allowed_addresses"], ranges);
+    assert_eq!(session.json(&format!("key show {}", text(&made, "id")))["allowed_addresses"], ranges);
+    assert_eq!(session.json("key list acme")["items"][0]["allowed_addresses"], ranges);
+    for line in ["key create acme --allow everywhere", "key create acme --rate 1/d --burst 1000000"] {
+        assert_eq!(session.failure(line).exit(), Exit::Usage, "{line}");
+    }
+}
+
+#[test]
+fn a_rotation_hands_over_and_ends_the_old_key() {
+    let session = Session::migrated();
+    session.done("client create acme");
+    let line = "key create acme --name ci --env test --scope a --rate 5/s --allow 192.0.2.0/24 --expires 90d";
+    let old = session.json(line);
+    let new = session.json(&format!("key rotate {} --grace 2h", text(&old, "key_id")));
+    assert_ne!(new["key"], old["key"]);
+    assert!(text(&new, "key").starts_with("octroi_test_") && text(&new, "key").starts_with(text(&new, "key_id")));
+    for column in ["client_id", "name", "scopes", "rate", "burst", "allowed_addresses", "expires_at"] {
+        assert_eq!(new[column], old[column], "{column}");
+    }
+    assert_eq!(names(&new), names(&old));
+    let shown = session.json(&format!("key show {}", text(&old, "id")));
+    assert_eq!(shown["replaced_by"], new["id"]);
+    assert_eq!(text(&shown, "expires_at"), "2026-11-22T22:00:00Z");
+    assert!(shown["revoked_at"].is_null());
+
+    let again = session.failure(&format!("key rotate {}", text(&old, "id")));
+    assert_eq!((again.exit(), again.code()), (Exit::Failed, "not_rotated"));
+    assert!(again.detail().contains(text(&new, "id")), "{}", again.detail());
+    let third = session.json(&format!("key rotate {} --grace 0s --expires 1d", text(&new, "id")));
+    assert_eq!(text(&third, "expires_at"), "2026-11-23T20:00:00Z");
+    let ended = session.json(&format!("key show {}", text(&new, "id")));
+    assert_eq!(text(&ended, "revoked_at"), "2026-11-22T20:00:00Z");
+    session.json(&format!("key revoke {}", text(&third, "id")));
+    let revoked = session.failure(&format!("key rotate {}", text(&third, "id")));
+    assert!(revoked.code() == "not_rotated" && revoked.detail().contains("is revoked"), "{}", revoked.detail());
+    assert_eq!(session.failure("key rotate octroi_live_000000000000").code(), "not_found");
 }
 
 #[test]

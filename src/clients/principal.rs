@@ -7,6 +7,7 @@ use http::HeaderValue;
 use super::LiveClient;
 use super::limiter::Limiter;
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, TokenId};
 
 /// Which kind of credential was presented.
@@ -35,6 +36,8 @@ pub struct Principal {
     pub key_limiter: Option<Arc<Limiter>>,
     /// What it may do.
     pub scopes: Scopes,
+    /// From where it may be used.
+    pub allowed_addresses: AddressRanges,
     /// What the upstream is told, ready to be inserted.
     pub headers: IdentityHeaders,
 }
@@ -50,6 +53,7 @@ impl Principal {
             token_id: TokenId::NIL,
             key_limiter: None,
             scopes: Scopes::default(),
+            allowed_addresses: AddressRanges::default(),
             headers: IdentityHeaders::default(),
         }
     }

@@ -7,7 +7,7 @@
 //! Refuses to know versions and where they are kept: that is `auth`.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::model::key::KeyHash;
 use crate::model::secret::SecretBytes;
@@ -74,25 +74,33 @@ impl Peppers {
     /// looked in its cache first.
     #[must_use]
     pub fn hashes(&self, current: KeyHash, raw: &[u8]) -> KeyHashes {
+        let plain = sha256(raw);
         match &self.previous {
-            None => KeyHashes { hashes: [current, current], count: 1 },
-            Some(previous) => KeyHashes { hashes: [current, previous.hash(raw)], count: 2 },
+            None => KeyHashes { hashes: [current, plain, plain], peppered: 1 },
+            Some(previous) => KeyHashes { hashes: [current, previous.hash(raw), plain], peppered: 2 },
         }
     }
 }
 
-/// One or two hashes of the same raw key; the first is the current pepper's.
+/// The plain SHA-256 of a raw key: the form in which many systems kept keys that are imported.
+#[must_use]
+pub fn sha256(raw: &[u8]) -> KeyHash {
+    KeyHash(Sha256::digest(raw).into())
+}
+
+/// The hashes of one raw key: the current pepper's, the other one's if it is alive, and the plain
+/// one, under which an imported key waits for its first use.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyHashes {
-    hashes: [KeyHash; 2],
-    count: usize,
+    hashes: [KeyHash; 3],
+    peppered: usize,
 }
 
 impl KeyHashes {
     /// For one query.
     #[must_use]
     pub fn as_slice(&self) -> &[KeyHash] {
-        &self.hashes[..self.count]
+        &self.hashes[..=self.peppered]
     }
 
     /// The current pepper's: what caches are keyed by.
@@ -109,19 +117,22 @@ impl KeyHashes {
         let equal = |hash: &KeyHash| bool::from(hash.0.ct_eq(&matched.0));
         match self.as_slice() {
             [current, ..] if equal(current) => Some(PepperOrigin::Current),
-            [_, previous] if equal(previous) => Some(PepperOrigin::Previous),
+            [_, previous, _] if equal(previous) => Some(PepperOrigin::Previous),
+            [.., plain] if equal(plain) => Some(PepperOrigin::Unpeppered),
             _ => None,
         }
     }
 }
 
-/// Which of the live peppers a hash was made with.
+/// How a hash that was found was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PepperOrigin {
-    /// The current one.
+    /// Under the current pepper.
     Current,
-    /// The other one.
+    /// Under the other one.
     Previous,
+    /// Without a pepper.
+    Unpeppered,
 }
 
 /// What is hashed for a fingerprint. Never changes: stored fingerprints would be strangers.
@@ -170,14 +181,18 @@ mod tests {
         let peppers = Peppers { current: pepper(b"new"), previous: Some(pepper(b"old")) };
         let raw = b"some-legacy-key";
         let hashes = peppers.hashes(peppers.current.hash(raw), raw);
-        assert_eq!(hashes.as_slice(), [pepper(b"new").hash(raw), pepper(b"old").hash(raw)]);
+        assert_eq!(hashes.as_slice(), [pepper(b"new").hash(raw), pepper(b"old").hash(raw), sha256(raw)]);
         assert_eq!(hashes.current(), pepper(b"new").hash(raw));
         assert_eq!(hashes.origin(pepper(b"new").hash(raw)), Some(PepperOrigin::Current));
         assert_eq!(hashes.origin(pepper(b"old").hash(raw)), Some(PepperOrigin::Previous));
+        assert_eq!(hashes.origin(sha256(raw)), Some(PepperOrigin::Unpeppered));
         assert_eq!(hashes.origin(pepper(b"third").hash(raw)), None);
 
         let alone = Peppers { current: pepper(b"new"), previous: None };
-        assert_eq!(alone.hashes(alone.current.hash(raw), raw).as_slice().len(), 1);
+        let hashes = alone.hashes(alone.current.hash(raw), raw);
+        assert_eq!(hashes.as_slice(), [pepper(b"new").hash(raw), sha256(raw)]);
+        assert_eq!(hashes.origin(sha256(raw)), Some(PepperOrigin::Unpeppered));
+        assert_eq!(hashes.origin(pepper(b"old").hash(raw)), None);
     }
 
     const RFC_4231_CASE_2: &str = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";

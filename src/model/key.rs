@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::access::Scopes;
+use super::addresses::AddressRanges;
 use super::client::Client;
 use super::id::{ApiKeyId, ClientId};
 use super::rate::Rate;
@@ -48,6 +49,38 @@ impl std::fmt::Debug for KeyHash {
     }
 }
 
+/// How a key's hash was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashKind {
+    /// HMAC-SHA-256 under a pepper.
+    #[default]
+    Hmac,
+    /// Plain SHA-256, imported from elsewhere; hashed again at the key's first use.
+    Sha256,
+}
+
+impl HashKind {
+    /// As the column holds it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hmac => "hmac",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    /// Reads the column; `None` when it holds something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "hmac" => Some(Self::Hmac),
+            "sha256" => Some(Self::Sha256),
+            _ => None,
+        }
+    }
+}
+
 /// A row of `api_keys`, without its hash.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ApiKey {
@@ -59,6 +92,8 @@ pub struct ApiKey {
     pub name: String,
     /// The public part of its text, up to the secret; none for imported keys.
     pub key_id: Option<String>,
+    /// How its hash was made.
+    pub hash_kind: HashKind,
     /// Which pepper its hash was made with; none: not known yet.
     pub pepper_version: Option<i32>,
     /// What it may do.
@@ -67,6 +102,8 @@ pub struct ApiKey {
     pub rate: Option<Rate>,
     /// A burst of its own.
     pub burst: Option<NonZeroU32>,
+    /// From where it may be used; empty: from everywhere.
+    pub allowed_addresses: AddressRanges,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it stops working.
@@ -148,8 +185,78 @@ pub struct NewApiKey {
     pub pepper_version: Option<i32>,
     /// What it may do.
     pub scopes: Scopes,
+    /// A rate of its own.
+    pub rate: Option<Rate>,
+    /// A burst of its own.
+    pub burst: Option<NonZeroU32>,
+    /// From where it may be used; empty: from everywhere.
+    pub allowed_addresses: AddressRanges,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
+}
+
+/// A key that was made elsewhere.
+#[derive(Clone, Debug)]
+pub struct ImportedKey {
+    /// Whose it is.
+    pub client_id: ClientId,
+    /// What people call it.
+    pub name: String,
+    /// The public part of its text; only of keys of our own shape.
+    pub key_id: Option<String>,
+    /// Its hash.
+    pub hash: KeyHash,
+    /// How the hash was made.
+    pub hash_kind: HashKind,
+    /// The pepper's version, where it is known.
+    pub pepper_version: Option<i32>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+    /// When it was made; none: now.
+    pub created_at: Option<Timestamp>,
+}
+
+/// A change of keys: what is new of the successor, and how long the old one goes on.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The public part of the successor's text.
+    pub key_id: Option<String>,
+    /// The successor's hash.
+    pub hash: KeyHash,
+    /// Its pepper's version.
+    pub pepper_version: Option<i32>,
+    /// When the successor stops working. None: when the old one would have.
+    pub expires_at: Option<Timestamp>,
+    /// The time of the rotation.
+    pub at: Timestamp,
+    /// The old key works until then, and not longer than it would have. Not after `at`: it is
+    /// revoked at once.
+    pub old_until: Timestamp,
+}
+
+/// Why a key was not rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRotated {
+    /// There is no such key.
+    Unknown,
+    /// It does not work any more, so that there is nothing to carry on.
+    Defect(KeyDefect),
+    /// It has a successor already.
+    Replaced(ApiKeyId),
+}
+
+impl ApiKey {
+    /// Why it cannot be rotated at `now`, if it cannot.
+    #[must_use]
+    pub fn rotation_refusal(&self, now: Timestamp) -> Option<NotRotated> {
+        match (self.defect(now), self.replaced_by) {
+            (_, Some(successor)) => Some(NotRotated::Replaced(successor)),
+            (Some(defect), None) => Some(NotRotated::Defect(defect)),
+            (None, None) => None,
+        }
+    }
 }
 
 /// What a look-up by hash finds: the key, or a client's own legacy hash, with the client.

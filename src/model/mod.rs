@@ -1,10 +1,11 @@
 //! Plain data and its legal changes (rank 0): no IO, no async, no product of a library
-//! in a signature but `uuid`, `jiff` and `serde`.
+//! in a signature but `uuid`, `jiff`, `ipnet` and `serde`.
 //!
 //! One noun a file. Whatever two layers both speak of lives here, so that neither has to
 //! import the other.
 
 pub mod access;
+pub mod addresses;
 pub mod causes;
 pub mod client;
 pub mod clock;

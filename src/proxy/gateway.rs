@@ -125,7 +125,7 @@ impl WorkerGateway {
         let routed = self.route(&head, &path, &body, context)?;
         let principal = self.authenticate(&routed, &head, context).await?;
         // Before the limit, so that a forbidden caller cannot drain its client's budget.
-        self.authorize(&routed, &principal)?;
+        self.authorize(&routed, &principal, context)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
         let now = self.shared.clock.monotonic();
         let charge = limit(&principal, now, context)?;
@@ -197,8 +197,8 @@ impl WorkerGateway {
         Ok(principal)
     }
 
-    fn authorize(&self, routed: &Routed<'_>, principal: &Principal) -> Result<(), Rejection> {
-        Ok(self.shared.authenticator.authorize(&routed.route.config, principal)?)
+    fn authorize(&self, routed: &Routed<'_>, principal: &Principal, context: &RequestContext) -> Result<(), Rejection> {
+        Ok(self.shared.authenticator.authorize(&routed.route.config, principal, context.caller())?)
     }
 
     async fn admit(&self, charge: Charge, now: Monotonic, context: &mut RequestContext) -> Result<(), Rejection> {

@@ -270,6 +270,12 @@ fn of_auth(error: &AuthError) -> Public {
             "Insufficient scope",
             "The credential lacks a scope that the route asks for.",
         ),
+        AuthError::AddressDenied => row(
+            StatusCode::FORBIDDEN,
+            "address_denied",
+            "Address denied",
+            "The credential may not be used from this address.",
+        ),
         AuthError::TooManyFailures { .. } => row(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_failures",
@@ -318,6 +324,7 @@ mod tests {
             (AuthError::Missing.into(), 401, "missing_credentials", &["www-authenticate"]),
             (AuthError::Ambiguous("twice").into(), 400, "ambiguous_credentials", &[]),
             (AuthError::InsufficientScope.into(), 403, "insufficient_scope", &["www-authenticate"]),
+            (AuthError::AddressDenied.into(), 403, "address_denied", &[]),
             (AuthError::TooManyFailures { retry_after_seconds: 3 }.into(), 429, "too_many_failures", &["retry-after"]),
             (AuthError::Unavailable.into(), 503, "auth_unavailable", &["retry-after"]),
             (JournalFull.into(), 503, "metering_unavailable", &["retry-after"]),

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::{Result, StoreError};
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::client::ClientStatus;
+use crate::model::key::HashKind;
 use crate::model::rate::Rate;
 
 /// `clients.status`
@@ -39,6 +41,17 @@ pub(super) fn burst(table: &'static str, value: Option<i64>) -> Result<Option<No
 pub(super) fn scopes(table: &'static str, names: Vec<String>) -> Result<Scopes> {
     Scopes::new(names)
         .map_err(|name| StoreError::corrupt(table, "scopes", format!("{name:?} is not the name of a scope")))
+}
+
+/// `hash_kind`
+pub(super) fn hash_kind(text: &str) -> Result<HashKind> {
+    HashKind::parse(text)
+        .ok_or_else(|| StoreError::corrupt("api_keys", "hash_kind", format!("`{text}` is neither `hmac` nor `sha256`")))
+}
+
+/// `allowed_addresses`
+pub(super) fn addresses(table: &'static str, ranges: &[String]) -> Result<AddressRanges> {
+    AddressRanges::new(ranges).map_err(|error| StoreError::corrupt(table, "allowed_addresses", error.to_string()))
 }
 
 /// `metadata`: an object.
@@ -77,6 +90,8 @@ mod tests {
             burst("clients", Some(-1)).map(drop).unwrap_err(),
             burst("clients", Some(1 << 32)).map(drop).unwrap_err(),
             scopes("api_keys", vec!["two words".into()]).map(drop).unwrap_err(),
+            hash_kind("md5").map(drop).unwrap_err(),
+            addresses("api_keys", &["everywhere".into()]).map(drop).unwrap_err(),
             metadata("clients", serde_json::json!([1])).map(drop).unwrap_err(),
             sum("units", -1).map(drop).unwrap_err(),
         ];
@@ -96,6 +111,8 @@ mod tests {
                 "clients.burst",
                 "clients.burst",
                 "api_keys.scopes",
+                "api_keys.hash_kind",
+                "api_keys.allowed_addresses",
                 "clients.metadata",
                 "usage_hourly.units"
             ]

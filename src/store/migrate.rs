@@ -37,8 +37,9 @@ pub(super) struct Migration {
     pub(super) version: i64,
     /// Its name, without number and ending.
     pub(super) name: &'static str,
-    /// The table it makes; one that is there already and not in the ledger is in the way.
-    pub(super) table: &'static str,
+    /// The table it makes; one that is there already and not in the ledger is in the way. None: it
+    /// changes one that is ours.
+    pub(super) table: Option<&'static str>,
     /// Its text, as the file has it.
     pub(super) text: &'static str,
 }
@@ -54,11 +55,11 @@ impl Migration {
     }
 
     /// What to say when its table exists though it was never applied.
-    pub(super) fn table_in_the_way(&self) -> String {
+    pub(super) fn table_in_the_way(&self, table: &str) -> String {
         format!(
-            "a table \"{}\" that Octroi did not make is in the way of migration {:04}_{}; nothing was changed. \
+            "a table \"{table}\" that Octroi did not make is in the way of migration {:04}_{}; nothing was changed. \
              Rename it, or give Octroi a database or schema of its own",
-            self.table, self.version, self.name
+            self.version, self.name
         )
     }
 
@@ -67,7 +68,7 @@ impl Migration {
     }
 }
 
-/// The migrations of a dialect, in order. A new file is a line here.
+/// The migrations of a dialect, in order. A new file is a line here, with the table that it makes.
 macro_rules! embedded {
     ($dialect:literal) => {
         embedded!($dialect:
@@ -79,16 +80,19 @@ macro_rules! embedded {
             6 "0006" "create_usage_hourly" "usage_hourly",
             7 "0007" "create_changes" "changes",
             8 "0008" "create_peppers" "peppers",
+            9 "0009" "add_key_addresses",
         )
     };
-    ($dialect:literal: $($version:literal $digits:literal $name:literal $table:literal,)*) => {
+    ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {
         &[$(Migration {
             version: $version,
             name: $name,
-            table: $table,
+            table: embedded!(@table $($table)?),
             text: include_str!(concat!("../../migrations/", $dialect, "/", $digits, "_", $name, ".sql")),
         }),*]
     };
+    (@table) => { None };
+    (@table $table:literal) => { Some($table) };
 }
 
 /// `migrations/postgres`
@@ -193,7 +197,8 @@ mod tests {
             assert_eq!(migration.text.matches(begin).count(), 1, "{}", migration.name);
             assert_eq!(migration.text.matches("COMMIT;").count(), 1, "{}", migration.name);
             assert!(migration.text.ends_with(&end), "{}", migration.name);
-            assert!(migration.text.contains(&format!("CREATE TABLE {} (", migration.table)), "{}", migration.name);
+            let made = migration.table.map(|table| format!("CREATE TABLE {table} ("));
+            assert!(made.is_none_or(|made| migration.text.contains(&made)), "{}", migration.name);
         }
     }
 
@@ -209,10 +214,10 @@ mod tests {
         let differing: Vec<_> = differences(SQLITE, &ledger).iter().map(|one| one.version).collect();
         assert_eq!(differing, [3, 4, 99]);
         let pending: Vec<_> = pending(SQLITE, &ledger).iter().map(|one| one.version).collect();
-        assert_eq!(pending, [5, 6, 7, 8]);
+        assert_eq!(pending, [5, 6, 7, 8, 9]);
         let listed: Vec<_> =
             status(SQLITE, &ledger).iter().map(|one| (one.version, one.applied_at.is_some())).collect();
-        let expected: Vec<_> = (1..=8).map(|version| (version, version <= 4)).chain([(99, true)]).collect();
+        let expected: Vec<_> = (1..=9).map(|version| (version, version <= 4)).chain([(99, true)]).collect();
         assert_eq!(listed, expected);
     }
 }

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub mod changes;
 mod columns;
 mod error;
+mod last_used;
 pub mod migrate;
 mod postgres;
 mod sqlite;
@@ -24,7 +25,7 @@ pub use error::{Source, StoreError};
 use crate::config::store::StoreConfig;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::model::usage::{RejectedCount, UsageEvent};
 
 /// The answer of a store.
@@ -108,7 +109,7 @@ pub trait KeyStore: Send + Sync {
     /// Stores a key. A hash that is there already is a conflict.
     async fn create(&self, key: NewApiKey) -> Result<ApiKey>;
     /// The key, or the client's legacy hash, that matches any of the hashes (one per live
-    /// pepper), with its client. One query. A key comes before a legacy hash, then the order of
+    /// pepper, and the plain one), with its client. One query. A key comes before a legacy hash, then the order of
     /// the hashes decides.
     async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>>;
     /// The key with this row id.
@@ -121,6 +122,19 @@ pub trait KeyStore: Send + Sync {
     /// Revokes a key; one revoked already keeps its time, one to be revoked later is revoked at
     /// `at`. None: there is no such key.
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>>;
+    /// Makes a successor that has everything of the key `id` but its text, names it in
+    /// `replaced_by`, and ends the old key as `rotation` says: all or nothing. A key that does not
+    /// work at `rotation.at`, or has a successor, stays as it is.
+    async fn rotate(&self, id: ApiKeyId, rotation: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>>;
+    /// Those of `hashes` that are a key's already.
+    async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>>;
+    /// Stores keys that were made elsewhere, all or none; returns how many. A hash that is there
+    /// already is a conflict.
+    async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64>;
+    /// Puts the hash `to`, made under pepper `version`, in the place of `from`: the same key,
+    /// hashed again. Whether it did; not, when the row holds another hash by now. Not a change in
+    /// the sense of the feed.
+    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool>;
     /// Notes which pepper a row's hash was found to be made with. Not a change in the sense of
     /// the feed.
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()>;
@@ -130,7 +144,8 @@ pub trait KeyStore: Send + Sync {
 #[async_trait]
 pub trait UsageStore: Send + Sync {
     /// Inserts the events that are not there yet and adds exactly those to the hourly rollups,
-    /// in one atomic step. Returns how many were new. Repeating a batch changes nothing.
+    /// in one atomic step. Returns how many were new. Repeating a batch changes nothing. Moves
+    /// `api_keys.last_used_at` of their keys forward, coarsely and as far as it can.
     async fn record(&self, events: &[UsageEvent]) -> Result<u64>;
     /// Adds refusals to the hourly rollups.
     async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()>;

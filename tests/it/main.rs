@@ -20,6 +20,7 @@ mod upstream;
 mod auth;
 mod bodies;
 mod framing;
+mod keys;
 mod kill;
 mod limits;
 mod migrations;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::stores::{Place, on_both};
 use octroi::model::access::Scopes;
+use octroi::model::addresses::AddressRanges;
 use octroi::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use octroi::model::id::{ApiKeyId, ClientId, EventId};
 use octroi::model::key::{KeyHash, NewApiKey};
@@ -12,6 +13,7 @@ use octroi::model::rate::Rate;
 use octroi::store::{Store, StoreError};
 
 mod feed;
+mod keys;
 mod outage;
 mod tls;
 mod usage;
@@ -54,6 +56,9 @@ fn new_key(client: ClientId, hash: KeyHash) -> NewApiKey {
         hash,
         pepper_version: None,
         scopes: Scopes::default(),
+        rate: None,
+        burst: None,
+        allowed_addresses: AddressRanges::default(),
         expires_at: None,
     }
 }

@@ -45,7 +45,7 @@ fn usage_counts_exactly_what_was_answered_within_two_seconds() {
     let csv = text(&csv.stdout);
     assert!(csv.lines().next().unwrap().starts_with("day,status,requests"), "{csv}");
     assert_eq!(csv.lines().count(), 3, "{csv}");
-    let table = text(&setup.octroi(&["usage"]).stdout).to_owned();
+    let table = text(&setup.octroi(&["usage"]).stdout);
     assert_eq!(table.lines().last().unwrap().split_whitespace().next(), Some("7"), "{table}");
     let nothing = setup.json(&["usage", "--from", "2020-01-01", "--to", "2020-02-01"]);
     assert_eq!(nothing["total"]["requests"], 0);

@@ -20,6 +20,7 @@ use crate::config::telemetry::LogFormat;
 use crate::config::upstream::Endpoint;
 use crate::config::{self, Config};
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::client::{Client, NewClient};
 use crate::model::clock::Clock;
 use crate::model::id::ClientId;
@@ -143,6 +144,9 @@ async fn demo_key(config: &Config, store: &Store, clock: &dyn Clock) -> Result<S
         hash: made.hash,
         pepper_version: Some(made.pepper_version),
         scopes: Scopes::default(),
+        rate: None,
+        burst: None,
+        allowed_addresses: AddressRanges::default(),
         expires_at: None,
     };
     store.keys.create(key).await?;

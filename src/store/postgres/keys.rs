@@ -4,23 +4,37 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::Postgres;
-use super::pool::{LOOK_UP, Lease, Params, WORK};
+use super::pool::{LOOK_UP, Lease, MIGRATE, Params, WORK};
 use super::row::{CLIENT, Columns, KEY, all, client, key};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::{KeyStore, Page, Result, preferred};
 
 #[async_trait]
 impl KeyStore for Postgres {
     async fn create(&self, new: NewApiKey) -> Result<ApiKey> {
         let statement = format!(
-            "INSERT INTO api_keys AS k (client_id, name, key_id, api_key_hash, pepper_version, scopes, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {KEY}"
+            "INSERT INTO api_keys AS k (client_id, name, key_id, api_key_hash, pepper_version, scopes, rate, burst,
+                 allowed_addresses, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {KEY}"
         );
         let scopes: Vec<&str> = new.scopes.iter().collect();
         let hash = new.hash.to_hex();
-        let values: Params<'_> =
-            &[&new.client_id.0, &new.name, &new.key_id, &hash, &new.pepper_version, &scopes, &new.expires_at];
+        let rate = new.rate.map(|rate| rate.to_string());
+        let burst = new.burst.map(|burst| i64::from(burst.get()));
+        let addresses: Vec<String> = new.allowed_addresses.iter().collect();
+        let values: Params<'_> = &[
+            &new.client_id.0,
+            &new.name,
+            &new.key_id,
+            &hash,
+            &new.pepper_version,
+            &scopes,
+            &rate,
+            &burst,
+            &addresses,
+            &new.expires_at,
+        ];
         let mut lease = self.work.lease("create key", WORK).await?;
         let rows = lease.rows(&statement, values).await?;
         key(&mut Columns::of("api_keys", &rows[0]))
@@ -78,12 +92,107 @@ impl KeyStore for Postgres {
         one(&mut lease, &statement, &[&id.0, &at]).await
     }
 
+    async fn rotate(&self, id: ApiKeyId, by: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
+        let mut lease = self.work.lease("rotate key", WORK).await?;
+        let hash = by.hash.to_hex();
+        let values: Params<'_> = &[&id.0, &by.at, &by.key_id, &hash, &by.pepper_version, &by.expires_at, &by.old_until];
+        if let Some(successor) = one(&mut lease, &rotate_statement(), values).await? {
+            return Ok(Ok(successor));
+        }
+        // Nothing was done; the row says why. One that was in the way and is gone by now, like a
+        // clock that jumped, leaves no better word than that.
+        let old = one(&mut lease, &format!("SELECT {KEY} FROM api_keys k WHERE k.id = $1"), &[&id.0]).await?;
+        let refusal = old.and_then(|old| old.rotation_refusal(by.at));
+        Ok(Err(refusal.unwrap_or(NotRotated::Unknown)))
+    }
+
+    async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        let wanted: Vec<String> = hashes.iter().map(|hash| hash.to_hex()).collect();
+        let mut lease = self.work.lease("find known hashes", WORK).await?;
+        let rows = lease.rows("SELECT api_key_hash FROM api_keys WHERE api_key_hash = ANY ($1)", &[&wanted]).await?;
+        // What matched is one of those asked for, so it reads back.
+        Ok(all("api_keys", &rows, |row| Ok(KeyHash::from_hex(row.take("api_key_hash")?)))?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {
+        let mut lease = self.work.lease("import keys", MIGRATE).await?;
+        lease.batch("SET statement_timeout = 0").await?;
+        let imported = import(&mut lease, &keys).await;
+        // Its time-out is off.
+        lease.discard();
+        imported
+    }
+
+    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
+        let statement = "UPDATE api_keys SET api_key_hash = $3, hash_kind = 'hmac', pepper_version = $4,
+                             rehashes = rehashes + 1
+                         WHERE id = $1 AND api_key_hash = $2";
+        let mut lease = self.work.lease("rehash key", WORK).await?;
+        let updated = lease.execute(statement, &[&id.0, &from.to_hex(), &to.to_hex(), &version]).await?;
+        Ok(updated == 1)
+    }
+
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
         let statement = "UPDATE api_keys SET pepper_version = $2 WHERE id = $1 AND pepper_version IS DISTINCT FROM $2";
         let mut lease = self.work.lease("note pepper version", WORK).await?;
         lease.execute(statement, &[&id.0, &version]).await?;
         Ok(())
     }
+}
+
+/// One statement, so that it is done whole or not at all. The lock makes of two rotations that
+/// meet a first and a second, and the second finds its conditions gone.
+fn rotate_statement() -> String {
+    format!(
+        "WITH old AS (
+             SELECT * FROM api_keys
+             WHERE id = $1 AND replaced_by IS NULL AND revoked_at IS NULL
+                 AND (expires_at IS NULL OR expires_at > $2::timestamptz)
+             FOR UPDATE),
+         k AS (
+             INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, rate, burst,
+                 allowed_addresses, expires_at)
+             SELECT client_id, name, $3::text, $4::text, $5::integer, scopes, rate, burst, allowed_addresses,
+                 coalesce($6::timestamptz, expires_at)
+             FROM old
+             RETURNING *),
+         ended AS (
+             UPDATE api_keys AS ending SET replaced_by = k.id, expires_at = least(ending.expires_at, $7::timestamptz),
+                 revoked_at = CASE WHEN $7 <= $2 THEN $2 END
+             FROM k WHERE ending.id = $1)
+         SELECT {KEY} FROM k"
+    )
+}
+
+/// One statement, however many there are: all or none, and one row in the feed.
+async fn import(lease: &mut Lease, keys: &[ImportedKey]) -> Result<u64> {
+    let clients: Vec<_> = keys.iter().map(|key| key.client_id.0).collect();
+    let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
+    let key_ids: Vec<_> = keys.iter().map(|key| key.key_id.as_deref()).collect();
+    let hashes: Vec<_> = keys.iter().map(|key| key.hash.to_hex()).collect();
+    let kinds: Vec<_> = keys.iter().map(|key| key.hash_kind.as_str()).collect();
+    let versions: Vec<_> = keys.iter().map(|key| key.pepper_version).collect();
+    // An array of arrays has one width; scopes have no blanks.
+    let scopes: Vec<_> = keys.iter().map(|key| key.scopes.to_string()).collect();
+    let ends: Vec<_> = keys.iter().map(|key| key.expires_at).collect();
+    let starts: Vec<_> = keys.iter().map(|key| key.created_at).collect();
+    let values: Params<'_> = &[&clients, &names, &key_ids, &hashes, &kinds, &versions, &scopes, &ends, &starts];
+    lease
+        .execute(
+            "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes,
+                 expires_at, created_at)
+             SELECT client_id, name, key_id, api_key_hash, hash_kind, pepper_version,
+                 coalesce(string_to_array(nullif(scopes, ''), ' '), '{}'), expires_at, coalesce(created_at, now())
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[],
+                 $8::timestamptz[], $9::timestamptz[])
+                 AS imported (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes, expires_at,
+                     created_at)",
+            values,
+        )
+        .await
 }
 
 async fn one(lease: &mut Lease, statement: &str, params: Params<'_>) -> Result<Option<ApiKey>> {

@@ -75,9 +75,10 @@ async fn refuse_old_server(lease: &mut Lease) -> Result<()> {
 }
 
 async fn refuse_table_in_the_way(lease: &mut Lease, migration: &Migration) -> Result<()> {
-    let rows = lease.rows("SELECT to_regclass($1::text) IS NOT NULL", &[&migration.table]).await?;
+    let Some(table) = migration.table else { return Ok(()) };
+    let rows = lease.rows("SELECT to_regclass($1::text) IS NOT NULL", &[&table]).await?;
     if Columns::of("pg_class", &rows[0]).take("relname")? {
-        return Err(StoreError::Conflict(migration.table_in_the_way()));
+        return Err(StoreError::Conflict(migration.table_in_the_way(table)));
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ pub(super) const CLIENT: &str =
     "c.id, c.name, c.status, c.rate, c.burst, c.plan_id, c.metadata, c.created_at, c.updated_at";
 
 /// The columns of [`key`], of `api_keys` under the alias `k`.
-pub(super) const KEY: &str = "k.id, k.client_id, k.name, k.key_id, k.pepper_version, k.scopes, k.rate, k.burst, \
-     k.created_at, k.expires_at, k.revoked_at, k.last_used_at, k.replaced_by";
+pub(super) const KEY: &str = "k.id, k.client_id, k.name, k.key_id, k.hash_kind, k.pepper_version, k.scopes, k.rate, k.burst, \
+     k.allowed_addresses, k.created_at, k.expires_at, k.revoked_at, k.last_used_at, k.replaced_by";
 
 /// A row read from left to right, so that a mistake names its table and column.
 pub(super) struct Columns<'r> {
@@ -70,10 +70,12 @@ pub(super) fn key(row: &mut Columns<'_>) -> Result<ApiKey> {
         client_id: ClientId(row.take("client_id")?),
         name: row.take("name")?,
         key_id: row.take("key_id")?,
+        hash_kind: columns::hash_kind(row.take("hash_kind")?)?,
         pepper_version: row.take("pepper_version")?,
         scopes: columns::scopes("api_keys", row.take("scopes")?)?,
         rate: columns::rate("api_keys", row.take("rate")?)?,
         burst: columns::burst("api_keys", row.take("burst")?)?,
+        allowed_addresses: columns::addresses("api_keys", &row.take::<Vec<String>>("allowed_addresses")?)?,
         created_at: row.take("created_at")?,
         expires_at: row.take("expires_at")?,
         revoked_at: row.take("revoked_at")?,

@@ -8,10 +8,11 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Postgres;
-use super::pool::WORK;
+use super::pool::{Lease, WORK};
 use super::row::{Columns, all};
 use crate::model::usage::{CutReason, REJECTED, RejectedCount, UsageEvent};
 use crate::store::columns::{count, hour_of, sum};
+use crate::store::last_used::{STEP, last_uses};
 use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 
 /// One statement: what the insert took is what the rollups get. Events go in by id and rollups
@@ -43,6 +44,16 @@ const RECORD: &str = "
             bytes_out = h.bytes_out + excluded.bytes_out,
             duration_us = h.duration_us + excluded.duration_us)
     SELECT count(*) FROM inserted";
+
+/// Rows that others hold are passed over: the next batch comes soon.
+const NOTE_USES: &str = "
+    WITH due AS (
+        SELECT k.id, used.at
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS used (id, at, due)
+        JOIN api_keys k ON k.id = used.id
+        WHERE k.last_used_at IS NULL OR k.last_used_at < used.due
+        FOR NO KEY UPDATE OF k SKIP LOCKED)
+    UPDATE api_keys AS k SET last_used_at = due.at FROM due WHERE k.id = due.id";
 
 const ADD_REJECTED: &str = "
     INSERT INTO usage_hourly AS h (hour, client_id, api_key_id, route, status, outcome, reason,
@@ -97,6 +108,7 @@ impl UsageStore for Postgres {
             &nodes,
         ];
         let rows = lease.rows(RECORD, &values).await?;
+        note_uses(&mut lease, events).await;
         sum("requests", Columns::of("usage_hourly", &rows[0]).take("requests")?)
     }
 
@@ -139,6 +151,20 @@ impl UsageStore for Postgres {
                 rejected: sum("requests", row.take("requests")?)?,
             })
         })
+    }
+}
+
+/// After the events and not with them: they must not wait for a row that somebody holds.
+async fn note_uses(lease: &mut Lease, events: &[UsageEvent]) {
+    let uses = last_uses(events);
+    if uses.is_empty() {
+        return;
+    }
+    let keys: Vec<Uuid> = uses.keys().copied().collect();
+    let times: Vec<Timestamp> = uses.values().copied().collect();
+    let due: Vec<Timestamp> = uses.values().map(|at| at.saturating_sub(STEP).unwrap_or(*at)).collect();
+    if let Err(error) = lease.execute(NOTE_USES, &[&keys, &times, &due]).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "when keys were last used was not written");
     }
 }
 

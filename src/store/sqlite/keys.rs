@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
 
 use super::error::Failure;
-use super::lane::{LOOK_UP, REPORT, WRITE};
+use super::lane::{LOOK_UP, MIGRATE, REPORT, WRITE};
 use super::row::{CLIENT, Columns, KEY, client, key};
 use super::{Sqlite, time};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::{KeyStore, Page, Result, preferred};
 
 #[async_trait]
@@ -18,8 +18,9 @@ impl KeyStore for Sqlite {
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id: String = transaction.query_row(
-                "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+                "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, rate, burst,
+                     allowed_addresses, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING id",
                 params![
                     new.client_id.to_string(),
                     new.name,
@@ -27,6 +28,9 @@ impl KeyStore for Sqlite {
                     new.hash.to_hex(),
                     new.pepper_version,
                     serde_json::json!(new.scopes).to_string(),
+                    new.rate.map(|rate| rate.to_string()),
+                    new.burst.map(std::num::NonZeroU32::get),
+                    serde_json::json!(new.allowed_addresses).to_string(),
                     new.expires_at.map(time::text),
                 ],
                 |row| row.get(0),
@@ -94,6 +98,44 @@ impl KeyStore for Sqlite {
         self.writer.run("revoke key", WRITE, update).await
     }
 
+    async fn rotate(&self, id: ApiKeyId, by: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
+        self.writer.run("rotate key", WRITE, move |connection| rotate(connection, id, &by)).await
+    }
+
+    async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>> {
+        let wanted: Vec<String> = hashes.iter().map(|hash| hash.to_hex()).collect();
+        let select = move |connection: &mut Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT api_key_hash FROM api_keys WHERE api_key_hash IN (SELECT value FROM json_each(?1))",
+            )?;
+            let mut rows = statement.query([serde_json::json!(wanted).to_string()])?;
+            let mut known = Vec::new();
+            while let Some(row) = rows.next()? {
+                // What matched is one of those asked for, so it reads back.
+                known.extend(KeyHash::from_hex(&row.get::<_, String>(0)?));
+            }
+            Ok(known)
+        };
+        self.readers.run("find known hashes", REPORT, select).await
+    }
+
+    async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {
+        self.writer.run("import keys", MIGRATE, move |connection| import(connection, &keys)).await
+    }
+
+    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
+        let update = move |connection: &mut Connection| {
+            let updated = connection.execute(
+                "UPDATE api_keys SET api_key_hash = ?3, hash_kind = 'hmac', pepper_version = ?4,
+                     rehashes = rehashes + 1
+                 WHERE id = ?1 AND api_key_hash = ?2",
+                params![id.to_string(), from.to_hex(), to.to_hex(), version],
+            )?;
+            Ok(updated == 1)
+        };
+        self.writer.run("rehash key", WRITE, update).await
+    }
+
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
         let update = move |connection: &mut Connection| {
             connection.execute(
@@ -104,6 +146,62 @@ impl KeyStore for Sqlite {
         };
         self.writer.run("note pepper version", WRITE, update).await
     }
+}
+
+fn rotate(
+    connection: &mut Connection,
+    id: ApiKeyId,
+    by: &Rotation,
+) -> std::result::Result<std::result::Result<ApiKey, NotRotated>, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let old = id.to_string();
+    let Some(key) = one(&transaction, "k.id = ?1", &old)? else { return Ok(Err(NotRotated::Unknown)) };
+    if let Some(refusal) = key.rotation_refusal(by.at) {
+        return Ok(Err(refusal));
+    }
+    let made: String = transaction.query_row(
+        "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, rate, burst,
+             allowed_addresses, expires_at)
+         SELECT client_id, name, ?2, ?3, ?4, scopes, rate, burst, allowed_addresses, coalesce(?5, expires_at)
+         FROM api_keys WHERE id = ?1 RETURNING id",
+        params![old, by.key_id, by.hash.to_hex(), by.pepper_version, by.expires_at.map(time::text)],
+        |row| row.get(0),
+    )?;
+    let old_until = key.expires_at.map_or(by.old_until, |already| already.min(by.old_until));
+    let revoked_at = (by.old_until <= by.at).then_some(by.at);
+    transaction.execute(
+        "UPDATE api_keys SET replaced_by = ?2, expires_at = ?3, revoked_at = ?4 WHERE id = ?1",
+        params![old, made, time::text(old_until), revoked_at.map(time::text)],
+    )?;
+    let successor = one(&transaction, "k.id = ?1", &made)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    transaction.commit()?;
+    Ok(Ok(successor))
+}
+
+fn import(connection: &mut Connection, keys: &[ImportedKey]) -> std::result::Result<u64, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')";
+    let mut insert = transaction.prepare(&format!(
+        "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes, expires_at,
+             created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, coalesce(?9, {now}))"
+    ))?;
+    for key in keys {
+        insert.execute(params![
+            key.client_id.to_string(),
+            key.name,
+            key.key_id,
+            key.hash.to_hex(),
+            key.hash_kind.as_str(),
+            key.pepper_version,
+            serde_json::json!(key.scopes).to_string(),
+            key.expires_at.map(time::text),
+            key.created_at.map(time::text),
+        ])?;
+    }
+    drop(insert);
+    transaction.commit()?;
+    Ok(keys.len() as u64)
 }
 
 fn one(

@@ -46,12 +46,15 @@ impl MigrationStore for Sqlite {
 fn apply(connection: &Connection, migration: &Migration) -> std::result::Result<(), Failure> {
     // The table first, the ledger second: both come with one commit, so a table that another
     // runner made in between is never taken for a stranger's.
-    let in_the_way = table_exists(connection, migration.table)?;
+    let in_the_way = match migration.table {
+        Some(table) if table_exists(connection, table)? => Some(table),
+        Some(_) | None => None,
+    };
     if is_applied(connection, migration)? {
         return Ok(());
     }
-    if in_the_way {
-        return Err(StoreError::Conflict(migration.table_in_the_way()).into());
+    if let Some(table) = in_the_way {
+        return Err(StoreError::Conflict(migration.table_in_the_way(table)).into());
     }
     let Err(error) = connection.execute_batch(migration.text) else { return Ok(()) };
     if !connection.is_autocommit() {

@@ -13,6 +13,7 @@ use super::row::Columns;
 use super::{Sqlite, time};
 use crate::model::usage::{REJECTED, RejectedCount, UsageEvent};
 use crate::store::columns::{count, hour_of, sum};
+use crate::store::last_used::{STEP, last_uses};
 use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 
 #[async_trait]
@@ -115,8 +116,25 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
         }
     }
     add(&transaction, &rollup)?;
+    if let Err(error) = note_uses(&transaction, events) {
+        tracing::warn!(%error, "when keys were last used was not written");
+    }
     transaction.commit()?;
     Ok(inserted)
+}
+
+/// A step a key and not a join: SQLite knows nothing of how long a list of ours is, and would as
+/// soon read the whole table.
+fn note_uses(transaction: &Transaction<'_>, events: &[UsageEvent]) -> rusqlite::Result<()> {
+    let mut update = transaction.prepare_cached(
+        "UPDATE api_keys SET last_used_at = ?2
+         WHERE id = ?1 AND (last_used_at IS NULL OR replace(last_used_at, ' ', 'T') < ?3)",
+    )?;
+    for (key, at) in last_uses(events) {
+        let due = at.saturating_sub(STEP).unwrap_or(at);
+        update.execute(params![key.to_string(), time::text(at), time::text(due)])?;
+    }
+    Ok(())
 }
 
 fn sum_up<'e>(rollup: &mut Rollup<'e>, event: &'e UsageEvent) {

@@ -40,12 +40,16 @@ async fn changes_by_commands_and_by_plain_sql_are_reported(place: &Place) {
     let suspend = ClientChange { status: Some(ClientStatus::Suspended), ..ClientChange::default() };
     store.clients.update(owner.id, suspend).await.unwrap();
     assert_eq!(polled(&mut reader).await, [Change::Client(owner.id)]);
-    let scopes = if place.dialect() == "postgres" { "'{a}'" } else { "'[\"a\"]'" };
+    let (scopes, addresses) = match place.dialect() {
+        "postgres" => ("'{a}'", "'{192.0.2.0/24}'"),
+        _ => ("'[\"a\"]'", "'[\"192.0.2.0/24\"]'"),
+    };
     for (assignment, of_key) in [
         ("api_keys SET revoked_at = CURRENT_TIMESTAMP", true),
         ("api_keys SET revoked_at = NULL", true),
         ("api_keys SET expires_at = CURRENT_TIMESTAMP", true),
         (&format!("api_keys SET scopes = {scopes}"), true),
+        (&format!("api_keys SET allowed_addresses = {addresses}"), true),
         ("api_keys SET rate = '1/s'", true),
         ("api_keys SET burst = 3", true),
         ("clients SET status = 'active'", false),
@@ -98,6 +102,12 @@ async fn a_replaced_hash_is_a_change_whatever_its_version(place: &Place) {
         (format!("api_key_hash = '{}'", hex(4)), vec![about(&key, true)]),
         // Somebody who resets the version replaces the key: an old one must not live on in a cache.
         (format!("api_key_hash = '{}', pepper_version = NULL", hex(5)), vec![about(&key, true)]),
+        ("hash_kind = 'sha256'".to_owned(), vec![about(&key, true)]),
+        // Only whoever says so hashes the same key anew, and says it once for each time.
+        (format!("api_key_hash = '{}', hash_kind = 'hmac', rehashes = rehashes + 1", hex(6)), vec![]),
+        (format!("api_key_hash = '{}', rehashes = 1", hex(7)), vec![about(&key, true)]),
+        (format!("api_key_hash = '{}', rehashes = 0", hex(8)), vec![about(&key, true)]),
+        ("rehashes = rehashes + 1, scopes = scopes, rate = '9/s'".to_owned(), vec![about(&key, false)]),
     ] {
         place.must(&format!("UPDATE api_keys SET {assignment}")).await;
         assert_eq!(polled(&mut reader).await, expected, "{assignment}");

@@ -1,6 +1,11 @@
-//! `octroi key create|list|show|revoke`
+//! `octroi key …`: a file for each command that is more than a few lines.
+
+mod import;
+mod rotate;
+mod verify;
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -16,8 +21,10 @@ use crate::config::units::{self, DURATION_FORM};
 use crate::crypto::key_text;
 use crate::crypto::pepper::Peppers;
 use crate::model::access::Scopes;
+use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, KeyHash, NewApiKey};
+use crate::model::rate::Rate;
 use crate::model::secret::SecretText;
 use crate::store::Store;
 
@@ -34,12 +41,18 @@ pub(super) enum Command {
         #[arg(value_name = "K")]
         key: String,
     },
+    /// Make a key that takes another's place; it is shown this once
+    Rotate(rotate::Rotate),
     /// Refuse a key from now on
     Revoke {
         /// Its row's id or its public key id
         #[arg(value_name = "K")]
         key: String,
     },
+    /// Say whose the key on stdin is, and what a gateway would answer
+    Verify,
+    /// Take over keys that were made elsewhere, from CSV or NDJSON: all of them or none
+    Import(import::Import),
 }
 
 /// `octroi key create`
@@ -60,6 +73,15 @@ pub(super) struct Create {
     /// What it may do; may be given several times
     #[arg(long = "scope", value_name = "S")]
     scopes: Vec<String>,
+    /// A rate of its own, like 10/s; the client's goes on to hold for all its keys together
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// How much it may spend at once; without it, one second's worth of its rate
+    #[arg(long, value_name = "N", requires = "rate", value_parser = client::burst)]
+    burst: Option<NonZeroU32>,
+    /// From where it may be used, like 192.0.2.0/24; may be given several times; without it, from everywhere
+    #[arg(long = "allow", value_name = "CIDR")]
+    allowed_addresses: Vec<String>,
 }
 
 /// `octroi key list`
@@ -102,10 +124,12 @@ const COLUMNS: &[&str] = &[
     "client_id",
     "name",
     "key_id",
+    "hash_kind",
     "pepper_version",
     "scopes",
     "rate",
     "burst",
+    "allowed_addresses",
     "created_at",
     "expires_at",
     "revoked_at",
@@ -122,10 +146,12 @@ fn row(key: &ApiKey) -> Row {
         .with("client_id", key.client_id.to_string())
         .with("name", key.name.as_str())
         .with("key_id", key.key_id.clone())
+        .with("hash_kind", key.hash_kind.as_str())
         .with("pepper_version", key.pepper_version)
         .with("scopes", key.scopes.iter().collect::<Vec<_>>())
         .with_text("rate", key.rate)
-        .with("burst", key.burst.map(std::num::NonZeroU32::get))
+        .with("burst", key.burst.map(NonZeroU32::get))
+        .with("allowed_addresses", key.allowed_addresses.iter().collect::<Vec<_>>())
         .with_text("created_at", Some(key.created_at))
         .with_text("expires_at", key.expires_at)
         .with_text("revoked_at", key.revoked_at)
@@ -146,6 +172,9 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
             let key = find(&store, key).await?;
             Ok(output::write_object(&row(&key), context.format, out)?)
         }
+        Command::Verify => verify::run(context, out).await,
+        Command::Import(arguments) => import::run(context, arguments, out).await,
+        Command::Rotate(arguments) => rotate::run(context, arguments, out).await,
         Command::Revoke { key } => {
             let (_, store) = open(context).await?;
             let key = find(&store, key).await?;
@@ -160,6 +189,9 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     let scopes = Scopes::new(arguments.scopes.iter().cloned()).map_err(|name| {
         Failure::usage(format!("`{name}` is not a scope: visible ASCII without blank, quote, backslash"))
     })?;
+    client::check_refill(arguments.rate, arguments.burst)?;
+    let allowed_addresses =
+        AddressRanges::new(&arguments.allowed_addresses).map_err(|error| Failure::usage(error.to_string()))?;
     let expires_at = arguments.expires.map(|lifetime| expiry(context.clock.wall(), lifetime)).transpose()?;
     // The pepper before the store: what is missing is told without waiting for anything.
     let loaded = context.load()?;
@@ -174,6 +206,9 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
         hash: made.hash,
         pepper_version: Some(made.pepper_version),
         scopes,
+        rate: arguments.rate,
+        burst: arguments.burst,
+        allowed_addresses,
         expires_at,
     };
     let key = store.keys.create(key).await?;
