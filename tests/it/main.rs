@@ -17,6 +17,7 @@ mod postgres;
 mod stores;
 mod upstream;
 
+mod adoption;
 mod auth;
 mod bodies;
 mod framing;
