@@ -13,6 +13,7 @@
 //! | `identity` | from a row to a principal |
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
 //! | `upkeep` | letting go of what nobody uses |
+//! | `backfill` | raw keys of an adopted database become hashes |
 //! | `pepper_guard` | whether this pepper is the one the store was hashed with |
 //!
 //! Identity is cached, never a verdict: expiry, revocation, suspension and scopes are judged for
@@ -22,6 +23,7 @@
 //! `loader`; the exhaustive matches say what is missing.
 
 mod authenticator;
+pub mod backfill;
 mod cache;
 mod credential;
 mod error;

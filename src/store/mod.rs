@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub mod changes;
 mod columns;
 mod error;
+pub mod legacy;
 pub mod migrate;
 mod postgres;
 mod sqlite;
@@ -45,6 +46,8 @@ pub struct Store {
     pub peppers: Arc<dyn PepperStore>,
     /// `changes`
     pub changes: Arc<dyn ChangeStore>,
+    /// Raw keys in `clients.api_key`; none where no older database can be adopted.
+    pub legacy: Option<Arc<dyn legacy::LegacyStore>>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }

@@ -19,6 +19,7 @@ mod upstream;
 
 mod adoption;
 mod auth;
+mod backfill;
 mod bodies;
 mod framing;
 mod kill;

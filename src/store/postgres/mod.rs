@@ -14,6 +14,7 @@ mod changes;
 mod clients;
 mod error;
 mod keys;
+mod legacy;
 mod migrate;
 mod partitions;
 mod peppers;
@@ -49,6 +50,7 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         usage: postgres.clone(),
         peppers: postgres.clone(),
         changes: postgres.clone(),
+        legacy: Some(postgres.clone()),
         migrations: postgres,
     })
 }

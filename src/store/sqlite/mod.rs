@@ -43,6 +43,7 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         usage: sqlite.clone(),
         peppers: sqlite.clone(),
         changes: sqlite.clone(),
+        legacy: None,
         migrations: sqlite,
     })
 }
