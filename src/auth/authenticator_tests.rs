@@ -16,6 +16,7 @@ use crate::model::client::ClientStatus;
 use crate::model::clock::Clock as _;
 use crate::model::id::ApiKeyId;
 use crate::store::changes::Change;
+use crate::store::rotation::Moved;
 
 const GOOD: &str = "a-good-legacy-key";
 
@@ -463,14 +464,38 @@ async fn keys_hashed_under_either_pepper_are_found_and_their_version_noted() {
     let bench = Bench::followed().await;
     let old = bench.add_under_previous(GOOD);
     bench.add("key-without-version");
-    bench.change("key-without-version", |record| record.key.as_mut().unwrap().pepper_version = None);
+    bench.change("key-without-version", |record| record.pepper_version = None);
+    bench.add("hash-of-a-client");
+    bench.change("hash-of-a-client", |record| (record.pepper_version, record.key) = (None, None));
+    assert_eq!(bench.outcome("hash-of-a-client").await, "ok");
     assert_eq!((bench.outcome(GOOD).await, bench.outcome("key-without-version").await), ("ok", "ok"));
     assert_eq!(bench.call(GOOD).await.unwrap().client.id, old.client.id);
-    while bench.store.noted_versions.lock().unwrap().is_empty() {
+    while bench.store.noted_versions.lock().unwrap().is_empty() || bench.store.noted_clients.lock().unwrap().is_empty()
+    {
         tokio::task::yield_now().await;
     }
     let noted = bench.store.noted_versions.lock().unwrap().clone();
     assert_eq!(noted.iter().map(|(_, version)| *version).collect::<Vec<_>>(), [2], "only what was not known");
+    assert_eq!(bench.store.noted_clients.lock().unwrap().iter().map(|(_, version)| *version).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn a_key_found_under_the_other_pepper_is_moved_once_every_process_knows_this_one() {
+    let bench = Bench::followed().await;
+    let old = bench.add_under_previous(GOOD);
+    let _ = bench.add("a-key-under-this-pepper");
+    bench.store.blocked.store(true, Ordering::SeqCst);
+    let rehasher = bench.authenticator.rehasher();
+    assert_eq!((bench.outcome(GOOD).await, bench.outcome("a-key-under-this-pepper").await), ("ok", "ok"));
+    assert_eq!(rehasher.step().await, Moved::Blocked);
+    assert_eq!(bench.store.moved.lock().unwrap().len(), 0);
+
+    bench.store.blocked.store(false, Ordering::SeqCst);
+    assert_eq!(rehasher.step().await, Moved::Rows(1));
+    assert_eq!(rehasher.step().await, Moved::Rows(0));
+    let moved = bench.store.moved.lock().unwrap().clone();
+    assert_eq!((moved.len(), moved[0].old), (1, old.matched), "that key only");
+    assert_ne!(moved[0].new, moved[0].old);
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ impl Backfill {
         let mut after = None;
         while let Some(mut batch) = self.read(after).await? {
             after = batch.last().map(|one| one.row.client);
-            let keys: Vec<MigratedKey> = batch.iter().filter_map(Judged::to_migrate).collect();
+            let keys: Vec<MigratedKey> = batch.iter().filter_map(Judged::missing_key).collect();
             if dry_run {
                 for one in batch.iter_mut().filter(|one| one.standing == Standing::Missing) {
                     let new = one.hashes.is_some_and(|hashes| would_be_there.insert(hashes.current()));
@@ -218,7 +218,7 @@ impl Backfill {
 }
 
 impl Judged {
-    fn to_migrate(&self) -> Option<MigratedKey> {
+    fn missing_key(&self) -> Option<MigratedKey> {
         let hashes = self.hashes.filter(|_| self.standing == Standing::Missing)?;
         Some(MigratedKey { row: self.row, hash: hashes.current(), other: hashes.as_slice().get(1).copied() })
     }

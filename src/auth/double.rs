@@ -29,6 +29,7 @@ use crate::model::key::{ApiKey, CredentialRecord, KeyHash, NewApiKey};
 use crate::model::rate::RateLimit;
 use crate::model::secret::SecretBytes;
 use crate::store::changes::Change;
+use crate::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
 use crate::store::{ChangeReader, ChangeStore, KeyStore, Page, Result, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -49,6 +50,10 @@ pub(super) struct Double {
     /// Called while a row is on its way.
     pub(super) meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
     pub(super) noted_versions: Mutex<Vec<(ApiKeyId, i32)>>,
+    pub(super) noted_clients: Mutex<Vec<(ClientId, i32)>>,
+    pub(super) moved: Mutex<Vec<HashMove>>,
+    /// Whether a live process does not know the current pepper.
+    pub(super) blocked: AtomicBool,
     pub(super) pruned: Mutex<Vec<Timestamp>>,
 }
 
@@ -63,6 +68,9 @@ impl Double {
             panics: AtomicBool::new(false),
             meanwhile: Mutex::default(),
             noted_versions: Mutex::default(),
+            noted_clients: Mutex::default(),
+            moved: Mutex::default(),
+            blocked: AtomicBool::new(false),
             pruned: Mutex::default(),
         })
     }
@@ -136,6 +144,36 @@ impl KeyStore for Double {
 
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
         unimplemented!("authentication revokes nothing")
+    }
+}
+
+#[async_trait]
+impl RotationStore for Double {
+    async fn move_hashes(&self, moves: &[HashMove], target: &MoveTarget) -> Result<Moved> {
+        self.reach("rotation.move_hashes")?;
+        assert_eq!((target.version, target.everywhere_current), (2, false));
+        if self.blocked.load(Ordering::SeqCst) {
+            return Ok(Moved::Blocked);
+        }
+        self.moved.lock().unwrap().extend(moves);
+        Ok(Moved::Rows(moves.len() as u64))
+    }
+
+    async fn note_client_pepper_version(&self, client: ClientId, version: i32) -> Result<()> {
+        self.noted_clients.lock().unwrap().push((client, version));
+        Ok(())
+    }
+
+    async fn announce(&self, _: &NodeRecord) -> Result<()> {
+        unimplemented!("authentication announces nothing")
+    }
+
+    async fn leave(&self, _: Uuid) -> Result<()> {
+        unimplemented!("authentication announces nothing")
+    }
+
+    async fn count_hashes(&self, _: Timestamp) -> Result<HashCounts> {
+        unimplemented!("authentication counts nothing")
     }
 }
 
@@ -214,6 +252,7 @@ impl Bench {
             pepper_versions: PepperVersions { current: 2, previous: Some(1) },
             default_limit: RateLimit::new("100/s".parse().unwrap(), None),
             keys: Arc::clone(&store) as Arc<dyn KeyStore>,
+            rotation: Arc::clone(&store) as Arc<dyn RotationStore>,
             changes: Arc::new(Feed(Arc::clone(&store))),
             clients: Arc::clone(&clients),
             clock: Arc::clone(&clock) as SharedClock,

@@ -19,11 +19,13 @@ use tokio::time::timeout;
 use super::cache::{Cached, Identities, Unknowns};
 use super::identity;
 use super::pepper_guard::PepperVersions;
+use super::rehash::Rehasher;
 use crate::clients::LiveClients;
 use crate::crypto::pepper::{KeyHashes, PepperOrigin};
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::key::{ApiKey, CredentialRecord, KeyHash, KeyValidity};
 use crate::model::rate::RateLimit;
+use crate::store::rotation::{HashMove, RotationStore};
 use crate::store::{KeyStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +39,8 @@ pub(super) struct Loader {
     pub(super) tasks: Tasks,
     pub(super) default_limit: RateLimit,
     pub(super) pepper_versions: PepperVersions,
+    pub(super) rotation: Arc<dyn RotationStore>,
+    pub(super) rehasher: Arc<Rehasher>,
     pub(super) cache_ttl: Duration,
     /// How long one look-up may take, re-reads included.
     pub(super) deadline: Duration,
@@ -171,6 +175,9 @@ impl Loader {
                     }
                     self.suspicion.known();
                     self.note_pepper(&record, origin);
+                    if origin == PepperOrigin::Previous {
+                        self.rehasher.push(HashMove { old: record.matched, new: hashes.current() });
+                    }
                     let validity = record.key.as_ref().map_or_else(KeyValidity::default, ApiKey::validity);
                     let principal = Arc::new(identity::principal(&record, attachment.client, began));
                     let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl);
@@ -198,15 +205,22 @@ impl Loader {
 
     /// Rows that came in by SQL do not say which pepper they were hashed with; now it is known.
     fn note_pepper(&self, record: &CredentialRecord, origin: PepperOrigin) {
-        let Some(key) = record.key.as_ref().filter(|key| key.pepper_version.is_none()) else { return };
+        if record.pepper_version.is_some() {
+            return;
+        }
         let version = match origin {
             PepperOrigin::Current => Some(self.pepper_versions.current),
             PepperOrigin::Previous => self.pepper_versions.previous,
         };
         let Some(version) = version else { return };
-        let (keys, metrics, id) = (Arc::clone(&self.keys), Arc::clone(&self.metrics), key.id);
+        let (keys, rotation, metrics) = (Arc::clone(&self.keys), Arc::clone(&self.rotation), Arc::clone(&self.metrics));
+        let (key, client) = (record.key.as_ref().map(|key| key.id), record.client.id);
         self.tasks.spawn_control(async move {
-            if let Err(error) = keys.note_pepper_version(id, version).await {
+            let noted = match key {
+                Some(key) => keys.note_pepper_version(key, version).await,
+                None => rotation.note_client_pepper_version(client, version).await,
+            };
+            if let Err(error) = noted {
                 metrics.store_failed("keys.note_pepper_version");
                 tracing::debug!(error = &error as &dyn std::error::Error, "the pepper's version was not noted");
             }

@@ -15,6 +15,7 @@ mod migrate;
 mod open;
 mod output;
 mod pages;
+mod pepper;
 pub mod quickstart;
 pub mod serve;
 mod shell;
@@ -77,6 +78,9 @@ enum Command {
     /// Raw keys of an adopted database (clients.api_key): make hashes of them
     #[command(subcommand)]
     Backfill(backfill::Command),
+    /// Peppers: the secrets that keys are hashed with
+    #[command(subcommand)]
+    Pepper(pepper::Command),
     /// Sums of what was used
     Usage(usage::Arguments),
     /// Completions for a shell
@@ -145,6 +149,7 @@ fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result
         Command::Client(command) => block_on(client::run(context, command, out)),
         Command::Key(command) => block_on(key::run(context, command, out)),
         Command::Backfill(command) => block_on(backfill::run(context, command, out)),
+        Command::Pepper(command) => block_on(pepper::run(context, command, out)),
         Command::Usage(arguments) => block_on(usage::run(context, arguments, out)),
         Command::Completions { shell } => shell::write_completions(*shell, out),
         Command::Man => shell::write_manual(out),

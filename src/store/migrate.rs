@@ -79,6 +79,7 @@ macro_rules! embedded {
             6 "0006" "create_usage_hourly" "usage_hourly",
             7 "0007" "create_changes" "changes",
             8 "0008" "create_peppers" "peppers",
+            10 "0010" "create_nodes" "nodes",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $table:literal,)*) => {
@@ -210,10 +211,10 @@ mod tests {
         let differing: Vec<_> = differences(SQLITE, &ledger).iter().map(|one| one.version).collect();
         assert_eq!(differing, [3, 4, 99]);
         let pending: Vec<_> = pending(SQLITE, &ledger).iter().map(|one| one.version).collect();
-        assert_eq!(pending, [5, 6, 7, 8]);
+        assert_eq!(pending, [5, 6, 7, 8, 10]);
         let listed: Vec<_> =
             status(SQLITE, &ledger).iter().map(|one| (one.version, one.applied_at.is_some())).collect();
-        let expected: Vec<_> = (1..=8).map(|version| (version, version <= 4)).chain([(99, true)]).collect();
+        let expected: Vec<_> = (1..=8).chain([10]).map(|version| (version, version <= 4)).chain([(99, true)]).collect();
         assert_eq!(listed, expected);
     }
 }

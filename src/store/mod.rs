@@ -18,6 +18,7 @@ mod error;
 pub mod legacy;
 pub mod migrate;
 mod postgres;
+pub mod rotation;
 mod sqlite;
 
 pub use error::{Source, StoreError};
@@ -48,6 +49,8 @@ pub struct Store {
     pub changes: Arc<dyn ChangeStore>,
     /// Raw keys in `clients.api_key`; none where no older database can be adopted.
     pub legacy: Option<Arc<dyn legacy::LegacyStore>>,
+    /// `nodes`, and hashes while a pepper changes
+    pub rotation: Arc<dyn rotation::RotationStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }
@@ -124,8 +127,8 @@ pub trait KeyStore: Send + Sync {
     /// Revokes a key; one revoked already keeps its time, one to be revoked later is revoked at
     /// `at`. None: there is no such key.
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>>;
-    /// Notes which pepper a row's hash was found to be made with. Not a change in the sense of
-    /// the feed.
+    /// Notes which pepper a row's hash was found to be made with, unless that is known. Not a
+    /// change in the sense of the feed.
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()>;
 }
 

@@ -28,6 +28,7 @@ mod migrations;
 mod outage;
 mod quickstart;
 mod revocation;
+mod rotation;
 mod shutdown;
 mod start;
 mod store_contract;

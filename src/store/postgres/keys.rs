@@ -79,7 +79,7 @@ impl KeyStore for Postgres {
     }
 
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
-        let statement = "UPDATE api_keys SET pepper_version = $2 WHERE id = $1 AND pepper_version IS DISTINCT FROM $2";
+        let statement = "UPDATE api_keys SET pepper_version = $2 WHERE id = $1 AND pepper_version IS NULL";
         let mut lease = self.work.lease("note pepper version", WORK).await?;
         lease.execute(statement, &[&id.0, &version]).await?;
         Ok(())

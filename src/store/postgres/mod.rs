@@ -19,6 +19,7 @@ mod migrate;
 mod partitions;
 mod peppers;
 mod pool;
+mod rotation;
 mod row;
 mod tls;
 mod usage;
@@ -51,6 +52,7 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         peppers: postgres.clone(),
         changes: postgres.clone(),
         legacy: Some(postgres.clone()),
+        rotation: postgres.clone(),
         migrations: postgres,
     })
 }

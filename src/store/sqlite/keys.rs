@@ -97,7 +97,7 @@ impl KeyStore for Sqlite {
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
         let update = move |connection: &mut Connection| {
             connection.execute(
-                "UPDATE api_keys SET pepper_version = ?2 WHERE id = ?1 AND pepper_version IS NOT ?2",
+                "UPDATE api_keys SET pepper_version = ?2 WHERE id = ?1 AND pepper_version IS NULL",
                 params![id.to_string(), version],
             )?;
             Ok(())

@@ -17,6 +17,7 @@ mod keys;
 mod lane;
 mod migrate;
 mod peppers;
+mod rotation;
 mod row;
 mod time;
 mod usage;
@@ -44,6 +45,7 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         peppers: sqlite.clone(),
         changes: sqlite.clone(),
         legacy: None,
+        rotation: sqlite.clone(),
         migrations: sqlite,
     })
 }
