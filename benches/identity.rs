@@ -27,6 +27,7 @@ use octroi::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHas
 use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
 use octroi::store::changes::Change;
+use octroi::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
 use octroi::store::{ChangeReader, ChangeStore, KeyStore, Page, Result};
 use octroi::tasks::Tasks;
 use octroi::telemetry::metrics::Metrics;
@@ -36,6 +37,29 @@ use uuid::Uuid;
 /// Keys in rotation: more than fit the nearest caches, as many as a busy gateway sees.
 const KEYS: usize = 1_000;
 
+#[async_trait]
+impl RotationStore for Everything {
+    async fn announce(&self, _: &NodeRecord) -> Result<()> {
+        unimplemented!("not measured")
+    }
+
+    async fn leave(&self, _: Uuid) -> Result<()> {
+        unimplemented!("not measured")
+    }
+
+    async fn move_hashes(&self, _: &[HashMove], _: &MoveTarget) -> Result<Moved> {
+        unimplemented!("not measured")
+    }
+
+    async fn note_client_pepper_version(&self, _: ClientId, _: i32) -> Result<()> {
+        unimplemented!("not measured")
+    }
+
+    async fn count_hashes(&self, _: Timestamp) -> Result<HashCounts> {
+        unimplemented!("not measured")
+    }
+}
+
 /// A store that knows every key and answers at once.
 struct Everything;
 
@@ -43,10 +67,6 @@ struct Everything;
 impl KeyStore for Everything {
     async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
         Ok(Some(record(hashes[0])))
-    }
-
-    async fn rehash(&self, _: ApiKeyId, _: KeyHash, _: KeyHash, _: i32) -> Result<bool> {
-        unimplemented!("not measured")
     }
 
     async fn known_hashes(&self, _: &[KeyHash]) -> Result<Vec<KeyHash>> {
@@ -176,6 +196,7 @@ impl Bench {
                 pepper_versions: PepperVersions { current: 1, previous: None },
                 default_limit: RateLimit::new("1000000000/s".parse().expect("a rate"), None),
                 keys: Arc::new(Everything),
+                rotation: Arc::new(Everything),
                 changes: Arc::new(Quiet),
                 clients: LiveClients::new(&metrics),
                 clock: Arc::clone(&clock),

@@ -26,6 +26,7 @@ ALTER TABLE api_keys
     -- How often the same key was hashed anew. Whoever replaces a hash so counts one more in the
     -- same update: nobody can see it from two hashes.
     ADD COLUMN rehashes integer NOT NULL DEFAULT 0;
+ALTER TABLE clients ADD COLUMN api_key_rehashes integer NOT NULL DEFAULT 0;
 
 -- As in 0007, with the new columns. Another hash is another key, but where its writer says that it
 -- is the same key hashed anew.
@@ -60,6 +61,33 @@ BEGIN
         ) AS changed;
     END IF;
     PERFORM octroi_note_changes(row_count, kinds, owners, ids);
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION octroi_clients_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    row_count bigint;
+    kinds     text[];
+    ids       uuid[];
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        SELECT count(*), array_agg('client_hash'::text), array_agg(id) INTO row_count, kinds, ids
+        FROM new_rows WHERE api_key_hash IS NOT NULL;
+    ELSIF TG_OP = 'DELETE' THEN
+        SELECT count(*), array_agg('client'::text), array_agg(id) INTO row_count, kinds, ids FROM old_rows;
+    ELSE
+        SELECT count(*), array_agg(kind), array_agg(id) INTO row_count, kinds, ids
+        FROM (
+            SELECT coalesce(o.id, n.id) AS id,
+                   CASE WHEN n.api_key_hash IS DISTINCT FROM o.api_key_hash AND n.api_key_hash IS NOT NULL
+                        THEN 'client_hash' ELSE 'client' END AS kind
+            FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+            WHERE o.id IS NULL OR n.id IS NULL
+               OR (o.status, o.rate, o.burst, o.plan_id) IS DISTINCT FROM (n.status, n.rate, n.burst, n.plan_id)
+               OR (o.api_key_hash IS DISTINCT FROM n.api_key_hash AND n.api_key_rehashes <> o.api_key_rehashes + 1)
+        ) AS changed;
+    END IF;
+    PERFORM octroi_note_changes(row_count, kinds, ids, NULL);
     RETURN NULL;
 END $$;
 

@@ -16,6 +16,7 @@ ALTER TABLE api_keys ADD COLUMN hash_kind TEXT NOT NULL DEFAULT 'hmac' CHECK (ha
 -- How often the same key was hashed anew. Whoever replaces a hash so counts one more in the same
 -- update: nobody can see it from two hashes.
 ALTER TABLE api_keys ADD COLUMN rehashes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE clients ADD COLUMN api_key_rehashes INTEGER NOT NULL DEFAULT 0;
 
 -- As in 0007, with the new columns. Another hash is another key, but where its writer says that it
 -- is the same key hashed anew.
@@ -34,6 +35,19 @@ BEGIN
     SELECT CASE WHEN OLD.api_key_hash IS NOT NEW.api_key_hash OR OLD.hash_kind IS NOT NEW.hash_kind
                 THEN 'key_added' ELSE 'key' END,
            NEW.client_id, NEW.id;
+END;
+
+DROP TRIGGER clients_updated;
+CREATE TRIGGER clients_updated AFTER UPDATE ON clients
+WHEN OLD.id IS NOT NEW.id OR OLD.status IS NOT NEW.status OR OLD.rate IS NOT NEW.rate OR OLD.burst IS NOT NEW.burst
+     OR OLD.plan_id IS NOT NEW.plan_id
+     OR (OLD.api_key_hash IS NOT NEW.api_key_hash AND NEW.api_key_rehashes IS NOT OLD.api_key_rehashes + 1)
+BEGIN
+    INSERT INTO changes (kind, client_id)
+    SELECT 'client', OLD.id WHERE OLD.id IS NOT NEW.id;
+    INSERT INTO changes (kind, client_id)
+    SELECT CASE WHEN OLD.api_key_hash IS NOT NEW.api_key_hash AND NEW.api_key_hash IS NOT NULL
+                THEN 'client_hash' ELSE 'client' END, NEW.id;
 END;
 
 INSERT INTO octroi_migrations (version, name) VALUES (9, 'add_key_addresses');

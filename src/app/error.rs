@@ -75,7 +75,7 @@ impl From<PepperError> for StartError {
     fn from(error: PepperError) -> Self {
         match error {
             PepperError::Store(error) => unusable(&error),
-            PepperError::Mismatch => Self::Pepper(error),
+            PepperError::Mismatch | PepperError::Needed { .. } => Self::Pepper(error),
         }
     }
 }

@@ -48,6 +48,7 @@ async fn finish(running: Running, tasks: &Tasks) {
     }
     let left = running.journal.finish(HAND_OVER).await;
     tasks.stop_hard();
+    running.presence.end().await;
     if left.entries > 0 {
         tracing::warn!(
             entries = left.entries,

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::Addresses;
-use super::error::StartError;
+use super::error::{StartError, unusable};
 use super::prepare::{await_store, migrations_applied};
-use crate::auth::{Authenticator, Dependencies, PepperVersions, guard_pepper};
+use crate::auth::{Authenticator, Dependencies, PepperVersions, Presence, guard_hashes, guard_pepper};
 use crate::clients::LiveClients;
 use crate::config::Config;
 use crate::crypto::pepper::Peppers;
 use crate::metering::Journal;
-use crate::model::clock::SharedClock;
+use crate::model::clock::{Clock, SharedClock};
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server;
 use crate::store::Store;
@@ -30,6 +30,7 @@ pub(super) struct Parts {
     pub(super) gateway: Arc<Gateway>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Arc<Readiness>,
+    pub(super) presence: Arc<Presence>,
     /// For each worker, its sockets.
     pub(super) listeners: Vec<Vec<StdListener>>,
     pub(super) admin: Vec<TcpListener>,
@@ -43,17 +44,37 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let store = await_store(&config.store, clock.as_ref()).await?;
     migrations_applied(&store, config.store.migrate).await?;
     let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
+    let presence = announce(&store, &peppers, versions, clock.as_ref()).await?;
     let (listeners, data) = listen(&config)?;
     let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
     let authenticator = authenticator(&config, peppers, versions, &store, &clock, &metrics, &tasks);
     authenticator.follow_changes();
+    let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
+    tasks.spawn_control(present);
     journal.start(Arc::clone(&store.usage), &tasks);
     let readiness = readiness(&authenticator, &journal);
     let gateway = gateway(&config, &authenticator, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
-    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, listeners, admin, addresses })
+    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, admin, addresses })
+}
+
+/// Says which peppers this process knows, then sees that no key needs another. In this order: no
+/// other process moves a key out of reach of one it knows of.
+async fn announce(
+    store: &Store,
+    peppers: &Peppers,
+    versions: PepperVersions,
+    clock: &dyn Clock,
+) -> Result<Arc<Presence>, StartError> {
+    let presence = Presence::begin(Arc::clone(&store.rotation), node_name(), peppers).await;
+    let presence = presence.map_err(|error| unusable(&error))?;
+    if let Err(error) = guard_hashes(versions, store.rotation.as_ref(), clock.wall()).await {
+        presence.end().await;
+        return Err(error.into());
+    }
+    Ok(presence)
 }
 
 fn listen(config: &Config) -> Result<(Vec<Vec<StdListener>>, Vec<SocketAddr>), StartError> {
@@ -115,6 +136,7 @@ fn authenticator(
         pepper_versions: versions,
         default_limit: config.limits.default,
         keys: Arc::clone(&store.keys),
+        rotation: Arc::clone(&store.rotation),
         changes: Arc::clone(&store.changes),
         clients: LiveClients::new(metrics),
         clock: Arc::clone(clock),

@@ -9,6 +9,7 @@ use super::descriptors;
 use super::error::StartError;
 use super::wiring::Parts;
 use crate::api::{self, AdminState};
+use crate::auth::Presence;
 use crate::config::server::DrainConfig;
 use crate::metering::Journal;
 use crate::server::{self, Places};
@@ -24,12 +25,13 @@ pub(super) struct Running {
     pub(super) drain: DrainConfig,
     pub(super) journal: Arc<Journal>,
     pub(super) readiness: Arc<Readiness>,
+    pub(super) presence: Arc<Presence>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Starts the admin listener and every worker.
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { config, tasks, journal, gateway, metrics, readiness, listeners, admin, addresses } = parts;
+    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, admin, addresses } = parts;
     for listener in admin {
         let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
         tasks.spawn_control(api::serve(listener, state, tasks.clone()));
@@ -42,7 +44,7 @@ pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
         let worker = async move { server::serve(listeners, handler, &config, places, stop).await };
         threads.push(spawn(number, worker, tasks.clone())?);
     }
-    Ok(Running { addresses, drain: config.server.drain, journal, readiness, threads })
+    Ok(Running { addresses, drain: config.server.drain, journal, readiness, presence, threads })
 }
 
 fn spawn(

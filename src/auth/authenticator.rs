@@ -28,6 +28,7 @@ use super::failures::{Admission, Failures};
 use super::feed::{FeedState, Follower};
 use super::loader::{Flights, Loaded, Loader, PepperSuspicion};
 use super::pepper_guard::PepperVersions;
+use super::rehash::Rehasher;
 use super::upkeep::Upkeep;
 use crate::clients::{LiveClients, Principal};
 use crate::config::auth::AuthConfig;
@@ -37,6 +38,7 @@ use crate::crypto::pepper::Peppers;
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::key::{KeyDefect, KeyHash};
 use crate::model::rate::RateLimit;
+use crate::store::rotation::RotationStore;
 use crate::store::{ChangeStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -51,6 +53,8 @@ pub struct Dependencies {
     pub default_limit: RateLimit,
     /// Where keys are looked up.
     pub keys: Arc<dyn KeyStore>,
+    /// Where hashes are moved to another pepper.
+    pub rotation: Arc<dyn RotationStore>,
     /// Where changes are followed.
     pub changes: Arc<dyn ChangeStore>,
     /// The clients in use.
@@ -102,6 +106,8 @@ impl Authenticator {
     pub(super) fn with_deadline(config: &AuthConfig, with: Dependencies, deadline: Duration) -> Self {
         let identities = Arc::new(Identities::new());
         let unknowns = Arc::new(Unknowns::new());
+        let rehasher =
+            Rehasher::new(Arc::clone(&with.rotation), Arc::clone(&with.metrics), &with.peppers, with.pepper_versions);
         let loader = Arc::new(Loader {
             keys: with.keys,
             clients: Arc::clone(&with.clients),
@@ -110,6 +116,8 @@ impl Authenticator {
             tasks: with.tasks.clone(),
             default_limit: with.default_limit,
             pepper_versions: with.pepper_versions,
+            rotation: with.rotation,
+            rehasher: Arc::new(rehasher),
             cache_ttl: config.cache_ttl,
             deadline,
             identities: Arc::clone(&identities),
@@ -179,12 +187,13 @@ impl Authenticator {
         Err(error)
     }
 
-    /// Spawns the task that follows the store's changes, and the one that tidies up. Without the
-    /// first, every identity older than a second is re-checked before use.
+    /// Spawns the tasks that follow the store's changes, tidy up and move hashes to the current
+    /// pepper. Without the first, every identity older than a second is re-checked before use.
     pub fn follow_changes(self: &Arc<Self>) {
         let stop = self.tasks.soft().clone();
         self.tasks.spawn_vital("change feed", self.follower().run(stop));
         self.tasks.spawn_vital("identity upkeep", self.upkeep().run(self.tasks.soft().clone()));
+        self.tasks.spawn_vital("re-hash", self.rehasher().run(self.tasks.soft().clone()));
     }
 
     /// Whether the store answered when it was last asked for changes.
@@ -204,6 +213,10 @@ impl Authenticator {
             reader: None,
             lost: false,
         }
+    }
+
+    pub(super) fn rehasher(&self) -> Arc<Rehasher> {
+        Arc::clone(&self.loader.rehasher)
     }
 
     pub(super) fn upkeep(&self) -> Upkeep {

@@ -30,6 +30,7 @@ use crate::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash
 use crate::model::rate::RateLimit;
 use crate::model::secret::SecretBytes;
 use crate::store::changes::Change;
+use crate::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
 use crate::store::{ChangeReader, ChangeStore, KeyStore, Page, Result, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -50,7 +51,10 @@ pub(super) struct Double {
     /// Called while a row is on its way.
     pub(super) meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
     pub(super) noted_versions: Mutex<Vec<(ApiKeyId, i32)>>,
-    pub(super) rehashed: Mutex<Vec<(ApiKeyId, i32)>>,
+    pub(super) noted_clients: Mutex<Vec<(ClientId, i32)>>,
+    pub(super) moved: Mutex<Vec<HashMove>>,
+    /// Whether a live process does not know the current pepper.
+    pub(super) blocked: AtomicBool,
     pub(super) pruned: Mutex<Vec<Timestamp>>,
 }
 
@@ -65,7 +69,9 @@ impl Double {
             panics: AtomicBool::new(false),
             meanwhile: Mutex::default(),
             noted_versions: Mutex::default(),
-            rehashed: Mutex::default(),
+            noted_clients: Mutex::default(),
+            moved: Mutex::default(),
+            blocked: AtomicBool::new(false),
             pruned: Mutex::default(),
         })
     }
@@ -121,17 +127,6 @@ impl KeyStore for Double {
         Ok(())
     }
 
-    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
-        self.rehashed.lock().unwrap().push((id, version));
-        let mut rows = self.rows.lock().unwrap();
-        let Some(mut record) = rows.remove(&from) else { return Ok(false) };
-        let key = record.key.as_mut().unwrap();
-        (key.hash_kind, key.pepper_version) = (HashKind::Hmac, Some(version));
-        (record.matched, record.pepper_version) = (to, Some(version));
-        rows.insert(to, record);
-        Ok(true)
-    }
-
     async fn known_hashes(&self, _: &[KeyHash]) -> Result<Vec<KeyHash>> {
         unimplemented!("authentication imports nothing")
     }
@@ -162,6 +157,36 @@ impl KeyStore for Double {
 
     async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
         unimplemented!("authentication rotates nothing")
+    }
+}
+
+#[async_trait]
+impl RotationStore for Double {
+    async fn move_hashes(&self, moves: &[HashMove], target: &MoveTarget) -> Result<Moved> {
+        self.reach("rotation.move_hashes")?;
+        assert_eq!((target.version, target.everywhere_current), (2, false));
+        if self.blocked.load(Ordering::SeqCst) {
+            return Ok(Moved::Blocked);
+        }
+        self.moved.lock().unwrap().extend(moves);
+        Ok(Moved::Rows(moves.len() as u64))
+    }
+
+    async fn note_client_pepper_version(&self, client: ClientId, version: i32) -> Result<()> {
+        self.noted_clients.lock().unwrap().push((client, version));
+        Ok(())
+    }
+
+    async fn announce(&self, _: &NodeRecord) -> Result<()> {
+        unimplemented!("authentication announces nothing")
+    }
+
+    async fn leave(&self, _: Uuid) -> Result<()> {
+        unimplemented!("authentication announces nothing")
+    }
+
+    async fn count_hashes(&self, _: Timestamp) -> Result<HashCounts> {
+        unimplemented!("authentication counts nothing")
     }
 }
 
@@ -240,6 +265,7 @@ impl Bench {
             pepper_versions: PepperVersions { current: 2, previous: Some(1) },
             default_limit: RateLimit::new("100/s".parse().unwrap(), None),
             keys: Arc::clone(&store) as Arc<dyn KeyStore>,
+            rotation: Arc::clone(&store) as Arc<dyn RotationStore>,
             changes: Arc::new(Feed(Arc::clone(&store))),
             clients: Arc::clone(&clients),
             clock: Arc::clone(&clock) as SharedClock,

@@ -19,11 +19,13 @@ use tokio::time::timeout;
 use super::cache::{Cached, Identities, Unknowns};
 use super::identity;
 use super::pepper_guard::PepperVersions;
+use super::rehash::Rehasher;
 use crate::clients::LiveClients;
 use crate::crypto::pepper::{KeyHashes, PepperOrigin};
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::key::{ApiKey, CredentialRecord, HashKind, KeyHash, KeyValidity};
 use crate::model::rate::RateLimit;
+use crate::store::rotation::{HashMove, RotationStore};
 use crate::store::{KeyStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +39,8 @@ pub(super) struct Loader {
     pub(super) tasks: Tasks,
     pub(super) default_limit: RateLimit,
     pub(super) pepper_versions: PepperVersions,
+    pub(super) rotation: Arc<dyn RotationStore>,
+    pub(super) rehasher: Arc<Rehasher>,
     pub(super) cache_ttl: Duration,
     /// How long one look-up may take, re-reads included.
     pub(super) deadline: Duration,
@@ -176,7 +180,7 @@ impl Loader {
                         return Loaded::Unknown;
                     }
                     self.note_pepper(&record, origin);
-                    self.rehash_imported(&record, origin, hashes.current());
+                    self.hash_anew(&record, origin, hashes.current());
                     let validity = record.key.as_ref().map_or_else(KeyValidity::default, ApiKey::validity);
                     let principal = Arc::new(identity::principal(&record, attachment.client, began));
                     let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl);
@@ -204,16 +208,23 @@ impl Loader {
 
     /// Rows that came in by SQL do not say which pepper they were hashed with; now it is known.
     fn note_pepper(&self, record: &CredentialRecord, origin: PepperOrigin) {
-        let Some(key) = record.key.as_ref().filter(|key| key.pepper_version.is_none()) else { return };
+        if record.pepper_version.is_some() {
+            return;
+        }
         let version = match origin {
             PepperOrigin::Current => Some(self.pepper_versions.current),
             PepperOrigin::Previous => self.pepper_versions.previous,
             PepperOrigin::Unpeppered => None,
         };
         let Some(version) = version else { return };
-        let (keys, metrics, id) = (Arc::clone(&self.keys), Arc::clone(&self.metrics), key.id);
+        let (keys, rotation, metrics) = (Arc::clone(&self.keys), Arc::clone(&self.rotation), Arc::clone(&self.metrics));
+        let (key, client) = (record.key.as_ref().map(|key| key.id), record.client.id);
         self.tasks.spawn_control(async move {
-            if let Err(error) = keys.note_pepper_version(id, version).await {
+            let noted = match key {
+                Some(key) => keys.note_pepper_version(key, version).await,
+                None => rotation.note_client_pepper_version(client, version).await,
+            };
+            if let Err(error) = noted {
                 metrics.store_failed("keys.note_pepper_version");
                 tracing::debug!(error = &error as &dyn std::error::Error, "the pepper's version was not noted");
             }
@@ -222,18 +233,15 @@ impl Loader {
 }
 
 impl Loader {
-    /// An imported key shows its text for the first time: from now on it is stored as our own are.
-    /// Its identity stays what it is, so nobody waits and no cache is voided.
-    fn rehash_imported(&self, record: &CredentialRecord, origin: PepperOrigin, to: KeyHash) {
-        let Some(key) = record.key.as_ref().filter(|_| origin == PepperOrigin::Unpeppered) else { return };
-        let (keys, metrics, id, from) = (Arc::clone(&self.keys), Arc::clone(&self.metrics), key.id, record.matched);
-        let version = self.pepper_versions.current;
-        self.tasks.spawn_control(async move {
-            if let Err(error) = keys.rehash(id, from, to, version).await {
-                metrics.store_failed("keys.rehash");
-                tracing::debug!(error = &error as &dyn std::error::Error, "an imported hash stays for now");
-            }
-        });
+    /// What was found in another form than ours is stored in ours from now on, off the request
+    /// path. Its identity stays what it is, so nobody waits and no cache is voided.
+    fn hash_anew(&self, record: &CredentialRecord, origin: PepperOrigin, new: KeyHash) {
+        let kind = match origin {
+            PepperOrigin::Current => return,
+            PepperOrigin::Previous => HashKind::Hmac,
+            PepperOrigin::Unpeppered => HashKind::Sha256,
+        };
+        self.rehasher.push(HashMove { kind, old: record.matched, new });
     }
 }
 

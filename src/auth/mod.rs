@@ -13,7 +13,10 @@
 //! | `identity` | from a row to a principal |
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
 //! | `upkeep` | letting go of what nobody uses |
+//! | `backfill` | raw keys of an adopted database become hashes |
 //! | `pepper_guard` | whether this pepper is the one the store was hashed with |
+//! | `presence` | which peppers this process knows, for the others to see |
+//! | `rehash` | moving hashes to the current pepper |
 //!
 //! Identity is cached, never a verdict: expiry, revocation, suspension and scopes are judged for
 //! every request. A raw credential never leaves this module, not even into an error.
@@ -22,6 +25,7 @@
 //! `loader`; the exhaustive matches say what is missing.
 
 mod authenticator;
+pub mod backfill;
 mod cache;
 mod credential;
 mod error;
@@ -30,6 +34,8 @@ mod feed;
 mod identity;
 mod loader;
 mod pepper_guard;
+mod presence;
+mod rehash;
 mod upkeep;
 
 #[cfg(test)]
@@ -39,4 +45,5 @@ mod double;
 
 pub use authenticator::{Authenticator, Dependencies};
 pub use error::{AuthError, InvalidReason};
-pub use pepper_guard::{PepperError, PepperVersions, guard_pepper};
+pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};
+pub use presence::Presence;

@@ -4,9 +4,11 @@
 //! each pepper it has seen, trusted on first use, and a process that comes with another stops
 //! before it serves.
 
+use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::crypto::pepper::Peppers;
+use crate::store::rotation::RotationStore;
 use crate::store::{PepperStore, StoreError};
 
 /// The numbers under which the live peppers are known.
@@ -27,6 +29,18 @@ pub enum PepperError {
          former API_KEY_PEPPER; to change it, give the former one as API_KEY_PEPPER_PREVIOUS as well"
     )]
     Mismatch,
+    /// Keys were hashed with a pepper that this process does not have.
+    #[error(
+        "{keys} keys are still hashed with {versions}, which this process does not have: they would stop working. \
+         Give it as API_KEY_PEPPER_PREVIOUS until `octroi pepper status` counts none under it; keys that nobody uses \
+         any more stay there until they are revoked"
+    )]
+    Needed {
+        /// How many.
+        keys: u64,
+        /// Of which peppers, in words.
+        versions: String,
+    },
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -53,6 +67,27 @@ pub async fn guard_pepper(peppers: &Peppers, store: &dyn PepperStore) -> Result<
         None => return Err(PepperError::Mismatch),
     };
     Ok(PepperVersions { current, previous })
+}
+
+/// Sees that no key needs a pepper that is not alive any more. Keys whose pepper is not known yet
+/// are not judged.
+///
+/// # Errors
+/// Some do, or the store could not be asked.
+pub async fn guard_hashes(
+    versions: PepperVersions,
+    store: &dyn RotationStore,
+    now: Timestamp,
+) -> Result<(), PepperError> {
+    let counts = store.count_hashes(now).await?;
+    let is_live = |version: i32| version == versions.current || versions.previous == Some(version);
+    let needed: Vec<_> = counts.by_version.iter().filter(|(version, _)| !is_live(*version)).collect();
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> = needed.iter().map(|(version, _)| format!("pepper version {version}")).collect();
+    let keys = needed.iter().map(|(_, keys)| keys).sum();
+    Err(PepperError::Needed { keys, versions: named.join(" and ") })
 }
 
 #[cfg(test)]

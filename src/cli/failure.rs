@@ -138,7 +138,9 @@ impl From<StoreError> for Failure {
 impl From<PepperError> for Failure {
     fn from(error: PepperError) -> Self {
         match error {
-            PepperError::Mismatch => Self::new(Exit::Configuration, "wrong_pepper", error.to_string()),
+            PepperError::Mismatch | PepperError::Needed { .. } => {
+                Self::new(Exit::Configuration, "wrong_pepper", error.to_string())
+            }
             PepperError::Store(error) => error.into(),
         }
     }

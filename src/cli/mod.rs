@@ -6,6 +6,7 @@
 //! To add a command: a variant of `Command`, an arm in `dispatch`, a file here whose `run`
 //! writes rows of `output` and returns a [`Failure`].
 
+mod backfill;
 mod client;
 mod config;
 mod failure;
@@ -14,6 +15,7 @@ mod migrate;
 mod open;
 mod output;
 mod pages;
+mod pepper;
 pub mod quickstart;
 pub mod serve;
 mod shell;
@@ -73,6 +75,12 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Raw keys of an adopted database (clients.api_key): make hashes of them
+    #[command(subcommand)]
+    Backfill(backfill::Command),
+    /// Peppers: the secrets that keys are hashed with
+    #[command(subcommand)]
+    Pepper(pepper::Command),
     /// Sums of what was used
     Usage(usage::Arguments),
     /// Completions for a shell
@@ -140,6 +148,8 @@ fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result
         Command::Migrate(command) => block_on(migrate::run(context, command, out)),
         Command::Client(command) => block_on(client::run(context, command, out)),
         Command::Key(command) => block_on(key::run(context, command, out)),
+        Command::Backfill(command) => block_on(backfill::run(context, command, out)),
+        Command::Pepper(command) => block_on(pepper::run(context, command, out)),
         Command::Usage(arguments) => block_on(usage::run(context, arguments, out)),
         Command::Completions { shell } => shell::write_completions(*shell, out),
         Command::Man => shell::write_manual(out),

@@ -6,5 +6,6 @@
 //! [`SecretText`]: crate::model::secret::SecretText
 //! [`KeyHash`]: crate::model::key::KeyHash
 
+pub mod core_dumps;
 pub mod key_text;
 pub mod pepper;

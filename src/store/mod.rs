@@ -16,8 +16,10 @@ pub mod changes;
 mod columns;
 mod error;
 mod last_used;
+pub mod legacy;
 pub mod migrate;
 mod postgres;
+pub mod rotation;
 mod sqlite;
 
 pub use error::{Source, StoreError};
@@ -46,6 +48,10 @@ pub struct Store {
     pub peppers: Arc<dyn PepperStore>,
     /// `changes`
     pub changes: Arc<dyn ChangeStore>,
+    /// Raw keys in `clients.api_key`; none where no older database can be adopted.
+    pub legacy: Option<Arc<dyn legacy::LegacyStore>>,
+    /// `nodes`, and hashes while a pepper changes
+    pub rotation: Arc<dyn rotation::RotationStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }
@@ -131,12 +137,8 @@ pub trait KeyStore: Send + Sync {
     /// Stores keys that were made elsewhere, all or none; returns how many. A hash that is there
     /// already is a conflict.
     async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64>;
-    /// Puts the hash `to`, made under pepper `version`, in the place of `from`: the same key,
-    /// hashed again. Whether it did; not, when the row holds another hash by now. Not a change in
-    /// the sense of the feed.
-    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool>;
-    /// Notes which pepper a row's hash was found to be made with. Not a change in the sense of
-    /// the feed.
+    /// Notes which pepper a row's hash was found to be made with, unless that is known. Not a
+    /// change in the sense of the feed.
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()>;
 }
 

@@ -17,7 +17,9 @@ mod postgres;
 mod stores;
 mod upstream;
 
+mod adoption;
 mod auth;
+mod backfill;
 mod bodies;
 mod framing;
 mod keys;
@@ -27,6 +29,7 @@ mod migrations;
 mod outage;
 mod quickstart;
 mod revocation;
+mod rotation;
 mod shutdown;
 mod start;
 mod store_contract;

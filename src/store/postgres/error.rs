@@ -47,6 +47,10 @@ pub(super) fn of_statement(operation: &'static str, error: tokio_postgres::Error
     match kind_of(&said.code) {
         Kind::Unavailable => StoreError::Unavailable { operation, source: said.into() },
         Kind::Conflict => StoreError::Conflict(format!("{operation}: {}", said.message)),
+        Kind::Rule => StoreError::Conflict(match said.hint {
+            Some(hint) => format!("{}. {hint}", said.message),
+            None => said.message,
+        }),
         Kind::Refused => StoreError::Refused { operation, source: said.into() },
     }
 }
@@ -75,6 +79,8 @@ pub(super) fn spoils_session(error: &tokio_postgres::Error) -> bool {
 enum Kind {
     Unavailable,
     Conflict,
+    /// A sentence that a function or migration wrote for whoever reads it.
+    Rule,
     Refused,
 }
 
@@ -83,6 +89,8 @@ fn kind_of(code: &str) -> Kind {
     match code {
         // Unique and foreign keys: another row contradicts.
         "23505" | "23503" => Kind::Conflict,
+        // `RAISE EXCEPTION`.
+        "P0001" => Kind::Rule,
         // Serialisation failure, deadlock, read-only transaction (a standby), lock not available,
         // cancelled by a time-out, and the two of `spoils_session` that another connection mends.
         "40001" | "40P01" | "25006" | "55P03" | "57014" | "0A000" | "26000" => Kind::Unavailable,
@@ -114,6 +122,7 @@ mod tests {
             ("3D000", Kind::Unavailable),
             ("23505", Kind::Conflict),
             ("23503", Kind::Conflict),
+            ("P0001", Kind::Rule),
             ("23514", Kind::Refused),
             ("23502", Kind::Refused),
             ("22021", Kind::Refused),

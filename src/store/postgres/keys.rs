@@ -126,17 +126,8 @@ impl KeyStore for Postgres {
         imported
     }
 
-    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
-        let statement = "UPDATE api_keys SET api_key_hash = $3, hash_kind = 'hmac', pepper_version = $4,
-                             rehashes = rehashes + 1
-                         WHERE id = $1 AND api_key_hash = $2";
-        let mut lease = self.work.lease("rehash key", WORK).await?;
-        let updated = lease.execute(statement, &[&id.0, &from.to_hex(), &to.to_hex(), &version]).await?;
-        Ok(updated == 1)
-    }
-
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
-        let statement = "UPDATE api_keys SET pepper_version = $2 WHERE id = $1 AND pepper_version IS DISTINCT FROM $2";
+        let statement = "UPDATE api_keys SET pepper_version = $2 WHERE id = $1 AND pepper_version IS NULL";
         let mut lease = self.work.lease("note pepper version", WORK).await?;
         lease.execute(statement, &[&id.0, &version]).await?;
         Ok(())

@@ -14,10 +14,12 @@ mod changes;
 mod clients;
 mod error;
 mod keys;
+mod legacy;
 mod migrate;
 mod partitions;
 mod peppers;
 mod pool;
+mod rotation;
 mod row;
 mod tls;
 mod usage;
@@ -49,6 +51,8 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         usage: postgres.clone(),
         peppers: postgres.clone(),
         changes: postgres.clone(),
+        legacy: Some(postgres.clone()),
+        rotation: postgres.clone(),
         migrations: postgres,
     })
 }

@@ -123,23 +123,10 @@ impl KeyStore for Sqlite {
         self.writer.run("import keys", MIGRATE, move |connection| import(connection, &keys)).await
     }
 
-    async fn rehash(&self, id: ApiKeyId, from: KeyHash, to: KeyHash, version: i32) -> Result<bool> {
-        let update = move |connection: &mut Connection| {
-            let updated = connection.execute(
-                "UPDATE api_keys SET api_key_hash = ?3, hash_kind = 'hmac', pepper_version = ?4,
-                     rehashes = rehashes + 1
-                 WHERE id = ?1 AND api_key_hash = ?2",
-                params![id.to_string(), from.to_hex(), to.to_hex(), version],
-            )?;
-            Ok(updated == 1)
-        };
-        self.writer.run("rehash key", WRITE, update).await
-    }
-
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
         let update = move |connection: &mut Connection| {
             connection.execute(
-                "UPDATE api_keys SET pepper_version = ?2 WHERE id = ?1 AND pepper_version IS NOT ?2",
+                "UPDATE api_keys SET pepper_version = ?2 WHERE id = ?1 AND pepper_version IS NULL",
                 params![id.to_string(), version],
             )?;
             Ok(())

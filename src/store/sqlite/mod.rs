@@ -17,6 +17,7 @@ mod keys;
 mod lane;
 mod migrate;
 mod peppers;
+mod rotation;
 mod row;
 mod time;
 mod usage;
@@ -43,6 +44,8 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         usage: sqlite.clone(),
         peppers: sqlite.clone(),
         changes: sqlite.clone(),
+        legacy: None,
+        rotation: sqlite.clone(),
         migrations: sqlite,
     })
 }

@@ -6,6 +6,7 @@ use octroi::model::addresses::AddressRanges;
 use octroi::model::id::{ApiKeyId, ClientId};
 use octroi::model::key::{ApiKey, HashKind, ImportedKey, KeyDefect, NewApiKey, NotRotated, Rotation};
 use octroi::model::usage::{Outcome, UsageEvent};
+use octroi::store::rotation::{HashMove, MoveTarget, Moved};
 use octroi::store::{Store, StoreError};
 use uuid::Uuid;
 
@@ -263,12 +264,16 @@ async fn a_key_is_hashed_again_once_and_no_cache_hears_of_it(place: &Place) {
     store.keys.import(vec![imported(owner.id, 1, HashKind::Sha256)]).await.unwrap();
     let key = store.keys.find_by_hash(&[hash(1)]).await.unwrap().unwrap().key.unwrap();
     let mut reader = store.changes.follow().await.unwrap();
-    assert!(store.keys.rehash(key.id, hash(1), hash(2), 3).await.unwrap());
+    let target = MoveTarget { version: 3, fingerprint: "f".to_owned(), everywhere_current: false };
+    let to = |kind, new| [HashMove { kind, old: hash(1), new: hash(new) }];
+    let moved = async |kind, new| store.rotation.move_hashes(&to(kind, new), &target).await.unwrap();
+    assert_eq!(moved(HashKind::Hmac, 8).await, Moved::Rows(0), "it was not made so");
+    assert_eq!(moved(HashKind::Sha256, 2).await, Moved::Rows(1));
     assert_eq!(reader.poll().await.unwrap(), [], "it is the same key");
     let found = store.keys.find_by_hash(&[hash(2)]).await.unwrap().unwrap();
     assert_eq!(found.key, Some(ApiKey { hash_kind: HashKind::Hmac, pepper_version: Some(3), ..key.clone() }));
     assert!(store.keys.find_by_hash(&[hash(1)]).await.unwrap().is_none());
-    assert!(!store.keys.rehash(key.id, hash(1), hash(9), 4).await.unwrap(), "another gateway was first");
+    assert_eq!(moved(HashKind::Sha256, 9).await, Moved::Rows(0), "another gateway was first");
     assert!(store.keys.find_by_hash(&[hash(9)]).await.unwrap().is_none());
 }
 
