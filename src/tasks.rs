@@ -76,12 +76,6 @@ impl Tasks {
         tokio::spawn(task)
     }
 
-    /// The control runtime.
-    #[must_use]
-    pub fn control(&self) -> &Handle {
-        &self.control
-    }
-
     /// Asks everything to finish.
     pub fn stop_softly(&self) {
         self.soft.cancel();

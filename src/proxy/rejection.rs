@@ -301,7 +301,9 @@ fn of_exchange(fault: &ExchangeFault) -> Public {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::InvalidReason;
     use crate::limit::Standing;
+    use crate::model::id::{ApiKeyId, ClientId};
 
     fn all() -> Vec<(Rejection, u16, &'static str, &'static [&'static str])> {
         let limit = Exceeded { policy: "client", standing: Standing::default(), retry_after_seconds: 7 };
@@ -323,6 +325,14 @@ mod tests {
             (Rejection::Method(HeaderValue::from_static("GET")), 405, "method_not_allowed", &["allow"]),
             (AuthError::Missing.into(), 401, "missing_credentials", &["www-authenticate"]),
             (AuthError::Ambiguous("twice").into(), 400, "ambiguous_credentials", &[]),
+            (AuthError::invalid(InvalidReason::Revoked).into(), 401, "invalid_credentials", &["www-authenticate"]),
+            (
+                AuthError::ClientSuspended { client: ClientId::NIL, key: ApiKeyId::NIL }.into(),
+                403,
+                "client_suspended",
+                &[],
+            ),
+            (Rejection::CallerGone, 400, "bad_request", &["connection"]),
             (AuthError::InsufficientScope.into(), 403, "insufficient_scope", &["www-authenticate"]),
             (AuthError::AddressDenied.into(), 403, "address_denied", &[]),
             (AuthError::TooManyFailures { retry_after_seconds: 3 }.into(), 429, "too_many_failures", &["retry-after"]),

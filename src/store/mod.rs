@@ -36,8 +36,6 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// An open store: a handle per concern. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    /// Which database it is, for logs: `sqlite` or `postgres`.
-    pub kind: &'static str,
     /// `clients`
     pub clients: Arc<dyn ClientStore>,
     /// `api_keys`

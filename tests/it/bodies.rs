@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::books::Books;
 use crate::callers::{connect, fetch, parse, raw, read_head, send};
@@ -65,13 +66,22 @@ fn a_hundred_mebibytes_each_way_leave_memory_flat() {
     let before = gateway.anonymous_kib();
 
     let body = vec![7; 100 * MIB];
-    let up = send(setup.data, "POST", "/sink", &[&header], &body);
+    let mut peak = 0;
+    let up = std::thread::scope(|scope| {
+        let up = scope.spawn(|| send(setup.data, "POST", "/sink", &[&header], &body));
+        while !up.is_finished() {
+            peak = peak.max(gateway.anonymous_kib());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        up.join().unwrap()
+    });
     assert_eq!(up.status, 200);
+    assert!(peak > 0, "it was looked at while the body went up");
     assert_eq!(upstream.last().body_bytes, body.len() as u64);
     let mut stream = connect(setup.data);
     write!(stream, "GET /bytes/{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n\r\n", 100 * MIB).unwrap();
     read_head(&mut stream);
-    let (mut received, mut piece, mut peak) = (0, vec![0; 256 * 1024], 0);
+    let (mut received, mut piece) = (0, vec![0; 256 * 1024]);
     loop {
         let read = stream.read(&mut piece).unwrap();
         if read == 0 {
@@ -258,14 +268,14 @@ fn a_keep_alive_connection_the_upstream_closed_costs_no_request() {
             std::thread::spawn(move || {
                 read_head(&mut stream);
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-                std::thread::sleep(std::time::Duration::from_millis(3));
+                std::thread::sleep(Duration::from_millis(3));
             });
         }
     });
     for number in 0..300 {
         let answer = fetch(setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]);
         assert_eq!(answer.status, 200, "request {number}: {}", String::from_utf8_lossy(&answer.body));
-        std::thread::sleep(std::time::Duration::from_millis(number % 5));
+        std::thread::sleep(Duration::from_millis(number % 5));
     }
     assert_eq!(gateway.stop(), 0);
     assert_eq!(setup.usage("outcome")["total"]["requests"], 300);

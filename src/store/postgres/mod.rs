@@ -45,7 +45,6 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         partitions: partitions::Known::default(),
     });
     Ok(Store {
-        kind: "postgres",
         clients: postgres.clone(),
         keys: postgres.clone(),
         usage: postgres.clone(),

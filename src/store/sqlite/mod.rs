@@ -38,7 +38,6 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
     let readers = Lane::open(&path, lane::Access::Read, lane::READERS).await?;
     let sqlite = Arc::new(Sqlite { path, writer, readers });
     Ok(Store {
-        kind: "sqlite",
         clients: sqlite.clone(),
         keys: sqlite.clone(),
         usage: sqlite.clone(),
