@@ -149,6 +149,7 @@ impl Bench {
             cache_ttl: Duration::from_secs(30),
             max_stale: Duration::from_mins(10),
             failures,
+            issuers: vec![],
         };
         let authenticator = Authenticator::new(
             &config,

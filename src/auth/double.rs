@@ -207,6 +207,7 @@ impl Bench {
             cache_ttl: Duration::from_secs(30),
             max_stale: Duration::from_mins(10),
             failures: FailureBudget { rate: "10/s".parse().unwrap(), burst: NonZeroU32::new(100).unwrap() },
+            issuers: Vec::new(),
         };
         let clients = LiveClients::new(&metrics);
         let with = Dependencies {

@@ -12,4 +12,5 @@ pub mod id;
 pub mod key;
 pub mod rate;
 pub mod secret;
+pub mod token;
 pub mod usage;
