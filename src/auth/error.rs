@@ -4,6 +4,7 @@
 
 use thiserror::Error;
 
+use super::jwt::TokenFault;
 use crate::model::id::{ApiKeyId, ClientId};
 
 /// The private reason of a refusal.
@@ -43,6 +44,9 @@ pub enum AuthError {
         retry_after_seconds: u64,
     },
     /// 503
+    #[error("the keys of the token's issuer are not there")]
+    IssuerUnavailable,
+    /// 503
     #[error("the store could not say who this is")]
     Unavailable,
 }
@@ -65,6 +69,9 @@ pub enum InvalidReason {
     /// Expired.
     #[error("expired")]
     Expired,
+    /// A token that does not hold.
+    #[error(transparent)]
+    Token(TokenFault),
 }
 
 impl AuthError {
@@ -78,6 +85,7 @@ impl AuthError {
             Self::ClientSuspended { .. } => "client_suspended",
             Self::InsufficientScope => "insufficient_scope",
             Self::TooManyFailures { .. } => "too_many_failures",
+            Self::IssuerUnavailable => "issuer_unavailable",
             Self::Unavailable => "unavailable",
         }
     }
@@ -99,6 +107,7 @@ impl InvalidReason {
             Self::Unknown => "unknown",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::Token(fault) => fault.as_str(),
         }
     }
 }

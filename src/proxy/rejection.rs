@@ -276,7 +276,7 @@ fn of_auth(error: &AuthError) -> Public {
             "Too many failures",
             "Too many unknown credentials came from this address; try again later.",
         ),
-        AuthError::Unavailable => row(
+        AuthError::Unavailable | AuthError::IssuerUnavailable => row(
             StatusCode::SERVICE_UNAVAILABLE,
             "auth_unavailable",
             "Authentication unavailable",
@@ -320,6 +320,7 @@ mod tests {
             (AuthError::InsufficientScope.into(), 403, "insufficient_scope", &["www-authenticate"]),
             (AuthError::TooManyFailures { retry_after_seconds: 3 }.into(), 429, "too_many_failures", &["retry-after"]),
             (AuthError::Unavailable.into(), 503, "auth_unavailable", &["retry-after"]),
+            (AuthError::IssuerUnavailable.into(), 503, "auth_unavailable", &["retry-after"]),
             (JournalFull.into(), 503, "metering_unavailable", &["retry-after"]),
             (Rejection::BodyTooLarge, 413, "body_too_large", &[]),
             (Rejection::BodyLate, 408, "request_timeout", &["connection"]),
