@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
-use octroi::auth::{Authenticator, Dependencies, PepperVersions};
+use octroi::auth::{Authenticator, Dependencies, Issuers, PepperVersions};
 use octroi::clients::LiveClients;
 use octroi::config::auth::{AuthConfig, FailureBudget};
 use octroi::config::route::{RouteAuth, RouteConfig};
@@ -20,7 +20,7 @@ use octroi::crypto::key_text::{Environment, generate};
 use octroi::crypto::pepper::Peppers;
 use octroi::model::access::Scopes;
 use octroi::model::addresses::AddressRanges;
-use octroi::model::client::{Client, ClientStatus};
+use octroi::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use octroi::model::clock::{SharedClock, SystemClock};
 use octroi::model::id::{ApiKeyId, ClientId};
 use octroi::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
@@ -28,7 +28,7 @@ use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
 use octroi::store::changes::Change;
 use octroi::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
-use octroi::store::{ChangeReader, ChangeStore, KeyStore, Page, Result};
+use octroi::store::{ChangeReader, ChangeStore, ClientStore, KeyStore, Page, Result};
 use octroi::tasks::Tasks;
 use octroi::telemetry::metrics::Metrics;
 use tokio::runtime::Runtime;
@@ -103,6 +103,29 @@ impl KeyStore for Everything {
 
     async fn note_pepper_version(&self, _: ApiKeyId, _: i32) -> Result<()> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl ClientStore for Everything {
+    async fn create(&self, _: NewClient) -> Result<Client> {
+        unimplemented!("not measured")
+    }
+
+    async fn find(&self, _: ClientId) -> Result<Option<Client>> {
+        unimplemented!("not measured")
+    }
+
+    async fn find_by_name(&self, _: &str) -> Result<Vec<Client>> {
+        unimplemented!("not measured")
+    }
+
+    async fn list(&self, _: Option<ClientId>, _: u32) -> Result<Page<Client>> {
+        unimplemented!("not measured")
+    }
+
+    async fn update(&self, _: ClientId, _: ClientChange) -> Result<Option<Client>> {
+        unimplemented!("not measured")
     }
 }
 
@@ -188,6 +211,7 @@ impl Bench {
             cache_ttl: Duration::from_secs(30),
             max_stale: Duration::from_mins(10),
             failures,
+            issuers: vec![],
         };
         let authenticator = Authenticator::new(
             &config,
@@ -197,6 +221,8 @@ impl Bench {
                 default_limit: RateLimit::new("1000000000/s".parse().expect("a rate"), None),
                 keys: Arc::new(Everything),
                 rotation: Arc::new(Everything),
+                client_rows: Arc::new(Everything),
+                issuers: Issuers::new(&[], &clock).expect("none has authorities"),
                 changes: Arc::new(Quiet),
                 clients: LiveClients::new(&metrics),
                 clock: Arc::clone(&clock),

@@ -9,7 +9,16 @@ use octroi::config::{self, Environment};
 use toml::{Table, Value};
 
 /// Settings that have no default: the reference shows an example.
-const WITHOUT_DEFAULT: &[&str] = &["upstreams[].name", "upstreams[].endpoints", "routes[].path", "routes[].upstream"];
+const WITHOUT_DEFAULT: &[&str] = &[
+    "auth.issuers[].issuer",
+    "auth.issuers[].audiences",
+    "auth.issuers[].algorithms",
+    "auth.issuers[].jwks_url",
+    "upstreams[].name",
+    "upstreams[].endpoints",
+    "routes[].path",
+    "routes[].upstream",
+];
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");

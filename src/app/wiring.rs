@@ -8,9 +8,9 @@ use tokio::net::TcpListener;
 use super::Addresses;
 use super::error::{StartError, unusable};
 use super::prepare::{await_store, migrations_applied};
-use crate::auth::{Authenticator, Dependencies, PepperVersions, Presence, guard_hashes, guard_pepper};
+use crate::auth::{Authenticator, Dependencies, Issuers, PepperVersions, Presence, guard_hashes, guard_pepper};
 use crate::clients::LiveClients;
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::metering::Journal;
 use crate::model::clock::{Clock, SharedClock};
@@ -49,7 +49,7 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
-    let authenticator = authenticator(&config, peppers, versions, &store, &clock, &metrics, &tasks);
+    let authenticator = authenticator(&config, peppers, versions, &store, &clock, &metrics, &tasks)?;
     authenticator.follow_changes();
     let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
     tasks.spawn_control(present);
@@ -130,20 +130,26 @@ fn authenticator(
     clock: &SharedClock,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
-) -> Arc<Authenticator> {
+) -> Result<Arc<Authenticator>, StartError> {
+    let issuers = Issuers::new(&config.auth.issuers, clock).map_err(|fault| {
+        let remedy = "put the PEM text of the key set's authority there";
+        StartError::Configuration(Problem::new("auth.issuers", fault.to_string(), remedy))
+    })?;
     let dependencies = Dependencies {
         peppers,
         pepper_versions: versions,
         default_limit: config.limits.default,
         keys: Arc::clone(&store.keys),
         rotation: Arc::clone(&store.rotation),
+        client_rows: Arc::clone(&store.clients),
+        issuers,
         changes: Arc::clone(&store.changes),
         clients: LiveClients::new(metrics),
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         tasks: tasks.clone(),
     };
-    Authenticator::new(&config.auth, dependencies)
+    Ok(Authenticator::new(&config.auth, dependencies))
 }
 
 fn gateway(
@@ -170,7 +176,9 @@ fn gateway(
 
 fn readiness(authenticator: &Arc<Authenticator>, journal: &Arc<Journal>) -> Arc<Readiness> {
     let (authenticator, journal) = (Arc::clone(authenticator), Arc::clone(journal));
+    let issuers = Arc::clone(&authenticator);
     Readiness::new()
+        .with("issuers", move || if issuers.issuers_are_there() { Condition::Fine } else { Condition::Degraded })
         .with("store", move || if authenticator.store_is_reachable() { Condition::Fine } else { Condition::Degraded })
         .with("journal", move || if journal.is_full() { Condition::Refusing } else { Condition::Fine })
         .shared()

@@ -12,7 +12,12 @@
 //! 7. **Look-up**: one for all who wait for the same key.
 //! 8. **Judgement**: revoked, expired, suspended, evaluated at every use and never cached.
 //!
+//! A token goes the same way: its digest is looked for in a cache of its own, and where a key has a
+//! look-up it has its verification (`tokens`).
+//!
 //! Steps 1-4 and 8 are all that a known caller costs: no lock, no allocation, no await.
+
+mod tokens;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,13 +29,14 @@ use tokio::time::timeout;
 use super::cache::{Cached, Identities, Unknowns};
 use super::credential::{self, Credential};
 use super::error::{AuthError, InvalidReason};
-use super::failures::{Admission, Failures};
+use super::failures::{Admission, Failures, Reservation};
 use super::feed::{FeedState, Follower};
+use super::jwt::{ClientCache, ClientLoader, Issuers, KnownTokens, TokenFault};
 use super::loader::{Flights, Loaded, Loader, PepperSuspicion};
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
 use super::upkeep::Upkeep;
-use crate::clients::{LiveClients, Principal};
+use crate::clients::{CredentialKind, LiveClient, LiveClients, Principal, Stamp};
 use crate::config::auth::AuthConfig;
 use crate::config::route::{RouteAuth, RouteConfig};
 use crate::crypto::key_text::KeyText;
@@ -39,7 +45,7 @@ use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::key::{KeyDefect, KeyHash};
 use crate::model::rate::RateLimit;
 use crate::store::rotation::RotationStore;
-use crate::store::{ChangeStore, KeyStore};
+use crate::store::{ChangeStore, ClientStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -55,6 +61,10 @@ pub struct Dependencies {
     pub keys: Arc<dyn KeyStore>,
     /// Where hashes are moved to another pepper.
     pub rotation: Arc<dyn RotationStore>,
+    /// Where the clients that tokens name are looked up.
+    pub client_rows: Arc<dyn ClientStore>,
+    /// Whose tokens are believed.
+    pub issuers: Issuers,
     /// Where changes are followed.
     pub changes: Arc<dyn ChangeStore>,
     /// The clients in use.
@@ -78,6 +88,9 @@ pub struct Authenticator {
     failures: Failures,
     feed: Arc<FeedState>,
     loader: Arc<Loader>,
+    issuers: Arc<Issuers>,
+    tokens: Arc<KnownTokens>,
+    client_loader: Arc<ClientLoader>,
     changes: Arc<dyn ChangeStore>,
     clients: Arc<LiveClients>,
     clock: SharedClock,
@@ -125,6 +138,17 @@ impl Authenticator {
             flights: Flights::default(),
             suspicion: PepperSuspicion::default(),
         });
+        let client_loader = Arc::new(ClientLoader {
+            store: with.client_rows,
+            clients: Arc::clone(&with.clients),
+            clock: Arc::clone(&with.clock),
+            metrics: Arc::clone(&with.metrics),
+            tasks: with.tasks.clone(),
+            default_limit: with.default_limit,
+            deadline,
+            cache_ttl: config.cache_ttl,
+            known: ClientCache::new(),
+        });
         Self {
             prefix: config.prefix.clone(),
             peppers: with.peppers,
@@ -135,6 +159,9 @@ impl Authenticator {
             failures: Failures::new(config.failures),
             feed: Arc::new(FeedState::new()),
             loader,
+            issuers: Arc::new(with.issuers),
+            tokens: Arc::new(KnownTokens::new()),
+            client_loader,
             changes: with.changes,
             clients: with.clients,
             clock: with.clock,
@@ -187,9 +214,11 @@ impl Authenticator {
         Err(error)
     }
 
-    /// Spawns the tasks that follow the store's changes, tidy up and move hashes to the current
-    /// pepper. Without the first, every identity older than a second is re-checked before use.
+    /// Spawns the tasks that follow the store's changes, fetch issuers' keys, tidy up, and move
+    /// hashes to the current pepper. Without the first, every identity older than a second is
+    /// re-checked before use.
     pub fn follow_changes(self: &Arc<Self>) {
+        self.issuers.start(&self.tasks);
         let stop = self.tasks.soft().clone();
         self.tasks.spawn_vital("change feed", self.follower().run(stop));
         self.tasks.spawn_vital("identity upkeep", self.upkeep().run(self.tasks.soft().clone()));
@@ -200,6 +229,12 @@ impl Authenticator {
     #[must_use]
     pub fn store_is_reachable(&self) -> bool {
         self.feed.store_is_reachable()
+    }
+
+    /// Whether every issuer's keys are there and fresh.
+    #[must_use]
+    pub fn issuers_are_there(&self) -> bool {
+        !self.issuers.any_is_away()
     }
 
     pub(super) fn follower(&self) -> Follower {
@@ -222,6 +257,8 @@ impl Authenticator {
     pub(super) fn upkeep(&self) -> Upkeep {
         Upkeep {
             identities: Arc::clone(&self.identities),
+            tokens: Arc::clone(&self.tokens),
+            client_loader: Arc::clone(&self.client_loader),
             clients: Arc::clone(&self.clients),
             changes: Arc::clone(&self.changes),
             max_stale: self.max_stale,
@@ -240,8 +277,10 @@ impl Authenticator {
     ) -> Result<Arc<Cached>, AuthError> {
         let raw = match credential::extract(&route.credentials, headers)? {
             Credential::Absent => return Err(AuthError::Missing),
-            // No issuer is configured: a token is a kind of credential that nobody takes yet.
-            Credential::Jwt => return Err(AuthError::invalid(InvalidReason::WrongKind)),
+            Credential::Jwt(_) if route.auth == RouteAuth::Key => {
+                return Err(AuthError::invalid(InvalidReason::WrongKind));
+            }
+            Credential::Jwt(token) => return self.identify_token(token, address, now).await,
             Credential::Key(_) if route.auth == RouteAuth::Jwt => {
                 return Err(AuthError::invalid(InvalidReason::WrongKind));
             }
@@ -267,10 +306,13 @@ impl Authenticator {
     }
 
     fn trust(&self, cached: &Cached, now: Monotonic) -> Trust {
-        if now.since(cached.loaded_at) > self.max_stale || !self.clients.confirm(&cached.principal.client, cached.stamp)
-        {
+        self.trust_in(&cached.principal.client, cached.stamp, cached.loaded_at, now)
+    }
+
+    fn trust_in(&self, client: &LiveClient, stamp: Stamp, loaded_at: Monotonic, now: Monotonic) -> Trust {
+        if now.since(loaded_at) > self.max_stale || !self.clients.confirm(client, stamp) {
             Trust::Void
-        } else if self.feed.covers(cached.loaded_at, now) {
+        } else if self.feed.covers(loaded_at, now) {
             Trust::Confirmed
         } else {
             Trust::Unconfirmed
@@ -314,31 +356,9 @@ impl Authenticator {
 
     /// Steps 5-7.
     async fn look_up(&self, hash: KeyHash, raw: &[u8], address: IpAddr) -> Result<Arc<Cached>, AuthError> {
-        let admission = async {
-            loop {
-                let now = self.clock.monotonic();
-                match self.failures.charge(address, now).await {
-                    Admission::Charged(reservation) => return Ok(Ok(reservation)),
-                    Admission::Exhausted(wait) => return Err(too_many_failures(wait)),
-                    // Somebody else's look-up is over; perhaps it was for this key.
-                    Admission::TryAgain => {
-                        if let Some(cached) = self.identities.find(&hash)
-                            && self.trust(&cached, self.clock.monotonic()) == Trust::Confirmed
-                        {
-                            return Ok(Err(cached));
-                        }
-                    }
-                }
-            }
-        };
-        let reservation = match timeout(LOOK_UP_DEADLINE, admission).await {
-            Ok(Ok(Ok(reservation))) => reservation,
-            Ok(Ok(Err(cached))) => {
-                self.metrics.auth_cache_hit.inc();
-                return Ok(cached);
-            }
-            Ok(Err(too_many)) => return Err(too_many),
-            Err(_elapsed) => return Err(AuthError::Unavailable),
+        let reservation = match self.charge(address, || self.identities.find(&hash)).await? {
+            Ok(reservation) => reservation,
+            Err(cached) => return Ok(cached),
         };
         if self.unknowns.contains(&hash, self.clock.monotonic()) {
             self.metrics.auth_cache_negative.inc();
@@ -352,6 +372,32 @@ impl Authenticator {
             Err(_) => drop(reservation),
         }
         outcome
+    }
+
+    /// Step 5. `known` looks into the cache again while others' look-ups are waited for: perhaps one
+    /// of them was for the same credential, and nothing is charged.
+    async fn charge(
+        &self,
+        address: IpAddr,
+        known: impl Fn() -> Option<Arc<Cached>>,
+    ) -> Result<Result<Reservation, Arc<Cached>>, AuthError> {
+        let admission = async {
+            loop {
+                match self.failures.charge(address, self.clock.monotonic()).await {
+                    Admission::Charged(reservation) => return Ok(Ok(reservation)),
+                    Admission::Exhausted(wait) => return Err(too_many_failures(wait)),
+                    Admission::TryAgain => {
+                        if let Some(cached) = known()
+                            && self.trust(&cached, self.clock.monotonic()) == Trust::Confirmed
+                        {
+                            self.metrics.auth_cache_hit.inc();
+                            return Ok(Err(cached));
+                        }
+                    }
+                }
+            }
+        };
+        timeout(LOOK_UP_DEADLINE, admission).await.unwrap_or(Err(AuthError::Unavailable))
     }
 
     /// Step 7. While the store is known to be away nobody waits long for it; the look-up goes on
@@ -372,6 +418,9 @@ impl Authenticator {
         if let Some(defect) = cached.defect(|| self.clock.wall()) {
             let reason = match defect {
                 KeyDefect::Revoked => InvalidReason::Revoked,
+                KeyDefect::Expired if principal.kind == CredentialKind::Jwt => {
+                    InvalidReason::Token(TokenFault::Expired)
+                }
                 KeyDefect::Expired => InvalidReason::Expired,
             };
             let (client, key) = (Some(principal.client.id), Some(principal.api_key_id));

@@ -151,10 +151,10 @@ impl Unknowns {
 
 /// Takes eight bytes of a key hash as they are: nothing is as evenly spread as a keyed hash.
 #[derive(Clone, Copy, Debug, Default)]
-struct DigestHash;
+pub(super) struct DigestHash;
 
 #[derive(Debug)]
-struct DigestHasher(u64);
+pub(super) struct DigestHasher(u64);
 
 impl BuildHasher for DigestHash {
     type Hasher = DigestHasher;

@@ -21,8 +21,8 @@ pub(super) enum Credential<'h> {
     Absent,
     /// Something to be read as a key. Not printed by whoever holds it.
     Key(&'h [u8]),
-    /// A JWT in a Bearer value.
-    Jwt,
+    /// A JWT in a Bearer value. Not printed by whoever holds it.
+    Jwt(&'h [u8]),
 }
 
 /// The one credential in `headers`, of those at which the route looks.
@@ -62,7 +62,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 fn bearer_credential(token: &[u8]) -> Result<Credential<'_>, AuthError> {
     check_length(token)?;
-    Ok(if is_jwt(token) { Credential::Jwt } else { Credential::Key(token) })
+    Ok(if is_jwt(token) { Credential::Jwt(token) } else { Credential::Key(token) })
 }
 
 fn key_header_credential(value: &[u8]) -> Result<Credential<'_>, AuthError> {
@@ -118,7 +118,7 @@ mod tests {
         extract(&looks_at, &headers).map(|credential| match credential {
             Credential::Absent => "absent".into(),
             Credential::Key(key) => format!("key {}", String::from_utf8_lossy(key)),
-            Credential::Jwt => "jwt".into(),
+            Credential::Jwt(_) => "jwt".into(),
         })
     }
 

@@ -16,14 +16,14 @@ use uuid::Uuid;
 use super::error::AuthError;
 use super::feed::Follower;
 use super::pepper_guard::PepperVersions;
-use super::{Authenticator, Dependencies};
+use super::{Authenticator, Dependencies, Issuers};
 use crate::clients::{LiveClients, Principal};
 use crate::config::auth::{AuthConfig, FailureBudget};
 use crate::config::route::{RouteAuth, RouteConfig};
 use crate::crypto::pepper::{Peppers, sha256};
 use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
-use crate::model::client::{Client, ClientStatus};
+use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::clock::{Clock as _, ManualClock, SharedClock};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
@@ -31,7 +31,7 @@ use crate::model::rate::RateLimit;
 use crate::model::secret::SecretBytes;
 use crate::store::changes::Change;
 use crate::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
-use crate::store::{ChangeReader, ChangeStore, KeyStore, Page, Result, StoreError};
+use crate::store::{ChangeReader, ChangeStore, ClientStore, KeyStore, Page, Result, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -97,6 +97,21 @@ impl Double {
         self.feed.lock().unwrap().push(change);
     }
 
+    fn clients(&self) -> Vec<Client> {
+        self.rows.lock().unwrap().values().map(|record| record.client.clone()).collect()
+    }
+
+    /// What was read is on its way.
+    async fn hand_out(&self) -> Result<()> {
+        self.looked_up.send_modify(|count| *count += 1);
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
+        if let Some(meanwhile) = &*self.meanwhile.lock().unwrap() {
+            meanwhile();
+        }
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        self.reach("a look-up")
+    }
+
     fn reach(&self, operation: &'static str) -> Result<()> {
         if self.away.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable { operation, source: "on purpose".into() });
@@ -112,13 +127,7 @@ impl KeyStore for Double {
             let rows = self.rows.lock().unwrap();
             hashes.iter().find_map(|hash| rows.get(hash).cloned())
         };
-        self.looked_up.send_modify(|count| *count += 1);
-        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
-        if let Some(meanwhile) = &*self.meanwhile.lock().unwrap() {
-            meanwhile();
-        }
-        self.held.subscribe().wait_for(|held| !held).await.unwrap();
-        self.reach("keys.find_by_hash")?;
+        self.hand_out().await?;
         Ok(row)
     }
 
@@ -190,6 +199,34 @@ impl RotationStore for Double {
     }
 }
 
+/// The clients of a [`Double`] are those of its keys.
+#[async_trait]
+impl ClientStore for Double {
+    async fn find(&self, id: ClientId) -> Result<Option<Client>> {
+        let client = self.clients().into_iter().find(|client| client.id == id);
+        self.hand_out().await?;
+        Ok(client)
+    }
+
+    async fn find_by_name(&self, name: &str) -> Result<Vec<Client>> {
+        let clients = self.clients().into_iter().filter(|client| client.name == name).collect();
+        self.hand_out().await?;
+        Ok(clients)
+    }
+
+    async fn create(&self, _: NewClient) -> Result<Client> {
+        unimplemented!("authentication creates no clients")
+    }
+
+    async fn list(&self, _: Option<ClientId>, _: u32) -> Result<Page<Client>> {
+        unimplemented!("authentication lists nothing")
+    }
+
+    async fn update(&self, _: ClientId, _: ClientChange) -> Result<Option<Client>> {
+        unimplemented!("authentication changes nothing")
+    }
+}
+
 struct Reader {
     store: Arc<Double>,
     position: usize,
@@ -245,6 +282,11 @@ impl Bench {
 
     /// `deadline` is that of a look-up.
     pub(super) fn new(deadline: Duration) -> Arc<Self> {
+        Self::with_issuers(deadline, |clock| Issuers::new(&[], clock).unwrap())
+    }
+
+    /// The same, with tokens that are believed.
+    pub(super) fn with_issuers(deadline: Duration, issuers: impl FnOnce(&SharedClock) -> Issuers) -> Arc<Self> {
         let store = Double::new();
         let clock = ManualClock::at(START.parse().unwrap());
         let metrics = Metrics::new(&[], &[]);
@@ -258,6 +300,7 @@ impl Bench {
             cache_ttl: Duration::from_secs(30),
             max_stale: Duration::from_mins(10),
             failures: FailureBudget { rate: "10/s".parse().unwrap(), burst: NonZeroU32::new(100).unwrap() },
+            issuers: Vec::new(),
         };
         let clients = LiveClients::new(&metrics);
         let with = Dependencies {
@@ -266,6 +309,8 @@ impl Bench {
             default_limit: RateLimit::new("100/s".parse().unwrap(), None),
             keys: Arc::clone(&store) as Arc<dyn KeyStore>,
             rotation: Arc::clone(&store) as Arc<dyn RotationStore>,
+            client_rows: Arc::clone(&store) as Arc<dyn ClientStore>,
+            issuers: issuers(&(Arc::clone(&clock) as SharedClock)),
             changes: Arc::new(Feed(Arc::clone(&store))),
             clients: Arc::clone(&clients),
             clock: Arc::clone(&clock) as SharedClock,

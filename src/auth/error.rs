@@ -4,6 +4,7 @@
 
 use thiserror::Error;
 
+use super::jwt::TokenFault;
 use crate::model::id::{ApiKeyId, ClientId};
 
 /// The private reason of a refusal.
@@ -46,6 +47,9 @@ pub enum AuthError {
         retry_after_seconds: u64,
     },
     /// 503
+    #[error("the keys of the token's issuer are not there")]
+    IssuerUnavailable,
+    /// 503
     #[error("the store could not say who this is")]
     Unavailable,
 }
@@ -68,6 +72,9 @@ pub enum InvalidReason {
     /// Expired.
     #[error("expired")]
     Expired,
+    /// A token that does not hold.
+    #[error(transparent)]
+    Token(TokenFault),
 }
 
 impl AuthError {
@@ -82,6 +89,7 @@ impl AuthError {
             Self::InsufficientScope => "insufficient_scope",
             Self::AddressDenied => "address_denied",
             Self::TooManyFailures { .. } => "too_many_failures",
+            Self::IssuerUnavailable => "issuer_unavailable",
             Self::Unavailable => "unavailable",
         }
     }
@@ -103,6 +111,7 @@ impl InvalidReason {
             Self::Unknown => "unknown",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::Token(fault) => fault.as_str(),
         }
     }
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::jwt::Verified;
 use crate::clients::{CredentialKind, IdentityHeaders, LiveClient, Principal};
 use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
+use crate::model::client::Client;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, TokenId};
 use crate::model::key::CredentialRecord;
@@ -32,6 +34,30 @@ pub(super) fn principal(record: &CredentialRecord, client: Arc<LiveClient>, now:
         scopes: key.map_or_else(Scopes::default, |key| key.scopes.clone()),
         allowed_addresses: key.map_or_else(AddressRanges::default, |key| key.allowed_addresses.clone()),
         headers: headers(record),
+    }
+}
+
+/// The principal behind a token: its client, with what the token says of itself.
+pub(super) fn token_principal(row: &Client, client: Arc<LiveClient>, token: &Verified) -> Principal {
+    let facts = &token.facts;
+    // Only tokens of our own have rows that usage can name.
+    let id = facts.id.as_deref().filter(|_| token.own).and_then(|id| id.parse().ok());
+    let scopes = (!facts.scopes.is_empty()).then(|| facts.scopes.to_string());
+    Principal {
+        client,
+        kind: CredentialKind::Jwt,
+        api_key_id: ApiKeyId::NIL,
+        token_id: id.unwrap_or(TokenId::NIL),
+        key_limiter: None,
+        scopes: facts.scopes.clone(),
+        allowed_addresses: AddressRanges::default(),
+        headers: IdentityHeaders {
+            client_id: value(&row.id.to_string()),
+            client_name: value(&percent_encoded(&row.name)),
+            key_id: None,
+            subject: facts.subject.as_deref().and_then(|subject| value(&percent_encoded(subject))),
+            scopes: scopes.and_then(|scopes| value(&scopes)),
+        },
     }
 }
 

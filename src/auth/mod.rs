@@ -10,6 +10,7 @@
 //! | `cache` | what is known of keys, and how far it may be trusted |
 //! | `failures` | the budget of failures of an address |
 //! | `loader` | one look-up for each missing key, however many wait |
+//! | `jwt/` | tokens: structure, issuers' keys, signatures, claims, the client they name |
 //! | `identity` | from a row to a principal |
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
 //! | `upkeep` | letting go of what nobody uses |
@@ -32,6 +33,7 @@ mod error;
 mod failures;
 mod feed;
 mod identity;
+mod jwt;
 mod loader;
 mod pepper_guard;
 mod presence;
@@ -45,5 +47,6 @@ mod double;
 
 pub use authenticator::{Authenticator, Dependencies};
 pub use error::{AuthError, InvalidReason};
+pub use jwt::{Issuers, TokenFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};
 pub use presence::Presence;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Identities;
+use super::jwt::{ClientLoader, KnownTokens};
 use crate::clients::LiveClients;
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::store::ChangeStore;
@@ -18,6 +19,8 @@ use crate::telemetry::metrics::Metrics;
 /// The task that tidies up.
 pub(super) struct Upkeep {
     pub(super) identities: Arc<Identities>,
+    pub(super) tokens: Arc<KnownTokens>,
+    pub(super) client_loader: Arc<ClientLoader>,
     pub(super) clients: Arc<LiveClients>,
     pub(super) changes: Arc<dyn ChangeStore>,
     pub(super) max_stale: Duration,
@@ -49,6 +52,8 @@ impl Upkeep {
     /// Returns how many clients remain in use.
     pub(super) fn sweep(&self, now: Monotonic) -> usize {
         self.identities.sweep(now, self.max_stale);
+        self.tokens.sweep(now, self.clock.wall(), self.max_stale);
+        self.client_loader.sweep(now, self.max_stale);
         self.clients.sweep(now)
     }
 

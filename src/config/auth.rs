@@ -10,6 +10,7 @@ use super::check::{Check, Zero};
 use super::limits::{burst_of, rate_of};
 use super::problem::Problem;
 use super::secrets::{GENERATE, SecretSource, Secrets};
+use super::token_issuer::{self, RawTokenIssuer, TokenIssuerConfig};
 use crate::model::rate::Rate;
 use crate::model::secret::SecretBytes;
 
@@ -30,6 +31,8 @@ pub struct AuthConfig {
     pub max_stale: Duration,
     /// How many failures an address may have.
     pub failures: FailureBudget,
+    /// Whose tokens are believed.
+    pub issuers: Vec<TokenIssuerConfig>,
 }
 
 impl AuthConfig {
@@ -71,6 +74,7 @@ pub(super) struct RawAuth {
     pub(super) cache_ttl: String,
     pub(super) max_stale: String,
     pub(super) failures: RawFailures,
+    pub(super) issuers: Vec<RawTokenIssuer>,
     /// Only shown, as a mask.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(super) pepper: Option<String>,
@@ -98,6 +102,7 @@ impl Default for RawAuth {
             // The length of an ordinary fail-over, with room.
             max_stale: "10m".to_owned(),
             failures: RawFailures::default(),
+            issuers: Vec::new(),
             pepper: None,
             pepper_previous: None,
         }
@@ -136,6 +141,7 @@ impl RawAuth {
                 rate: rate_of(&failures, &self.failures.rate),
                 burst: burst_of(&failures, self.failures.burst).unwrap_or(NonZeroU32::MIN),
             },
+            issuers: token_issuer::resolve_all(&self.issuers, check),
         }
     }
 

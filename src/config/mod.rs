@@ -29,6 +29,7 @@ pub mod server;
 mod show;
 pub mod store;
 pub mod telemetry;
+pub mod token_issuer;
 pub mod units;
 pub mod upstream;
 mod walk;

@@ -12,6 +12,7 @@ use super::route::RawRoute;
 use super::server::RawServer;
 use super::store::RawStore;
 use super::telemetry::RawTelemetry;
+use super::token_issuer::RawTokenIssuer;
 use super::upstream::RawUpstream;
 use crate::model::rate::Rate;
 
@@ -57,5 +58,6 @@ pub fn schema() -> Table {
     let mut defaults = RawConfig { upstreams: vec![RawUpstream::default()], ..RawConfig::default() };
     defaults.spell_out();
     defaults.routes = vec![RawRoute::default()];
+    defaults.auth.issuers = vec![RawTokenIssuer::default()];
     Table::try_from(defaults).expect("the defaults are TOML")
 }

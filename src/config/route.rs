@@ -119,7 +119,7 @@ impl RawRoute {
         if self.upstream.is_empty() && !check.has_problem("upstream") {
             check.refuse("upstream", "the route leads nowhere", "name one of `[[upstreams]]`");
         }
-        let auth = self.resolve_auth(check);
+        let auth = self.resolve_auth(check, around.auth);
         RouteConfig {
             name: self.effective_name(),
             host: self.resolve_host(check),
@@ -153,14 +153,19 @@ impl RawRoute {
         }
     }
 
-    fn resolve_auth(&self, check: &Check<'_>) -> RouteAuth {
-        if self.auth == "jwt" {
-            let message = "no issuer of tokens can be named in this version: nobody could pass";
-            check.refuse("auth", message, "write \"required\" or \"key\"");
-            return RouteAuth::Jwt;
+    fn resolve_auth(&self, check: &Check<'_>, config: &AuthConfig) -> RouteAuth {
+        let words = [
+            ("required", RouteAuth::Required),
+            ("key", RouteAuth::Key),
+            ("jwt", RouteAuth::Jwt),
+            ("none", RouteAuth::None),
+        ];
+        let auth = check.choice("auth", &self.auth, &words);
+        if auth == RouteAuth::Jwt && config.issuers.is_empty() {
+            let message = "no issuer of tokens is named: nobody could pass";
+            check.refuse("auth", message, "add one under `[[auth.issuers]]`, or write \"required\" or \"key\"");
         }
-        let words = [("required", RouteAuth::Required), ("key", RouteAuth::Key), ("none", RouteAuth::None)];
-        check.choice("auth", &self.auth, &words)
+        auth
     }
 
     fn resolve_host(&self, check: &Check<'_>) -> Option<String> {
@@ -204,6 +209,9 @@ impl RawRoute {
             std::iter::once(header::AUTHORIZATION).chain(config.key_headers.iter().cloned()).collect();
         if self.credentials.is_empty() {
             return known;
+        }
+        if auth == RouteAuth::Jwt && !self.credentials.iter().any(|name| name.eq_ignore_ascii_case("authorization")) {
+            check.refuse("credentials", "tokens come in `authorization` only", "add it, or leave `credentials` out");
         }
         let mut credentials = Vec::new();
         for (index, text) in self.credentials.iter().enumerate() {

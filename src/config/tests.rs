@@ -95,7 +95,6 @@ fn each_bad_setting_is_found_at_its_path() {
         ("auth.max_stale = \"1s\"", "auth.max_stale"),
         ("auth.failures.rate = \"10\"", "auth.failures.rate"),
         ("auth.failures.burst = 0", "auth.failures.burst"),
-        ("auth.issuers = [{issuer = \"x\"}]", "auth.issuers"),
         ("auth.query_param = \"key\"", "auth.query_param"),
         ("auth.pepper = \"x\"", "auth.pepper"),
         ("limits.default.rate = \"0/s\"", "limits.default.rate"),
@@ -154,6 +153,73 @@ fn each_bad_route_is_found_at_its_path() {
         let expected: &[&str] = if path.is_empty() { &[] } else { &[path] };
         assert_eq!(paths(&format!("{ROUTE}{addition}\n")), expected, "{addition}");
     }
+}
+
+const ISSUER: &str = "issuer = \"https://id.example.com/\"\naudiences = [\"api\"]\nalgorithms = [\"RS256\"]\n";
+const JWKS: &str = "jwks_url = \"https://id.example.com/jwks.json\"\n";
+
+#[test]
+fn issuers_of_tokens_are_believed_as_far_as_is_written() {
+    let issuer = &loaded(&format!("[[auth.issuers]]\n{ISSUER}{JWKS}")).auth.issuers[0];
+    assert_eq!((issuer.client_claim.as_str(), issuer.scopes_claim.as_str()), ("client_id", "scope"));
+    assert_eq!((issuer.leeway, issuer.max_lifetime), (Duration::from_secs(30), Duration::from_hours(24)));
+    for (typ, allowed) in [
+        (None, true),
+        (Some("JWT"), true),
+        (Some("jwt"), true),
+        (Some("at+JWT"), true),
+        (Some("application/at+jwt"), true),
+        (Some("logout+jwt"), false),
+        (Some(""), false),
+    ] {
+        assert_eq!(issuer.types.contain(typ), allowed, "{typ:?}");
+    }
+    let route = format!("{ROUTE}auth = \"jwt\"\n[[auth.issuers]]\n{ISSUER}{JWKS}");
+    assert_eq!(loaded(&route).routes[0].auth, RouteAuth::Jwt);
+}
+
+#[test]
+fn each_bad_issuer_is_found_at_its_path() {
+    let strict = format!("{ISSUER}{JWKS}");
+    let at = |url: &str| format!("{ISSUER}jwks_url = \"{url}\"\n");
+    for (text, key) in [
+        ("audiences = [\"a\"]\nalgorithms = [\"RS256\"]\njwks_url = \"https://h/\"".to_owned(), "issuer"),
+        ("issuer = \"i\"\nalgorithms = [\"RS256\"]\njwks_url = \"https://h/\"".to_owned(), "audiences"),
+        (
+            "issuer = \"i\"\naudiences = [\"\"]\nalgorithms = [\"RS256\"]\njwks_url = \"https://h/\"".to_owned(),
+            "audiences[0]",
+        ),
+        ("issuer = \"i\"\naudiences = [\"a\"]\njwks_url = \"https://h/\"".to_owned(), "algorithms"),
+        (strict.replace("RS256", "none"), "algorithms[0]"),
+        (strict.replace("RS256", "HS256"), "algorithms[0]"),
+        (strict.replace("\"RS256\"", "\"RS256\", \"RS256\""), "algorithms[1]"),
+        (ISSUER.to_owned(), "jwks_url"),
+        (format!("{strict}jwks_file = \"keys.json\""), "jwks_file"),
+        (format!("{ISSUER}jwks_file = \"absent.json\""), "jwks_file"),
+        (format!("{strict}jwks_ca_file = \"absent.pem\""), "jwks_ca_file"),
+        (at("http://id.example.com/jwks.json"), "jwks_url"),
+        (at("ftp://id.example.com/jwks.json"), "jwks_url"),
+        (at("https://user:hunter2@id.example.com/"), "jwks_url"),
+        (at("id.example.com/jwks.json"), "jwks_url"),
+        (at("https://127.0.0.1/jwks.json"), "jwks_url"),
+        (at("https://localhost/jwks.json"), "jwks_url"),
+        (at("https://[::1]/jwks.json"), "jwks_url"),
+        (format!("{strict}leeway = \"31s\""), "leeway"),
+        (format!("{strict}max_lifetime = \"0s\""), "max_lifetime"),
+        (format!("{strict}types = []"), "types"),
+        (format!("{strict}client_claim = \"\""), "client_claim"),
+        (format!("{strict}client_claim = \"aud\""), "client_claim"),
+        (format!("{strict}scopes_claim = \"exp\""), "scopes_claim"),
+        (format!("{strict}algorithm = \"RS256\""), "algorithm"),
+    ] {
+        assert_eq!(paths(&format!("[[auth.issuers]]\n{text}\n")), [format!("auth.issuers[0].{key}")], "{text}");
+    }
+    let twice = format!("[[auth.issuers]]\n{strict}[[auth.issuers]]\n{strict}");
+    assert_eq!(paths(&twice), ["auth.issuers[1].issuer"]);
+    let allowed = "allow_http = true\nallow_private_addresses = true\n";
+    assert!(paths(&format!("[[auth.issuers]]\n{}{allowed}", at("http://127.0.0.1:9000/jwks"))).is_empty());
+    let keys_only = format!("{ROUTE}auth = \"jwt\"\ncredentials = [\"x-api-key\"]\n[[auth.issuers]]\n{strict}");
+    assert_eq!(paths(&keys_only), ["routes[0].credentials"]);
 }
 
 #[test]

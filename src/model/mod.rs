@@ -14,4 +14,5 @@ pub mod id;
 pub mod key;
 pub mod rate;
 pub mod secret;
+pub mod token;
 pub mod usage;

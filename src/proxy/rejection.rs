@@ -282,7 +282,7 @@ fn of_auth(error: &AuthError) -> Public {
             "Too many failures",
             "Too many unknown credentials came from this address; try again later.",
         ),
-        AuthError::Unavailable => row(
+        AuthError::Unavailable | AuthError::IssuerUnavailable => row(
             StatusCode::SERVICE_UNAVAILABLE,
             "auth_unavailable",
             "Authentication unavailable",
@@ -337,6 +337,7 @@ mod tests {
             (AuthError::AddressDenied.into(), 403, "address_denied", &[]),
             (AuthError::TooManyFailures { retry_after_seconds: 3 }.into(), 429, "too_many_failures", &["retry-after"]),
             (AuthError::Unavailable.into(), 503, "auth_unavailable", &["retry-after"]),
+            (AuthError::IssuerUnavailable.into(), 503, "auth_unavailable", &["retry-after"]),
             (JournalFull.into(), 503, "metering_unavailable", &["retry-after"]),
             (Rejection::BodyTooLarge, 413, "body_too_large", &[]),
             (Rejection::BodyLate, 408, "request_timeout", &["connection"]),

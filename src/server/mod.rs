@@ -16,6 +16,7 @@
 mod caller_io;
 mod connection;
 pub mod listener;
+pub mod outbound;
 mod peer;
 mod request_body;
 #[cfg(test)]

@@ -1,0 +1,213 @@
+//! JWTs of issuers that the configuration names: from a token to what it says.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `token` | the structure, and what a header may say |
+//! | `members` | JSON objects without doubles, by name and type |
+//! | `claims` | what a token says, and whether it holds now |
+//! | `keys` | key sets, the algorithm each key is pinned to, signatures |
+//! | `jwks` | an issuer's keys, kept fresh |
+//! | `clients` | the client that a token names |
+//! | `known` | tokens that were verified already |
+//! | `fault` | why a token is refused |
+//!
+//! The order of [`Issuers::verify`] is that of cost and of trust: structure, whose it is (a
+//! promise that nobody keeps yet), the issuer's algorithms, the key, the signature, and only then
+//! what it says. Nothing is believed because the token says so: the algorithm is the key's, the key
+//! is the issuer's, the issuer is the configuration's.
+//!
+//! To add an issuer of our own: [`Issuers::with_own`] takes its name and secret; everything else
+//! is as for a configured one, and no configured issuer can bear its name or have its algorithm.
+
+mod claims;
+mod clients;
+mod fault;
+mod jwks;
+mod keys;
+mod known;
+mod members;
+mod token;
+
+#[cfg(test)]
+mod forged;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod vectors;
+
+use std::sync::Arc;
+
+use self::claims::{Claims, Facts};
+pub(super) use self::clients::{ClientCache, ClientLoader, KnownClient, LoadedClient};
+pub use self::fault::TokenFault;
+use self::jwks::{KeySource, NoKeys};
+use self::keys::{KeySet, VerificationKey};
+pub(super) use self::known::{KnownToken, KnownTokens};
+use self::token::Token;
+use crate::config::token_issuer::TokenIssuerConfig;
+use crate::model::clock::SharedClock;
+use crate::model::secret::SecretBytes;
+use crate::model::token::TokenAlgorithm;
+use crate::server::outbound::AuthorityFault;
+use crate::tasks::Tasks;
+
+/// All whose tokens are believed.
+#[derive(Debug)]
+pub struct Issuers {
+    issuers: Vec<Issuer>,
+    clock: SharedClockDebug,
+}
+
+/// A clock is not printed.
+struct SharedClockDebug(SharedClock);
+
+impl std::fmt::Debug for SharedClockDebug {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[clock]")
+    }
+}
+
+#[derive(Debug)]
+struct Issuer {
+    rules: TokenIssuerConfig,
+    keys: Keys,
+}
+
+#[derive(Debug)]
+enum Keys {
+    /// A stranger's, that come and go.
+    Kept(Arc<KeySource>),
+    /// Our own.
+    Own(KeySet),
+}
+
+/// A token that holds.
+#[derive(Debug)]
+pub(super) struct Verified {
+    /// What it says.
+    pub(super) facts: Facts,
+    /// Whether we issued it ourselves.
+    pub(super) own: bool,
+    issuer: usize,
+    generation: u64,
+}
+
+/// Why a token was not found to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It does not.
+    Fault(TokenFault),
+    /// Nobody can say: the issuer's keys are not there.
+    NoKeys,
+}
+
+impl From<TokenFault> for Refused {
+    fn from(fault: TokenFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Issuers {
+    /// Issuers of the configuration; none of their keys is known yet.
+    ///
+    /// # Errors
+    /// A file of authorities that cannot be used.
+    pub fn new(configs: &[TokenIssuerConfig], clock: &SharedClock) -> Result<Self, AuthorityFault> {
+        let issuer = |config: &TokenIssuerConfig| {
+            let keys = Keys::Kept(KeySource::new(config, Arc::clone(clock))?);
+            Ok(Issuer { rules: config.clone(), keys })
+        };
+        let issuers = configs.iter().map(issuer).collect::<Result<_, _>>()?;
+        Ok(Self { issuers, clock: SharedClockDebug(Arc::clone(clock)) })
+    }
+
+    /// Believes tokens of our own, too: HS256 under `secret`. Takes the place of a configured
+    /// issuer of the same name, which could otherwise speak for us.
+    #[must_use]
+    pub fn with_own(mut self, rules: TokenIssuerConfig, secret: &SecretBytes) -> Self {
+        self.issuers.retain(|issuer| issuer.rules.issuer != rules.issuer);
+        let rules = TokenIssuerConfig { algorithms: vec![TokenAlgorithm::HS256], ..rules };
+        let keys = KeySet::of(vec![VerificationKey::shared_secret(None, secret)]).expect("one key is a set");
+        self.issuers.push(Issuer { rules, keys: Keys::Own(keys) });
+        self
+    }
+
+    /// Whether no token can be believed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.issuers.is_empty()
+    }
+
+    /// Whether the keys of an issuer are missing, or could not be refreshed when last tried.
+    #[must_use]
+    pub fn any_is_away(&self) -> bool {
+        self.issuers.iter().any(|issuer| matches!(&issuer.keys, Keys::Kept(source) if source.is_away()))
+    }
+
+    /// Starts to fetch keys, and keeps them fresh.
+    pub(super) fn start(&self, tasks: &Tasks) {
+        for issuer in &self.issuers {
+            if let Keys::Kept(source) = &issuer.keys {
+                tasks.spawn_vital("issuer keys", Arc::clone(source).run(tasks.soft().clone()));
+            }
+        }
+    }
+
+    /// Whether a token would be verified with the same keys again.
+    pub(super) fn still_hold(&self, verified: &Verified) -> bool {
+        match &self.issuers[verified.issuer].keys {
+            Keys::Kept(source) => source.generation() == verified.generation,
+            Keys::Own(_) => true,
+        }
+    }
+
+    /// Verifies a token. Waits, a bounded while, for an issuer whose key is not known.
+    pub(super) async fn verify(&self, token: &[u8]) -> Result<Verified, Refused> {
+        let token = Token::parse(token)?;
+        let named = token.claims.text("iss").map_err(|_| TokenFault::Claim)?.ok_or(TokenFault::Issuer)?;
+        let index = self.issuers.iter().position(|issuer| issuer.rules.issuer == named).ok_or(TokenFault::Issuer)?;
+        let issuer = &self.issuers[index];
+        if !issuer.rules.algorithms.contains(&token.header.algorithm) {
+            return Err(TokenFault::Algorithm.into());
+        }
+        if !issuer.rules.types.contain(token.header.typ.as_deref()) {
+            return Err(TokenFault::Type.into());
+        }
+        let generation = issuer.check_signature(&token).await?;
+        let facts = Claims::read(&token.claims, &issuer.rules)?.judge(&issuer.rules, self.clock.0.wall())?;
+        Ok(Verified { facts, own: matches!(issuer.keys, Keys::Own(_)), issuer: index, generation })
+    }
+}
+
+impl Issuer {
+    /// The generation of the keys under which the signature is good.
+    async fn check_signature(&self, token: &Token<'_>) -> Result<u64, Refused> {
+        let source = match &self.keys {
+            Keys::Own(set) => return check_with(set, token).map(|()| 0).map_err(Into::into),
+            Keys::Kept(source) => source,
+        };
+        let mut looked_again = false;
+        loop {
+            let held = source.keys().await.map_err(|NoKeys| Refused::NoKeys)?;
+            match check_with(&held.set, token) {
+                Ok(()) => return Ok(held.generation),
+                Err(TokenFault::UnknownKey) if !looked_again => {
+                    // A key that is new at the issuer is unknown here until somebody asks.
+                    looked_again = true;
+                    if !source.look_again().await {
+                        return Err(TokenFault::UnknownKey.into());
+                    }
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+    }
+}
+
+fn check_with(set: &KeySet, token: &Token<'_>) -> Result<(), TokenFault> {
+    let key = set.find(token.header.key_id.as_deref(), token.header.algorithm)?;
+    if key.algorithm() != token.header.algorithm {
+        return Err(TokenFault::KeyMismatch);
+    }
+    if key.verifies(token.signed, token.signature) { Ok(()) } else { Err(TokenFault::Signature) }
+}

@@ -1,0 +1,295 @@
+//! Outbound HTTP: one GET, for documents that an operator's configuration names.
+//!
+//! Strict on purpose, because what answers may be hostile or lost: a deadline for everything,
+//! a bound on the body, no redirects, no proxies from the environment, no decompression, and no
+//! addresses of private networks unless allowed. The address that is judged is the one that is
+//! connected to: a name is resolved once.
+//!
+//! Refuses to know what the document means, to cache and to try again.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+/// How far one fetch may go.
+#[derive(Clone, Debug)]
+pub struct OutboundRules {
+    /// For everything, from the resolver to the last byte.
+    pub deadline: Duration,
+    /// The largest body.
+    pub body_max: usize,
+    /// Whether it may lead into private networks.
+    pub allow_private_addresses: bool,
+    /// PEM of the authorities that servers' certificates may have; none: the web's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Fetches documents.
+pub struct Outbound {
+    rules: OutboundRules,
+    tls: TlsConnector,
+}
+
+/// Why there is no document.
+#[derive(Debug, Error)]
+pub enum OutboundFault {
+    /// It was not there in time.
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    /// The URL has no host, or a scheme that is not HTTP.
+    #[error("not an address that is fetched")]
+    Address,
+    /// The host has no address.
+    #[error("the host cannot be resolved")]
+    Resolve(#[source] std::io::Error),
+    /// The host lies in a private network.
+    #[error("{0} lies in a private network")]
+    Private(IpAddr),
+    /// Nobody takes the connection.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server is not who it should be, or no TLS server.
+    #[error("no TLS with the server")]
+    Tls(#[source] std::io::Error),
+    /// The host's name can be on no certificate.
+    #[error("the host's name can be on no certificate")]
+    Name(#[from] InvalidDnsNameError),
+    /// What came is not HTTP, or broke off.
+    #[error("the answer broke off")]
+    Broken(#[from] hyper::Error),
+    /// Another status than 200; redirects are not followed.
+    #[error("the answer is {0}")]
+    Status(StatusCode),
+    /// Compressed, though that was not asked for.
+    #[error("the answer is encoded")]
+    Encoded,
+    /// The body is larger than allowed.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// The file of authorities cannot be used.
+#[derive(Debug, Error)]
+#[error("{}: {reason}", path.display())]
+pub struct AuthorityFault {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Outbound {
+    /// A fetcher by these rules.
+    ///
+    /// # Errors
+    /// The file of authorities cannot be read, or holds none.
+    pub fn new(rules: OutboundRules) -> Result<Self, AuthorityFault> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc has the default versions");
+        let config = builder.with_root_certificates(roots(rules.ca_file.as_ref())?).with_no_client_auth();
+        Ok(Self { rules, tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// The body of a 200.
+    ///
+    /// # Errors
+    /// Everything else.
+    pub async fn fetch(&self, url: &Url) -> Result<Bytes, OutboundFault> {
+        let deadline = self.rules.deadline;
+        timeout(deadline, self.fetch_in_time(url)).await.unwrap_or(Err(OutboundFault::Late(deadline)))
+    }
+
+    async fn fetch_in_time(&self, url: &Url) -> Result<Bytes, OutboundFault> {
+        let host = url.host().ok_or(OutboundFault::Address)?;
+        let port = url.port_or_known_default().ok_or(OutboundFault::Address)?;
+        let stream = self.connect(&host, port).await?;
+        match url.scheme() {
+            "https" => {
+                let name = match host {
+                    Host::Domain(name) => ServerName::try_from(name.to_owned())?,
+                    Host::Ipv4(address) => ServerName::from(IpAddr::V4(address)),
+                    Host::Ipv6(address) => ServerName::from(IpAddr::V6(address)),
+                };
+                let stream = self.tls.connect(name, stream).await.map_err(OutboundFault::Tls)?;
+                self.exchange(stream, url).await
+            }
+            "http" => self.exchange(stream, url).await,
+            _ => Err(OutboundFault::Address),
+        }
+    }
+
+    /// Connects to the first address that takes the connection, of those that may be connected to.
+    async fn connect(&self, host: &Host<&str>, port: u16) -> Result<TcpStream, OutboundFault> {
+        let addresses: Vec<SocketAddr> = match host {
+            Host::Ipv4(address) => vec![((*address), port).into()],
+            Host::Ipv6(address) => vec![((*address), port).into()],
+            Host::Domain(name) => lookup_host((*name, port)).await.map_err(OutboundFault::Resolve)?.collect(),
+        };
+        let nothing = || OutboundFault::Resolve(std::io::ErrorKind::NotFound.into());
+        let mut fault = None;
+        for address in addresses {
+            if !self.rules.allow_private_addresses && is_private(address.ip()) {
+                fault.get_or_insert(OutboundFault::Private(address.ip()));
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(source) => fault = Some(OutboundFault::Connect { address, source }),
+            }
+        }
+        Err(fault.unwrap_or_else(nothing))
+    }
+
+    async fn exchange<S>(&self, stream: S, url: &Url) -> Result<Bytes, OutboundFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(HEAD_MAX).handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+        let exchange = async {
+            let response = sender.send_request(request(url)?).await?;
+            self.body(response).await
+        };
+        // The connection may end before its last bytes were read here; what is wrong with it shows there.
+        let drive = async {
+            let _ = connection.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            outcome = exchange => outcome,
+            () = drive => unreachable!("it stays pending"),
+        }
+    }
+
+    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, OutboundFault> {
+        if response.status() != StatusCode::OK {
+            return Err(OutboundFault::Status(response.status()));
+        }
+        if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(OutboundFault::Encoded);
+        }
+        let too_large = || OutboundFault::TooLarge(self.rules.body_max);
+        let mut body = response.into_body();
+        if body.size_hint().lower() > self.rules.body_max as u64 {
+            return Err(too_large());
+        }
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if whole.len() + data.len() > self.rules.body_max {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    }
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Outbound").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+fn request(url: &Url) -> Result<Request<Empty<Bytes>>, OutboundFault> {
+    let host = url.host().ok_or(OutboundFault::Address)?;
+    let authority = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
+    let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+    Request::get(format!("{}{query}", url.path()))
+        .header(HOST, authority)
+        .header(ACCEPT, "application/jwk-set+json, application/json")
+        .header(USER_AGENT, concat!("octroi/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|_| OutboundFault::Address)
+}
+
+fn roots(ca_file: Option<&PathBuf>) -> Result<RootCertStore, AuthorityFault> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca_file else {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        return Ok(roots);
+    };
+    let fault = |reason: &dyn std::fmt::Display| AuthorityFault { path: path.clone(), reason: reason.to_string() };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fault(&error))? {
+        roots.add(certificate.map_err(|error| fault(&error))?).map_err(|error| fault(&error))?;
+    }
+    if roots.is_empty() { Err(fault(&"it holds no certificate")) } else { Ok(roots) }
+}
+
+/// Whether an address is not one of the public internet: of this machine, a private network, a
+/// reserved block, or an IPv6 form that leads to such an IPv4 address.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => is_private_v6(address),
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, third, _] = address.octets();
+    match first {
+        // "This network", private, loopback; multicast, reserved and broadcast.
+        0 | 10 | 127 | 224.. => true,
+        // Carriers' shared space (RFC 6598).
+        100 => second & 0xC0 == 64,
+        // Link-local, where clouds keep their machines' credentials.
+        169 => second == 254,
+        172 => second & 0xF0 == 16,
+        192 => second == 168 || (second == 0 && (third == 0 || third == 2)) || (second == 88 && third == 99),
+        // Benchmarks (RFC 2544), documentation.
+        198 => second & 0xFE == 18 || (second == 51 && third == 100),
+        203 => second == 0 && third == 113,
+        _ => false,
+    }
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_private_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        // Only global unicast is public; of it, not Teredo and other protocols' (2001::/23), nor
+        // documentation.
+        [0x2001, second, ..] => second < 0x200 || second == 0xdb8,
+        [0x3fff, second, ..] => second < 0x1000,
+        [first, ..] => first & 0xE000 != 0x2000,
+    }
+}
+
+/// The largest head of an answer.
+const HEAD_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests;
