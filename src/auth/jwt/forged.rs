@@ -35,7 +35,8 @@ async fn issuers(file: &NamedTempFile, signers: &[&Signer]) -> Issuers {
     let issuers = Issuers::new(&[rules], &clock).unwrap();
     for issuer in &issuers.issuers {
         let Keys::Kept(source) = &issuer.keys else { panic!("none is our own") };
-        source.attempt().await;
+        Tasks::spawn_here(Arc::clone(source).run(tokio_util::sync::CancellationToken::new()));
+        assert!(source.keys().await.is_ok(), "the file is a key set");
     }
     issuers
 }
