@@ -187,6 +187,46 @@ fn wycheproof_rsa_pss() {
     assert!(tally.wrong.is_empty() && tally.valid > 200 && tally.invalid > 150, "{tally:?}");
 }
 
+/// Needs C2SP's file, which is in no registry: `OCTROI_WYCHEPROOF_JWS=…/json_web_signature_test.json
+/// cargo test --lib wycheproof_jws -- --ignored`.
+#[test]
+#[ignore = "needs a file that is not ours to ship"]
+fn wycheproof_jws() {
+    let file = option_env!("OCTROI_WYCHEPROOF_JWS").expect("the variable names the file while the tests are built");
+    let vectors: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let mut tally = Tally::default();
+    let (mut unsupported, mut own) = (Vec::new(), 0);
+    for group in vectors["testGroups"].as_array().unwrap() {
+        let secret = &group["private"];
+        let keys = match (&group["public"], secret["kty"].as_str()) {
+            (Value::Null, Some("oct")) if secret["alg"] == "HS256" => {
+                use base64::Engine as _;
+                own += 1;
+                let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+                let bytes = engine.decode(secret["k"].as_str().unwrap()).unwrap();
+                let id = secret["kid"].as_str().map(ToOwned::to_owned);
+                KeySet::of(vec![VerificationKey::shared_secret(id, &SecretBytes::new(bytes))])
+            }
+            (public, _) => {
+                let named = public["alg"].as_str().and_then(TokenAlgorithm::parse);
+                named.map_or(Err(KeySetFault::Empty), |algorithm| key_of(public, algorithm))
+            }
+        };
+        let Ok(keys) = keys else {
+            unsupported.push(group["comment"].to_string());
+            continue;
+        };
+        for test in group["tests"].as_array().unwrap() {
+            let text = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), ToOwned::to_owned);
+            let verified = Token::parse(text.as_bytes()).and_then(|token| check_with(&keys, &token)).is_ok();
+            let expected = if test["result"] == "valid" { TestResult::Valid } else { TestResult::Invalid };
+            tally.count(format!("{} {} {}", group["comment"], test["tcId"], test["comment"]), expected, verified);
+        }
+    }
+    println!("{tally:#?}\n{own} groups of our own kind; no key for us: {unsupported:#?}");
+    assert!(tally.wrong.is_empty());
+}
+
 #[test]
 fn a_key_is_pinned_to_one_algorithm_or_is_none() {
     let all = TokenAlgorithm::PUBLIC;
