@@ -164,7 +164,8 @@ impl Issuers {
     /// Verifies a token. Waits, a bounded while, for an issuer whose key is not known.
     pub(super) async fn verify(&self, token: &[u8]) -> Result<Verified, Refused> {
         let token = Token::parse(token)?;
-        let named = token.claims.text("iss").map_err(|_| TokenFault::Claim)?.ok_or(TokenFault::Issuer)?;
+        let claims = token.claims()?;
+        let named = claims.text("iss").map_err(|_| TokenFault::Claim)?.ok_or(TokenFault::Issuer)?;
         let index = self.issuers.iter().position(|issuer| issuer.rules.issuer == named).ok_or(TokenFault::Issuer)?;
         let issuer = &self.issuers[index];
         if !issuer.rules.algorithms.contains(&token.header.algorithm) {
@@ -174,7 +175,7 @@ impl Issuers {
             return Err(TokenFault::Type.into());
         }
         let generation = issuer.check_signature(&token).await?;
-        let facts = Claims::read(&token.claims, &issuer.rules)?.judge(&issuer.rules, self.clock.0.wall())?;
+        let facts = Claims::read(&claims, &issuer.rules)?.judge(&issuer.rules, self.clock.0.wall())?;
         Ok(Verified { facts, own: matches!(issuer.keys, Keys::Own(_)), issuer: index, generation })
     }
 }

@@ -20,8 +20,8 @@ pub(super) struct Token<'t> {
     pub(super) signature: &'t str,
     /// The header.
     pub(super) header: Header,
-    /// The claims.
-    pub(super) claims: Members,
+    /// What it carries.
+    payload: &'t str,
 }
 
 /// What is read of a header.
@@ -47,14 +47,19 @@ impl<'t> Token<'t> {
         }
         let text = std::str::from_utf8(token).map_err(|_| TokenFault::Encoding)?;
         let (signed, signature) = text.rsplit_once('.').ok_or(TokenFault::Structure)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenFault::Structure)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenFault::Structure)?;
         // An unsecured token has an empty signature; refused whatever its header says.
         if signature.is_empty() {
             return Err(TokenFault::Structure);
         }
         decode(signature)?;
         let header = Header::read(&object(header)?)?;
-        Ok(Self { signed: signed.as_bytes(), signature, header, claims: object(claims)? })
+        Ok(Self { signed: signed.as_bytes(), signature, header, payload })
+    }
+
+    /// What it says, in a form that can be read in one way only.
+    pub(super) fn claims(&self) -> Result<Members, TokenFault> {
+        object(self.payload)
     }
 }
 
