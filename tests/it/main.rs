@@ -13,13 +13,17 @@ mod books;
 mod callers;
 mod database;
 mod harness;
+mod issuer;
 mod postgres;
+#[path = "../../src/auth/jwt/testing.rs"]
+mod signer;
 mod stores;
 mod upstream;
 
 mod auth;
 mod bodies;
 mod framing;
+mod jwt;
 mod kill;
 mod limits;
 mod migrations;
