@@ -119,7 +119,7 @@ fn answer(mut stream: TcpStream, behaviour: Behaviour) {
         }),
         Behaviour::Slow => write("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{").map(|()| {
             // The reader's deadline ends it, or the test.
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+            let _ = stream.set_read_timeout(Some(Duration::from_mins(1)));
             let _ = stream.read(&mut byte);
         }),
     };

@@ -42,7 +42,7 @@ impl<'t> Token<'t> {
             return Err(TokenFault::Oversized);
         }
         // Counted first: no part is touched before there are three.
-        if bytecount(token, b'.') != 2 {
+        if token.split(|byte| *byte == b'.').count() != PARTS {
             return Err(TokenFault::Structure);
         }
         let text = std::str::from_utf8(token).map_err(|_| TokenFault::Encoding)?;
@@ -96,12 +96,11 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Encoding)
 }
 
-fn bytecount(text: &[u8], wanted: u8) -> usize {
-    text.iter().filter(|byte| **byte == wanted).count()
-}
-
 /// The longest token: as long as a credential may be.
 const TOKEN_MAX: usize = 8 * 1024;
+
+/// Header, claims, signature.
+const PARTS: usize = 3;
 
 /// The longest key id.
 const KEY_ID_MAX: usize = 128;
