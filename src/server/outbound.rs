@@ -107,6 +107,9 @@ impl Outbound {
     ///
     /// # Errors
     /// The file of authorities cannot be read, or holds none.
+    ///
+    /// # Panics
+    /// Never: aws-lc has the default versions of TLS.
     pub fn new(rules: OutboundRules) -> Result<Self, AuthorityFault> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)

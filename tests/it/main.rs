@@ -13,7 +13,10 @@ mod books;
 mod callers;
 mod database;
 mod harness;
+mod issuer;
 mod postgres;
+#[path = "../../src/auth/jwt/testing.rs"]
+mod signer;
 mod stores;
 mod upstream;
 
@@ -22,6 +25,7 @@ mod auth;
 mod backfill;
 mod bodies;
 mod framing;
+mod jwt;
 mod keys;
 mod kill;
 mod limits;

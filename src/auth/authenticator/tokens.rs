@@ -33,9 +33,11 @@ impl Authenticator {
             return Err(AuthError::invalid(InvalidReason::WrongKind));
         }
         let digest = self.peppers.current.hash(token);
-        // Where the issuer's keys changed since, the one that signed it may be gone.
-        let known = self.tokens.find(&digest).filter(|known| self.issuers.still_hold(&known.token));
-        match known {
+        // What is rare is boxed: its state would make every request's future large.
+        match self.tokens.find(&digest) {
+            None => Box::pin(self.admit(digest, token, address)).await,
+            // The issuer's keys changed: the one that signed it may be gone.
+            Some(known) if !self.issuers.still_hold(&known.token) => Box::pin(self.verify_again(digest, token)).await,
             Some(known) if self.trust(&known.identity, now) == Trust::Confirmed => {
                 self.metrics.auth_cache_hit.inc();
                 if self.feed.store_is_reachable() && known.identity.claim_refresh(now) {
@@ -43,10 +45,18 @@ impl Authenticator {
                 }
                 Ok(known.identity)
             }
-            // Boxed, like all that is rare: their state would make every request's future large.
             Some(known) => Box::pin(self.renew(digest, known)).await,
-            None => Box::pin(self.admit(digest, token, address)).await,
         }
+    }
+
+    /// Verifies a token that was good once: no failure budget, unless it turns out not to be.
+    async fn verify_again(&self, digest: KeyHash, token: &[u8]) -> Result<Arc<Cached>, AuthError> {
+        self.metrics.auth_cache_miss.inc();
+        let outcome = self.verify(digest, token).await;
+        if let Err(AuthError::Invalid { .. }) = &outcome {
+            self.tokens.remove(&digest);
+        }
+        outcome
     }
 
     /// Reads the client of a verified token again. No failure budget: it was good once.
@@ -78,6 +88,7 @@ impl Authenticator {
                 None => loader.load(&token.facts.client).await,
             };
             match loaded {
+                LoadedClient::Known(client) if !client.current => {}
                 LoadedClient::Known(client) => {
                     let identity = identity_of(&token, &client, loader.cache_ttl);
                     tokens.insert(digest, KnownToken { identity, token });
@@ -121,8 +132,9 @@ impl Authenticator {
 
     fn remember(&self, digest: KeyHash, token: Arc<Verified>, client: &KnownClient) -> Arc<Cached> {
         let identity = identity_of(&token, client, self.client_loader.cache_ttl);
-        // One that was read while its client changed is void from the start, and found to be so.
-        self.tokens.insert(digest, KnownToken { identity: Arc::clone(&identity), token });
+        if client.current {
+            self.tokens.insert(digest, KnownToken { identity: Arc::clone(&identity), token });
+        }
         identity
     }
 
@@ -164,3 +176,6 @@ fn identity_of(token: &Verified, client: &KnownClient, fresh_for: std::time::Dur
 fn refusal(fault: TokenFault) -> AuthError {
     AuthError::invalid(InvalidReason::Token(fault))
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,9 @@ pub(in crate::auth) struct KnownClient {
     pub(in crate::auth) stamp: Stamp,
     /// When the read began.
     pub(in crate::auth) loaded_at: Monotonic,
+    /// Whether nothing changed while it was read. If something did, it is used once: its stamp is
+    /// newer than its row.
+    pub(in crate::auth) current: bool,
     refresh_at: AtomicU64,
 }
 
@@ -182,9 +185,10 @@ impl ClientLoader {
                 live: attachment.client,
                 stamp: attachment.stamp,
                 loaded_at: began,
+                current: attachment.current,
                 refresh_at: AtomicU64::new(began.after(self.cache_ttl).0),
             });
-            if attachment.current {
+            if client.current {
                 self.known.entries.insert(named.to_owned(), Arc::clone(&client));
             }
             return LoadedClient::Known(client);

@@ -52,18 +52,14 @@ use crate::server::outbound::AuthorityFault;
 use crate::tasks::Tasks;
 
 /// All whose tokens are believed.
-#[derive(Debug)]
 pub struct Issuers {
     issuers: Vec<Issuer>,
-    clock: SharedClockDebug,
+    clock: SharedClock,
 }
 
-/// A clock is not printed.
-struct SharedClockDebug(SharedClock);
-
-impl std::fmt::Debug for SharedClockDebug {
+impl std::fmt::Debug for Issuers {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("[clock]")
+        out.debug_struct("Issuers").field("issuers", &self.issuers).finish_non_exhaustive()
     }
 }
 
@@ -118,11 +114,14 @@ impl Issuers {
             Ok(Issuer { rules: config.clone(), keys })
         };
         let issuers = configs.iter().map(issuer).collect::<Result<_, _>>()?;
-        Ok(Self { issuers, clock: SharedClockDebug(Arc::clone(clock)) })
+        Ok(Self { issuers, clock: Arc::clone(clock) })
     }
 
     /// Believes tokens of our own, too: HS256 under `secret`. Takes the place of a configured
     /// issuer of the same name, which could otherwise speak for us.
+    ///
+    /// # Panics
+    /// Never: one key is a set.
     #[must_use]
     pub fn with_own(mut self, rules: TokenIssuerConfig, secret: &SecretBytes) -> Self {
         self.issuers.retain(|issuer| issuer.rules.issuer != rules.issuer);
@@ -175,7 +174,7 @@ impl Issuers {
             return Err(TokenFault::Type.into());
         }
         let generation = issuer.check_signature(&token).await?;
-        let facts = Claims::read(&claims, &issuer.rules)?.judge(&issuer.rules, self.clock.0.wall())?;
+        let facts = Claims::read(&claims, &issuer.rules)?.judge(&issuer.rules, self.clock.wall())?;
         Ok(Verified { facts, own: matches!(issuer.keys, Keys::Own(_)), issuer: index, generation })
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Token<'t> {
     /// The header.
     pub(super) header: Header,
     /// What it carries.
-    payload: &'t str,
+    payload: Vec<u8>,
 }
 
 /// What is read of a header.
@@ -42,7 +42,7 @@ impl<'t> Token<'t> {
             return Err(TokenFault::Oversized);
         }
         // Counted first: no part is touched before there are three.
-        if bytecount(token, b'.') != 2 {
+        if token.split(|byte| *byte == b'.').count() != PARTS {
             return Err(TokenFault::Structure);
         }
         let text = std::str::from_utf8(token).map_err(|_| TokenFault::Encoding)?;
@@ -53,13 +53,13 @@ impl<'t> Token<'t> {
             return Err(TokenFault::Structure);
         }
         decode(signature)?;
-        let header = Header::read(&object(header)?)?;
-        Ok(Self { signed: signed.as_bytes(), signature, header, payload })
+        let header = Header::read(&object(&decode(header)?)?)?;
+        Ok(Self { signed: signed.as_bytes(), signature, header, payload: decode(payload)? })
     }
 
     /// What it says, in a form that can be read in one way only.
     pub(super) fn claims(&self) -> Result<Members, TokenFault> {
-        object(self.payload)
+        object(&self.payload)
     }
 }
 
@@ -84,8 +84,8 @@ pub(super) fn is_key_id(text: &str) -> bool {
     (1..=KEY_ID_MAX).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7F).contains(&byte))
 }
 
-fn object(part: &str) -> Result<Members, TokenFault> {
-    Members::parse(&decode(part)?).map_err(|fault| match fault {
+fn object(text: &[u8]) -> Result<Members, TokenFault> {
+    Members::parse(text).map_err(|fault| match fault {
         MembersFault::NotAnObject => TokenFault::Json,
         MembersFault::Duplicate => TokenFault::DuplicateMember,
     })
@@ -96,12 +96,11 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Encoding)
 }
 
-fn bytecount(text: &[u8], wanted: u8) -> usize {
-    text.iter().filter(|byte| **byte == wanted).count()
-}
-
 /// The longest token: as long as a credential may be.
 const TOKEN_MAX: usize = 8 * 1024;
+
+/// Header, claims, signature.
+const PARTS: usize = 3;
 
 /// The longest key id.
 const KEY_ID_MAX: usize = 128;

@@ -1,0 +1,189 @@
+//! A token goes the way of a key: cache, budget, look-up, judgement.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::auth::double::{Bench, START, outcome};
+use crate::auth::jwt::Issuers;
+use crate::clients::{CredentialKind, Principal};
+use crate::config::token_issuer::{KeyLocation, TokenIssuerConfig, TokenTypes};
+use crate::model::client::ClientStatus;
+use crate::model::secret::SecretBytes;
+
+const SECRET: [u8; 32] = [7; 32];
+
+const KEY: &str = "a-good-legacy-key";
+
+/// An authenticator that believes our own tokens, and knows one client, `client 1`.
+async fn bench() -> Arc<Bench> {
+    let rules = TokenIssuerConfig {
+        issuer: "octroi".into(),
+        audiences: vec!["api".into()],
+        algorithms: vec![],
+        keys: KeyLocation::File(PathBuf::new()),
+        client_claim: "client_id".into(),
+        scopes_claim: "scope".into(),
+        leeway: Duration::from_secs(30),
+        max_lifetime: Duration::from_hours(24),
+        types: TokenTypes { named: vec![], absent: true },
+    };
+    let secret = SecretBytes::new(SECRET.to_vec());
+    let bench =
+        Bench::with_issuers(Duration::from_secs(1), |clock| Issuers::new(&[], clock).unwrap().with_own(rules, &secret));
+    bench.step().await;
+    bench.add(KEY);
+    bench
+}
+
+fn token(secret: &[u8], more: &Value) -> String {
+    let start = START.parse::<jiff::Timestamp>().unwrap().as_second();
+    let mut claims = json!({ "iss": "octroi", "aud": "api", "client_id": "client 1", "exp": start + 3_600 });
+    for (name, value) in more.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    let signed =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+fn good(number: u32) -> String {
+    token(&SECRET, &json!({ "jti": number.to_string(), "sub": "user", "scope": "a b" }))
+}
+
+async fn call(bench: &Bench, token: &str) -> Result<Arc<Principal>, AuthError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    bench.send(&bench.route, &headers, "192.0.2.1").await
+}
+
+async fn ends(bench: &Bench, token: &str) -> &'static str {
+    outcome(&call(bench, token).await)
+}
+
+#[tokio::test]
+async fn a_token_s_identity_is_its_client_and_its_own_claims() {
+    let bench = bench().await;
+    let id = "0199f7a2-7d4c-7bce-9d6b-1f6e2a3b4c5d";
+    let principal = call(&bench, &token(&SECRET, &json!({ "jti": id, "sub": "user", "scope": "a b" }))).await.unwrap();
+    assert_eq!(principal.kind, CredentialKind::Jwt);
+    assert_eq!(principal.token_id.to_string(), id, "our own tokens have rows");
+    assert!(principal.api_key_id.is_nil());
+    assert_eq!(principal.scopes.to_string(), "a b");
+    assert_eq!(principal.headers.subject.as_ref().unwrap(), "user");
+    assert_eq!(principal.headers.client_name.as_ref().unwrap(), "client%201");
+    let by_key = bench.call(KEY).await.unwrap();
+    assert!(Arc::ptr_eq(&principal.client, &by_key.client), "one client, one limit");
+}
+
+#[tokio::test]
+async fn many_tokens_of_one_client_read_it_once() {
+    let bench = bench().await;
+    bench.store.hold(true);
+    let mut crowd = JoinSet::new();
+    for number in 0..50 {
+        let bench = Arc::clone(&bench);
+        crowd.spawn(async move { ends(&bench, &good(number)).await });
+    }
+    bench.store.looked_up(1).await;
+    bench.store.hold(false);
+    assert!(crowd.join_all().await.into_iter().all(|outcome| outcome == "ok"));
+    for number in 0..50 {
+        assert_eq!(ends(&bench, &good(number)).await, "ok");
+    }
+    assert_eq!(bench.store.look_ups(), 1);
+}
+
+#[tokio::test]
+async fn a_change_of_the_client_is_obeyed_and_read_once() {
+    let bench = bench().await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok");
+    bench.change(KEY, |record| record.client.status = ClientStatus::Suspended);
+    assert_eq!(ends(&bench, &good(1)).await, "ok", "nobody has told yet");
+    bench.tell_of(KEY, false);
+    bench.step().await;
+    assert_eq!(ends(&bench, &good(1)).await, "client_suspended");
+    assert_eq!(ends(&bench, &good(2)).await, "client_suspended");
+    assert_eq!(bench.store.look_ups(), 2);
+    bench.change(KEY, |record| record.client.name = "renamed".into());
+    bench.tell_of(KEY, false);
+    bench.step().await;
+    assert_eq!(ends(&bench, &good(1)).await, "jwt_unknown_client");
+}
+
+#[tokio::test]
+async fn a_row_that_changed_while_it_was_read_is_used_once() {
+    let bench = bench().await;
+    let clients = Arc::clone(&bench.clients);
+    *bench.store.meanwhile.lock().unwrap() = Some(Box::new(move || clients.bump_all()));
+    assert_eq!((ends(&bench, &good(1)).await, bench.store.look_ups()), ("ok", 3), "three reads, the last one counts");
+    assert_eq!((ends(&bench, &good(1)).await, bench.store.look_ups()), ("ok", 6), "and is not cached");
+    *bench.store.meanwhile.lock().unwrap() = None;
+    assert_eq!((ends(&bench, &good(1)).await, bench.store.look_ups()), ("ok", 7));
+    assert_eq!((ends(&bench, &good(1)).await, bench.store.look_ups()), ("ok", 7));
+}
+
+#[tokio::test]
+async fn a_token_ends_at_its_expiry_though_it_is_cached() {
+    let bench = bench().await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok");
+    bench.pass(Duration::from_secs(3_629)).await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok", "within the leeway");
+    bench.pass(Duration::from_secs(1)).await;
+    assert_eq!(ends(&bench, &good(1)).await, "jwt_expired");
+    assert_eq!(ends(&bench, &good(2)).await, "jwt_expired");
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_the_known_serve_and_the_unknown_wait() {
+    let bench = bench().await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok");
+    bench.store.set_away(true);
+    bench.step().await;
+    assert_eq!(ends(&bench, &good(2)).await, "ok", "another token of a client that is known");
+    bench.pass(Duration::from_mins(5)).await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok", "unconfirmed, and good for max_stale");
+    assert_eq!(ends(&bench, &token(&SECRET, &json!({ "client_id": "client 2" }))).await, "unavailable");
+    assert_eq!(ends(&bench, &token(&[8; 32], &json!({}))).await, "jwt_signature", "no store is needed to see that");
+    bench.pass(Duration::from_mins(6)).await;
+    assert_eq!(ends(&bench, &good(1)).await, "unavailable");
+    bench.store.set_away(false);
+    bench.step().await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok");
+}
+
+#[tokio::test]
+async fn what_does_not_hold_is_charged_and_what_cannot_be_judged_is_not() {
+    let bench = bench().await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok");
+    bench.store.set_away(true);
+    for number in 0..200 {
+        let nobody = json!({ "client_id": "client 2", "jti": number.to_string() });
+        assert_eq!(ends(&bench, &token(&SECRET, &nobody)).await, "unavailable");
+    }
+    bench.store.set_away(false);
+    for _ in 0..100 {
+        assert_eq!(ends(&bench, &token(&[8; 32], &json!({}))).await, "jwt_signature");
+    }
+    assert_eq!(ends(&bench, &token(&[8; 32], &json!({}))).await, "too_many_failures");
+    assert_eq!(ends(&bench, &good(2)).await, "too_many_failures", "not known: it might be forged");
+    assert_eq!(ends(&bench, &good(1)).await, "ok", "known");
+    assert!(bench.counted(r#"octroi_auth_total{result="refused",reason="jwt_signature"} 100"#));
+}
+
+#[tokio::test]
+async fn memory_is_given_back() {
+    let bench = bench().await;
+    assert_eq!(ends(&bench, &good(1)).await, "ok");
+    bench.clock.advance(Duration::from_mins(11));
+    let upkeep = bench.authenticator.upkeep();
+    assert_eq!(upkeep.sweep(crate::model::clock::Clock::monotonic(&*bench.clock)), 0, "the token held its client");
+}
