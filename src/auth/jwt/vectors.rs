@@ -256,7 +256,7 @@ fn a_key_is_pinned_to_one_algorithm_or_is_none() {
         ("as it says", rsa.clone(), &all[..], Ok(TokenAlgorithm::RS256)),
         ("by configuration", without(&rsa, "alg"), &[TokenAlgorithm::PS256], Ok(TokenAlgorithm::PS256)),
         ("by its curve", without(&ec, "alg"), &all, Ok(TokenAlgorithm::ES256)),
-        ("a sign byte in the modulus", with(&rsa, "e", json!("AAEAAQ")), &all, Ok(TokenAlgorithm::RS256)),
+        ("a zero before the exponent", with(&rsa, "e", json!("AAEAAQ")), &all, Ok(TokenAlgorithm::RS256)),
         ("two would fit", without(&rsa, "alg"), &all, Err(KeyFault::Ambiguous)),
         ("none is configured", without(&rsa, "alg"), &[], Err(KeyFault::Algorithm)),
         ("another is configured", rsa.clone(), &[TokenAlgorithm::PS256], Err(KeyFault::Algorithm)),

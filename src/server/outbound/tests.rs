@@ -131,3 +131,62 @@ fn what_is_not_public_is_private() {
         assert_eq!(is_private(address.parse().unwrap()), private, "{address}");
     }
 }
+
+/// A certificate for 127.0.0.1 by an authority of its own, made by `openssl`; and a server with it.
+async fn tls_server(folder: &std::path::Path) -> u16 {
+    let script = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt && \
+                  openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=server -CA ca.crt -CAkey ca.key \
+                  -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+                  -keyout server.key -out server.crt";
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let certificate = CertificateDer::from_pem_file(folder.join("server.crt")).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    crate::tasks::Tasks::spawn_here(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Who does not believe the certificate hangs up.
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::new(Bytes::from_static(b"{}"))))
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_is_who_its_certificate_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = tls_server(folder.path()).await;
+    let ours = Some(folder.path().join("ca.crt"));
+    for (host, ca_file, good) in [
+        ("127.0.0.1", ours.clone(), true),
+        ("127.0.0.1", None, false),
+        ("127.0.0.1", Some(folder.path().join("server.crt")), false),
+        ("127.0.0.2", ours.clone(), false),
+        ("localhost", ours, false),
+    ] {
+        let outbound = Outbound::new(OutboundRules { ca_file: ca_file.clone(), ..rules() }).unwrap();
+        let url = Url::parse(&format!("https://{host}:{port}/")).unwrap();
+        match outbound.fetch(&url).await {
+            Ok(body) => assert!(good && body == "{}", "{host} by {ca_file:?}"),
+            Err(OutboundFault::Tls(_)) => assert!(!good, "{host} by {ca_file:?}"),
+            Err(fault) => panic!("{host} by {ca_file:?}: {fault}"),
+        }
+    }
+    std::fs::write(folder.path().join("empty"), "").unwrap();
+    for file in ["empty", "absent", "ca.key"] {
+        let ca_file = Some(folder.path().join(file));
+        assert!(Outbound::new(OutboundRules { ca_file, ..rules() }).is_err(), "{file}");
+    }
+}
