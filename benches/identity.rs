@@ -1,4 +1,5 @@
-//! What identity costs a request: a known key, an unknown one, a charge to a limit.
+//! What identity costs a request: a known key, one that the store must be asked for, a charge to a
+//! limit. The store is a SQLite file, as a gateway alone has it.
 //!
 //! `cargo bench --bench identity`
 
@@ -8,187 +9,52 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use jiff::Timestamp;
 use octroi::auth::{Authenticator, Dependencies, Issuers, PepperVersions};
 use octroi::clients::LiveClients;
 use octroi::config::auth::{AuthConfig, FailureBudget};
 use octroi::config::route::{RouteAuth, RouteConfig};
+use octroi::config::store::{StoreConfig, StoreUrl};
 use octroi::crypto::key_text::{Environment, generate};
 use octroi::crypto::pepper::Peppers;
 use octroi::model::access::Scopes;
-use octroi::model::addresses::AddressRanges;
-use octroi::model::client::{Client, ClientChange, ClientStatus, NewClient};
+use octroi::model::client::NewClient;
 use octroi::model::clock::{SharedClock, SystemClock};
-use octroi::model::id::{ApiKeyId, ClientId};
-use octroi::model::key::{ApiKey, CredentialRecord, HashKind, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use octroi::model::key::{HashKind, ImportedKey};
 use octroi::model::rate::RateLimit;
 use octroi::model::secret::SecretBytes;
-use octroi::store::changes::Change;
-use octroi::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
-use octroi::store::{ChangeReader, ChangeStore, ClientStore, KeyStore, Page, Result};
+use octroi::store::{self, Store};
 use octroi::tasks::Tasks;
 use octroi::telemetry::metrics::Metrics;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 /// Keys in rotation: more than fit the nearest caches, as many as a busy gateway sees.
 const KEYS: usize = 1_000;
 
-#[async_trait]
-impl RotationStore for Everything {
-    async fn announce(&self, _: &NodeRecord) -> Result<()> {
-        unimplemented!("not measured")
-    }
-
-    async fn leave(&self, _: Uuid) -> Result<()> {
-        unimplemented!("not measured")
-    }
-
-    async fn move_hashes(&self, _: &[HashMove], _: &MoveTarget) -> Result<Moved> {
-        unimplemented!("not measured")
-    }
-
-    async fn note_client_pepper_version(&self, _: ClientId, _: i32) -> Result<()> {
-        unimplemented!("not measured")
-    }
-
-    async fn count_hashes(&self, _: Timestamp) -> Result<HashCounts> {
-        unimplemented!("not measured")
-    }
-}
-
-/// A store that knows every key and answers at once.
-struct Everything;
-
-#[async_trait]
-impl KeyStore for Everything {
-    async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
-        Ok(Some(record(hashes[0])))
-    }
-
-    async fn known_hashes(&self, _: &[KeyHash]) -> Result<Vec<KeyHash>> {
-        unimplemented!("not measured")
-    }
-
-    async fn import(&self, _: Vec<ImportedKey>) -> Result<u64> {
-        unimplemented!("not measured")
-    }
-
-    async fn create(&self, _: NewApiKey) -> Result<ApiKey> {
-        unimplemented!("not measured")
-    }
-
-    async fn find(&self, _: ApiKeyId) -> Result<Option<ApiKey>> {
-        unimplemented!("not measured")
-    }
-
-    async fn find_by_key_id(&self, _: &str) -> Result<Option<ApiKey>> {
-        unimplemented!("not measured")
-    }
-
-    async fn list(&self, _: Option<ClientId>, _: Option<ApiKeyId>, _: u32) -> Result<Page<ApiKey>> {
-        unimplemented!("not measured")
-    }
-
-    async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
-        unimplemented!("not measured")
-    }
-
-    async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
-        unimplemented!("not measured")
-    }
-
-    async fn note_pepper_version(&self, _: ApiKeyId, _: i32) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl ClientStore for Everything {
-    async fn create(&self, _: NewClient) -> Result<Client> {
-        unimplemented!("not measured")
-    }
-
-    async fn find(&self, _: ClientId) -> Result<Option<Client>> {
-        unimplemented!("not measured")
-    }
-
-    async fn find_by_name(&self, _: &str) -> Result<Vec<Client>> {
-        unimplemented!("not measured")
-    }
-
-    async fn list(&self, _: Option<ClientId>, _: u32) -> Result<Page<Client>> {
-        unimplemented!("not measured")
-    }
-
-    async fn update(&self, _: ClientId, _: ClientChange) -> Result<Option<Client>> {
-        unimplemented!("not measured")
-    }
-}
-
-/// A feed on which nothing ever happens.
-struct Quiet;
-
-#[async_trait]
-impl ChangeStore for Quiet {
-    async fn follow(&self) -> Result<Box<dyn ChangeReader>> {
-        Ok(Box::new(Self))
-    }
-
-    async fn prune(&self, _: Timestamp) -> Result<u64> {
-        Ok(0)
-    }
-}
-
-#[async_trait]
-impl ChangeReader for Quiet {
-    async fn poll(&mut self) -> Result<Vec<Change>> {
-        Ok(vec![])
-    }
-}
-
-fn record(hash: KeyHash) -> CredentialRecord {
-    let number = u128::from_le_bytes(*hash.0.first_chunk().expect("32 bytes hold 16"));
-    let client = Client {
-        id: ClientId(Uuid::from_u128(number)),
-        name: "Acme".into(),
-        status: ClientStatus::Active,
-        rate: None,
-        burst: None,
-        plan_id: None,
-        metadata: serde_json::Value::Null,
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
-    };
-    let key = ApiKey {
-        id: ApiKeyId(Uuid::from_u128(number)),
-        client_id: client.id,
-        name: "default".into(),
-        key_id: Some("octroi_live_0123456789AB".into()),
-        hash_kind: HashKind::Hmac,
-        pepper_version: Some(1),
-        scopes: Scopes::default(),
-        rate: None,
-        burst: None,
-        allowed_addresses: AddressRanges::default(),
-        created_at: Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        revoked_at: None,
-        last_used_at: None,
-        replaced_by: None,
-    };
-    CredentialRecord { client, key: Some(key), matched: hash, pepper_version: Some(1) }
-}
+/// Keys that are each asked for once before an authenticator is replaced by one that knows nobody.
+const STRANGERS: usize = 20_000;
 
 struct Bench {
     runtime: Runtime,
     control: Runtime,
     clock: SharedClock,
-    authenticator: Arc<Authenticator>,
+    store: Store,
+    requests: Vec<HeaderMap>,
     route: RouteConfig,
+    _folder: tempfile::TempDir,
+}
+
+/// An authenticator and what runs for it, until it is dropped.
+struct Gate {
+    authenticator: Arc<Authenticator>,
+    tasks: Tasks,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.tasks.stop_hard();
+    }
 }
 
 impl Bench {
@@ -200,46 +66,105 @@ impl Bench {
             .expect("a control runtime starts");
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a worker runtime starts");
-        let clock = SystemClock::shared();
-        let metrics = Metrics::new(&[], &[]);
-        let failures = FailureBudget { rate: "1000000000/s".parse().expect("a rate"), burst: NonZeroU32::MAX };
-        let config = AuthConfig {
-            prefix: "octroi".into(),
-            key_headers: vec![],
-            pepper: None,
-            pepper_previous: None,
-            cache_ttl: Duration::from_secs(30),
-            max_stale: Duration::from_mins(10),
-            failures,
-            issuers: vec![],
-        };
-        let authenticator = Authenticator::new(
-            &config,
-            Dependencies {
-                peppers: Peppers::new(&SecretBytes::new(vec![7; 32]), None),
-                pepper_versions: PepperVersions { current: 1, previous: None },
-                default_limit: RateLimit::new("1000000000/s".parse().expect("a rate"), None),
-                keys: Arc::new(Everything),
-                rotation: Arc::new(Everything),
-                client_rows: Arc::new(Everything),
-                issuers: Issuers::new(&[], &clock).expect("none has authorities"),
-                changes: Arc::new(Quiet),
-                clients: LiveClients::new(&metrics),
-                clock: Arc::clone(&clock),
-                metrics,
-                tasks: Tasks::new(control.handle().clone()),
-            },
-        );
-        authenticator.follow_changes();
-        Self { runtime, control, clock, authenticator, route: route() }
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let url = StoreUrl::Sqlite(folder.path().join("bench.db"));
+        let (store, requests) = control.block_on(filled(url));
+        Self { runtime, control, clock: SystemClock::shared(), store, requests, route: route(), _folder: folder }
     }
 
-    async fn call(&self, headers: &HeaderMap) -> Arc<octroi::clients::Principal> {
+    fn gate(&self) -> Gate {
+        let tasks = Tasks::new(self.control.handle().clone());
+        let metrics = Metrics::new(&[], &[]);
+        let dependencies = Dependencies {
+            peppers: peppers(),
+            pepper_versions: PepperVersions { current: 1, previous: None },
+            default_limit: RateLimit::new("1000000000/s".parse().expect("a rate"), None),
+            keys: Arc::clone(&self.store.keys),
+            rotation: Arc::clone(&self.store.rotation),
+            client_rows: Arc::clone(&self.store.clients),
+            issuers: Issuers::new(&[], &self.clock).expect("none has authorities"),
+            changes: Arc::clone(&self.store.changes),
+            clients: LiveClients::new(&metrics),
+            clock: Arc::clone(&self.clock),
+            metrics,
+            tasks: tasks.clone(),
+        };
+        let authenticator = Authenticator::new(&config(), dependencies);
+        authenticator.follow_changes();
+        Gate { authenticator, tasks }
+    }
+
+    async fn call(&self, gate: &Gate, headers: &HeaderMap) -> Arc<octroi::clients::Principal> {
         let now = self.clock.monotonic();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let principal = self.authenticator.authenticate(&self.route, headers, address, now).await;
+        let principal = gate.authenticator.authenticate(&self.route, headers, address, now).await;
         principal.expect("the store knows every key")
     }
+
+    /// How long `iterations` look-ups of keys take that the authenticator never saw.
+    fn misses(&self, iterations: u64) -> Duration {
+        let mut taken = Duration::ZERO;
+        let mut left = usize::try_from(iterations).unwrap_or(usize::MAX);
+        while left > 0 {
+            let gate = self.gate();
+            let batch = left.min(STRANGERS);
+            taken += self.runtime.block_on(async {
+                let started = self.clock.monotonic();
+                for headers in &self.requests[..batch] {
+                    black_box(self.call(&gate, headers).await);
+                }
+                self.clock.monotonic().since(started)
+            });
+            left -= batch;
+        }
+        taken
+    }
+}
+
+fn peppers() -> Peppers {
+    Peppers::new(&SecretBytes::new(vec![7; 32]), None)
+}
+
+fn config() -> AuthConfig {
+    AuthConfig {
+        prefix: "octroi".into(),
+        key_headers: vec![],
+        pepper: None,
+        pepper_previous: None,
+        cache_ttl: Duration::from_secs(30),
+        max_stale: Duration::from_mins(10),
+        failures: FailureBudget { rate: "1000000000/s".parse().expect("a rate"), burst: NonZeroU32::MAX },
+        issuers: vec![],
+    }
+}
+
+/// A store with a client and its keys, and a request with each of them.
+async fn filled(url: StoreUrl) -> (Store, Vec<HeaderMap>) {
+    let store = store::open(&StoreConfig { url, migrate: true, start_timeout: Duration::ZERO }).await;
+    let store = store.expect("a new file opens");
+    store.migrations.up(false).await.expect("the migrations apply");
+    let acme = NewClient { name: "Acme".into(), rate: None, burst: None, metadata: serde_json::json!({}) };
+    let client = store.clients.create(acme).await.expect("a client is made");
+    let peppers = peppers();
+    let (keys, requests) = (0..STRANGERS)
+        .map(|_| {
+            let made = generate("octroi", Environment::Live);
+            let key = ImportedKey {
+                client_id: client.id,
+                name: "default".into(),
+                key_id: Some(made.key_id),
+                hash: peppers.current.hash(made.text.expose().as_bytes()),
+                hash_kind: HashKind::Hmac,
+                pepper_version: Some(1),
+                scopes: Scopes::default(),
+                expires_at: None,
+                created_at: None,
+            };
+            (key, request(made.text.expose()))
+        })
+        .unzip();
+    store.keys.import(keys).await.expect("keys are stored");
+    (store, requests)
 }
 
 fn route() -> RouteConfig {
@@ -260,12 +185,11 @@ fn route() -> RouteConfig {
     }
 }
 
-/// A request's head as browsers and libraries send it, with a key that was never used.
-fn request() -> HeaderMap {
+/// A request's head as browsers and libraries send it.
+fn request(key: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let key = generate("octroi", Environment::Live).text;
     for (name, value) in
-        [("host", "api.example.com"), ("user-agent", "curl/8.5.0"), ("accept", "*/*"), ("x-api-key", key.expose())]
+        [("host", "api.example.com"), ("user-agent", "curl/8.5.0"), ("accept", "*/*"), ("x-api-key", key)]
     {
         headers.insert(name, HeaderValue::from_str(value).expect("visible ASCII"));
     }
@@ -274,9 +198,10 @@ fn request() -> HeaderMap {
 
 fn identity(criterion: &mut Criterion) {
     let bench = Bench::new();
-    let known: Vec<_> = (0..KEYS).map(|_| request()).collect();
-    for headers in &known {
-        bench.runtime.block_on(bench.call(headers));
+    let gate = bench.gate();
+    let known = &bench.requests[..KEYS];
+    for headers in known {
+        bench.runtime.block_on(bench.call(&gate, headers));
     }
     let mut next = 0;
     criterion.bench_function("authenticate/hit", |bencher| {
@@ -286,16 +211,14 @@ fn identity(criterion: &mut Criterion) {
                 let started = bench.clock.monotonic();
                 for _ in 0..iterations {
                     next = (next + 1) % KEYS;
-                    black_box(bench.call(&known[next]).await);
+                    black_box(bench.call(&gate, &known[next]).await);
                 }
                 bench.clock.monotonic().since(started)
             })
         });
     });
-    criterion.bench_function("authenticate/miss", |bencher| {
-        bencher.iter_batched(request, |headers| bench.runtime.block_on(bench.call(&headers)), BatchSize::SmallInput);
-    });
-    let principal = bench.runtime.block_on(bench.call(&known[0]));
+    criterion.bench_function("authenticate/miss", |bencher| bencher.iter_custom(|iterations| bench.misses(iterations)));
+    let principal = bench.runtime.block_on(bench.call(&gate, &known[0]));
     criterion.bench_function("limit/charge", |bencher| {
         bencher.iter(|| octroi::limit::charge(&principal, 1, bench.clock.monotonic()));
     });
@@ -307,7 +230,6 @@ fn identity(criterion: &mut Criterion) {
             charge.standing().write(&mut headers);
         });
     });
-    bench.control.shutdown_background();
 }
 
 criterion_group! {

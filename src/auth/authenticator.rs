@@ -17,22 +17,20 @@
 //!
 //! Steps 1-4 and 8 are all that a known caller costs: no lock, no allocation, no await.
 
+mod look_up;
 mod tokens;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use tokio::time::timeout;
-
 use super::cache::{Cached, Identities, Unknowns};
 use super::credential::{self, Credential};
 use super::error::{AuthError, InvalidReason};
-use super::failures::{Admission, Failures, Reservation};
+use super::failures::Failures;
 use super::feed::{FeedState, Follower};
 use super::jwt::{ClientCache, ClientLoader, Issuers, KnownTokens, TokenFault};
-use super::loader::{Flights, Loaded, Loader, PepperSuspicion};
+use super::loader::{Flights, Loader, PepperSuspicion};
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
 use super::upkeep::Upkeep;
@@ -42,12 +40,13 @@ use crate::config::route::{RouteAuth, RouteConfig};
 use crate::crypto::key_text::KeyText;
 use crate::crypto::pepper::Peppers;
 use crate::model::clock::{Monotonic, SharedClock};
-use crate::model::key::{KeyDefect, KeyHash};
+use crate::model::key::KeyDefect;
 use crate::model::rate::RateLimit;
 use crate::store::rotation::RotationStore;
 use crate::store::{ChangeStore, ClientStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
+use http::HeaderMap;
 
 /// What an [`Authenticator`] works with.
 pub struct Dependencies {
@@ -113,7 +112,7 @@ impl Authenticator {
     /// An authenticator that knows nobody yet.
     #[must_use]
     pub fn new(config: &AuthConfig, with: Dependencies) -> Arc<Self> {
-        Arc::new(Self::with_deadline(config, with, LOOK_UP_DEADLINE))
+        Arc::new(Self::with_deadline(config, with, look_up::LOOK_UP_DEADLINE))
     }
 
     pub(super) fn with_deadline(config: &AuthConfig, with: Dependencies, deadline: Duration) -> Self {
@@ -319,98 +318,6 @@ impl Authenticator {
         }
     }
 
-    fn refresh_when_due(&self, cached: &Cached, hash: KeyHash, raw: &[u8], now: Monotonic) {
-        if self.feed.store_is_reachable() && cached.claim_refresh(now) {
-            self.loader.refresh(self.peppers.hashes(hash, raw), cached.loaded_at);
-        }
-    }
-
-    /// Asks the store about an identity that a missed change may concern. If it answers, its
-    /// answer counts; if not, the identity serves on, for it is not older than `max_stale`.
-    async fn recheck(&self, cached: Arc<Cached>, hash: KeyHash, raw: &[u8]) -> Result<Arc<Cached>, AuthError> {
-        if self.feed.store_is_reachable() {
-            let load = self.loader.load(self.peppers.hashes(hash, raw), Some(cached.loaded_at));
-            match timeout(RECHECK_PATIENCE, load).await {
-                Ok(Loaded::Known(newer)) => {
-                    self.metrics.auth_cache_miss.inc();
-                    return Ok(newer);
-                }
-                Ok(Loaded::Unknown) => return Err(AuthError::invalid(InvalidReason::Unknown)),
-                Ok(Loaded::Unavailable) | Err(_) => {}
-            }
-        }
-        // While we waited, a change may have come in after all.
-        if self.trust(&cached, self.clock.monotonic()) == Trust::Void {
-            return Err(AuthError::Unavailable);
-        }
-        self.metrics.auth_stale.inc();
-        Ok(cached)
-    }
-
-    /// Reads an identity again that must not be used as it is. No failure budget: the key was
-    /// good once, so this is no guess.
-    async fn reload(&self, cached: &Cached, hash: KeyHash, raw: &[u8]) -> Result<Arc<Cached>, AuthError> {
-        self.metrics.auth_cache_miss.inc();
-        self.load(hash, raw, Some(cached.loaded_at)).await
-    }
-
-    /// Steps 5-7.
-    async fn look_up(&self, hash: KeyHash, raw: &[u8], address: IpAddr) -> Result<Arc<Cached>, AuthError> {
-        let reservation = match self.charge(address, || self.identities.find(&hash)).await? {
-            Ok(reservation) => reservation,
-            Err(cached) => return Ok(cached),
-        };
-        if self.unknowns.contains(&hash, self.clock.monotonic()) {
-            self.metrics.auth_cache_negative.inc();
-            return Err(AuthError::invalid(InvalidReason::Unknown));
-        }
-        self.metrics.auth_cache_miss.inc();
-        let outcome = self.load(hash, raw, None).await;
-        match &outcome {
-            // A store that cannot answer is not the caller's failure.
-            Ok(_) | Err(AuthError::Unavailable) => reservation.give_back(self.clock.monotonic()),
-            Err(_) => drop(reservation),
-        }
-        outcome
-    }
-
-    /// Step 5. `known` looks into the cache again while others' look-ups are waited for: perhaps one
-    /// of them was for the same credential, and nothing is charged.
-    async fn charge(
-        &self,
-        address: IpAddr,
-        known: impl Fn() -> Option<Arc<Cached>>,
-    ) -> Result<Result<Reservation, Arc<Cached>>, AuthError> {
-        let admission = async {
-            loop {
-                match self.failures.charge(address, self.clock.monotonic()).await {
-                    Admission::Charged(reservation) => return Ok(Ok(reservation)),
-                    Admission::Exhausted(wait) => return Err(too_many_failures(wait)),
-                    Admission::TryAgain => {
-                        if let Some(cached) = known()
-                            && self.trust(&cached, self.clock.monotonic()) == Trust::Confirmed
-                        {
-                            self.metrics.auth_cache_hit.inc();
-                            return Ok(Err(cached));
-                        }
-                    }
-                }
-            }
-        };
-        timeout(LOOK_UP_DEADLINE, admission).await.unwrap_or(Err(AuthError::Unavailable))
-    }
-
-    /// Step 7. While the store is known to be away nobody waits long for it; the look-up goes on
-    /// by itself, and fills the cache for the next try.
-    async fn load(&self, hash: KeyHash, raw: &[u8], than: Option<Monotonic>) -> Result<Arc<Cached>, AuthError> {
-        let patience = if self.feed.store_is_reachable() { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
-        match timeout(patience, self.loader.load(self.peppers.hashes(hash, raw), than)).await {
-            Ok(Loaded::Known(cached)) => Ok(cached),
-            Ok(Loaded::Unknown) => Err(AuthError::invalid(InvalidReason::Unknown)),
-            Ok(Loaded::Unavailable) | Err(_) => Err(AuthError::Unavailable),
-        }
-    }
-
     /// Step 8. The key before its client: a revoked key of a suspended client says no more than
     /// an unknown one.
     fn judge(&self, cached: &Cached) -> Result<Arc<Principal>, AuthError> {
@@ -438,14 +345,3 @@ impl std::fmt::Debug for Authenticator {
         out.debug_struct("Authenticator").field("feed", &self.feed).finish_non_exhaustive()
     }
 }
-
-fn too_many_failures(wait: Duration) -> AuthError {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    AuthError::TooManyFailures { retry_after_seconds: seconds.max(1) }
-}
-
-/// How long a look-up may take, and a caller waits for one.
-const LOOK_UP_DEADLINE: Duration = Duration::from_secs(1);
-
-/// How long a caller whose identity would do waits for the store to confirm it.
-const RECHECK_PATIENCE: Duration = Duration::from_millis(250);

@@ -6,6 +6,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `authenticator/look_up`, `authenticator/tokens` | the steps where the cache has no answer: for keys, for tokens |
 //! | `credential` | from headers to exactly one credential |
 //! | `cache` | what is known of keys, and how far it may be trusted |
 //! | `failures` | the budget of failures of an address |
@@ -44,6 +45,8 @@ mod upkeep;
 mod authenticator_tests;
 #[cfg(test)]
 mod double;
+#[cfg(test)]
+mod testing;
 
 pub use authenticator::{Authenticator, Dependencies};
 pub use error::{AuthError, InvalidReason};

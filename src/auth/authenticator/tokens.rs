@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::{Authenticator, LOOK_UP_DEADLINE, RECHECK_PATIENCE, Trust};
+use super::look_up::{LOOK_UP_DEADLINE, RECHECK_PATIENCE};
+use super::{Authenticator, Trust};
 use crate::auth::cache::Cached;
 use crate::auth::error::{AuthError, InvalidReason};
 use crate::auth::identity;

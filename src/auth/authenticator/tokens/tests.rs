@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::auth::double::{Bench, START, outcome};
 use crate::auth::jwt::Issuers;
+use crate::auth::testing::{Bench, START, outcome};
 use crate::clients::{CredentialKind, Principal};
 use crate::config::token_issuer::{KeyLocation, TokenIssuerConfig, TokenTypes};
 use crate::model::client::ClientStatus;
