@@ -82,6 +82,7 @@ impl Bench {
             keys: Arc::clone(&self.store.keys),
             rotation: Arc::clone(&self.store.rotation),
             client_rows: Arc::clone(&self.store.clients),
+            token_rows: Arc::clone(&self.store.tokens),
             issuers: Issuers::new(&[], &self.clock).expect("none has authorities"),
             changes: Arc::clone(&self.store.changes),
             clients: LiveClients::new(&metrics),

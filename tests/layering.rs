@@ -13,7 +13,7 @@ const RANKS: [&[&str]; 8] = [
     &["config"],
     &["crypto", "telemetry", "wire", "tasks"],
     &["store", "clients", "server"],
-    &["auth", "limit", "metering"],
+    &["auth", "limit", "metering", "issuer"],
     &["proxy", "api"],
     &["app"],
     &["cli"],

@@ -8,10 +8,13 @@ use tokio::net::TcpListener;
 use super::Addresses;
 use super::error::{StartError, unusable};
 use super::prepare::{await_store, migrations_applied};
-use crate::auth::{Authenticator, Dependencies, Issuers, PepperVersions, Presence, guard_hashes, guard_pepper};
+use crate::auth::{
+    Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
+};
 use crate::clients::LiveClients;
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
+use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
 use crate::metering::Journal;
 use crate::model::clock::{Clock, SharedClock};
 use crate::proxy::{Gateway, Parts as GatewayParts};
@@ -49,13 +52,45 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
-    let authenticator = authenticator(&config, peppers, versions, &store, &clock, &metrics, &tasks)?;
+    let clients = LiveClients::new(&metrics);
+    let signing_keys = signing_keys(&config)?;
+    let issuers = issuers(&config, signing_keys.as_ref(), &clock)?;
+    let authenticator = Authenticator::new(
+        &config.auth,
+        Dependencies {
+            peppers,
+            pepper_versions: versions,
+            default_limit: config.limits.default,
+            keys: Arc::clone(&store.keys),
+            rotation: Arc::clone(&store.rotation),
+            client_rows: Arc::clone(&store.clients),
+            token_rows: Arc::clone(&store.tokens),
+            issuers,
+            changes: Arc::clone(&store.changes),
+            clients: Arc::clone(&clients),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            tasks: tasks.clone(),
+        },
+    );
     authenticator.follow_changes();
+    let issuer = signing_keys.map(|keys| {
+        let with = IssuerDependencies {
+            store: Arc::clone(&store.tokens),
+            clients,
+            default_limit: config.limits.default,
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            tasks: tasks.clone(),
+        };
+        TokenIssuer::new(&config.issuer, keys, &config.auth.prefix, with)
+    });
+    issuer.iter().for_each(TokenIssuer::keep_up);
     let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
     tasks.spawn_control(present);
     journal.start(Arc::clone(&store.usage), &tasks);
     let readiness = readiness(&authenticator, &journal);
-    let gateway = gateway(&config, &authenticator, &journal, &metrics, &readiness, &clock);
+    let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, admin, addresses })
 }
@@ -122,39 +157,33 @@ fn node_name() -> String {
     if name.trim_matches('.').is_empty() { "node".to_owned() } else { name }
 }
 
-fn authenticator(
-    config: &Config,
-    peppers: Peppers,
-    versions: PepperVersions,
-    store: &Store,
-    clock: &SharedClock,
-    metrics: &Arc<Metrics>,
-    tasks: &Tasks,
-) -> Result<Arc<Authenticator>, StartError> {
+/// The keys that tokens of our own are signed with; none: no tokens are issued.
+fn signing_keys(config: &Config) -> Result<Option<SigningKeys>, StartError> {
+    SigningKeys::of(&config.issuer).map_err(|unusable| {
+        let remedy = "make one with `openssl genpkey -algorithm ed25519 -out FILE`";
+        StartError::Configuration(Problem::new(unusable.setting, unusable.fault.to_string(), remedy))
+    })
+}
+
+/// Whose tokens are believed: those of the configuration, and our own.
+fn issuers(config: &Config, keys: Option<&SigningKeys>, clock: &SharedClock) -> Result<Issuers, StartError> {
     let issuers = Issuers::new(&config.auth.issuers, clock).map_err(|fault| {
         let remedy = "put the PEM text of the key set's authority there";
         StartError::Configuration(Problem::new("auth.issuers", fault.to_string(), remedy))
     })?;
-    let dependencies = Dependencies {
-        peppers,
-        pepper_versions: versions,
-        default_limit: config.limits.default,
-        keys: Arc::clone(&store.keys),
-        rotation: Arc::clone(&store.rotation),
-        client_rows: Arc::clone(&store.clients),
-        issuers,
-        changes: Arc::clone(&store.changes),
-        clients: LiveClients::new(metrics),
-        clock: Arc::clone(clock),
-        metrics: Arc::clone(metrics),
-        tasks: tasks.clone(),
-    };
-    Ok(Authenticator::new(&config.auth, dependencies))
+    Ok(match (keys, &config.issuer.secret) {
+        (Some(keys), _) if keys.are_public() => {
+            issuers.with_own(config.issuer.rules(), OwnKeys::Public(keys.published()))
+        }
+        (Some(_), Some(secret)) => issuers.with_own(config.issuer.rules(), OwnKeys::Secret(secret)),
+        _ => issuers,
+    })
 }
 
 fn gateway(
     config: &Config,
     authenticator: &Arc<Authenticator>,
+    issuer: Option<Arc<TokenIssuer>>,
     journal: &Arc<Journal>,
     metrics: &Arc<Metrics>,
     readiness: &Arc<Readiness>,
@@ -165,6 +194,7 @@ fn gateway(
         upstreams: config.upstreams.clone(),
         server: &config.server,
         authenticator: Arc::clone(authenticator),
+        issuer,
         rejected: journal.rejected(),
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),

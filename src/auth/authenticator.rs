@@ -17,6 +17,7 @@
 //!
 //! Steps 1-4 and 8 are all that a known caller costs: no lock, no allocation, no await.
 
+mod endpoints;
 mod look_up;
 mod tokens;
 
@@ -29,6 +30,7 @@ use super::credential::{self, Credential};
 use super::error::{AuthError, InvalidReason};
 use super::failures::Failures;
 use super::feed::{FeedState, Follower};
+use super::issued::IssuedTokens;
 use super::jwt::{ClientCache, ClientLoader, Issuers, KnownTokens, TokenFault};
 use super::loader::{Flights, Loader, PepperSuspicion};
 use super::pepper_guard::PepperVersions;
@@ -43,10 +45,11 @@ use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::key::KeyDefect;
 use crate::model::rate::RateLimit;
 use crate::store::rotation::RotationStore;
+use crate::store::tokens::TokenStore;
 use crate::store::{ChangeStore, ClientStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// What an [`Authenticator`] works with.
 pub struct Dependencies {
@@ -62,6 +65,8 @@ pub struct Dependencies {
     pub rotation: Arc<dyn RotationStore>,
     /// Where the clients that tokens name are looked up.
     pub client_rows: Arc<dyn ClientStore>,
+    /// Where tokens of our own are looked up.
+    pub token_rows: Arc<dyn TokenStore>,
     /// Whose tokens are believed.
     pub issuers: Issuers,
     /// Where changes are followed.
@@ -79,6 +84,8 @@ pub struct Dependencies {
 /// Finds out who calls. One for all workers.
 pub struct Authenticator {
     prefix: String,
+    /// Where our own endpoints look for a key.
+    looks_at: Vec<HeaderName>,
     peppers: Peppers,
     max_stale: Duration,
     nobody: Arc<Principal>,
@@ -90,6 +97,7 @@ pub struct Authenticator {
     issuers: Arc<Issuers>,
     tokens: Arc<KnownTokens>,
     client_loader: Arc<ClientLoader>,
+    issued: Arc<IssuedTokens>,
     changes: Arc<dyn ChangeStore>,
     clients: Arc<LiveClients>,
     clock: SharedClock,
@@ -148,8 +156,20 @@ impl Authenticator {
             cache_ttl: config.cache_ttl,
             known: ClientCache::new(),
         });
+        let issued = Arc::new(IssuedTokens {
+            store: with.token_rows,
+            clients: Arc::clone(&with.clients),
+            clock: Arc::clone(&with.clock),
+            metrics: Arc::clone(&with.metrics),
+            tasks: with.tasks.clone(),
+            default_limit: with.default_limit,
+            deadline,
+            cache_ttl: config.cache_ttl,
+        });
+        let looks_at = [http::header::AUTHORIZATION].into_iter().chain(config.key_headers.iter().cloned()).collect();
         Self {
             prefix: config.prefix.clone(),
+            looks_at,
             peppers: with.peppers,
             max_stale: config.max_stale,
             nobody: Arc::new(Principal::nobody(with.clients.nobody())),
@@ -161,6 +181,7 @@ impl Authenticator {
             issuers: Arc::new(with.issuers),
             tokens: Arc::new(KnownTokens::new()),
             client_loader,
+            issued,
             changes: with.changes,
             clients: with.clients,
             clock: with.clock,
@@ -266,7 +287,7 @@ impl Authenticator {
         }
     }
 
-    /// Steps 1-4, and on to the others for whoever is not known.
+    /// Step 1, and on to the others.
     async fn identify(
         &self,
         route: &RouteConfig,
@@ -285,6 +306,11 @@ impl Authenticator {
             }
             Credential::Key(raw) => raw,
         };
+        self.identify_key(raw, address, now).await
+    }
+
+    /// Steps 2-4 for a key, and on to the others.
+    async fn identify_key(&self, raw: &[u8], address: IpAddr, now: Monotonic) -> Result<Arc<Cached>, AuthError> {
         if KeyText::parse(&self.prefix, raw).is_err() {
             return Err(AuthError::invalid(InvalidReason::Malformed));
         }

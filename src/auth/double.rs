@@ -10,15 +10,18 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::model::client::{Client, ClientChange, NewClient};
-use crate::model::id::{ApiKeyId, ClientId};
+use crate::model::id::{ApiKeyId, ClientId, TokenId};
+use crate::model::issued::{NewRefreshToken, NewToken, RefreshRecord, TokenRecord};
 use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::changes::Change;
 use crate::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
+use crate::store::tokens::TokenStore;
 use crate::store::{ChangeReader, ChangeStore, ClientStore, KeyStore, Page, Result, StoreError};
 
 /// The store.
 pub(super) struct Double {
     pub(super) rows: Mutex<HashMap<KeyHash, CredentialRecord>>,
+    pub(super) tokens: Mutex<Vec<TokenRecord>>,
     feed: Mutex<Vec<Change>>,
     /// Rows are read at once, and handed out when this is false.
     held: watch::Sender<bool>,
@@ -40,6 +43,7 @@ impl Double {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             rows: Mutex::default(),
+            tokens: Mutex::default(),
             feed: Mutex::default(),
             held: watch::Sender::new(false),
             looked_up: watch::Sender::new(0),
@@ -202,6 +206,44 @@ impl ClientStore for Double {
 
     async fn update(&self, _: ClientId, _: ClientChange) -> Result<Option<Client>> {
         unimplemented!("authentication changes nothing")
+    }
+}
+
+/// Tokens of our own, as rows of a [`Double`].
+#[async_trait]
+impl TokenStore for Double {
+    async fn find(&self, id: TokenId) -> Result<Option<TokenRecord>> {
+        let record = self.tokens.lock().unwrap().iter().find(|record| record.id == id).cloned();
+        self.hand_out().await?;
+        Ok(record)
+    }
+
+    async fn issue(&self, _: NewToken, _: Option<NewRefreshToken>) -> Result<()> {
+        unimplemented!("authentication issues nothing")
+    }
+
+    async fn revoke(&self, _: TokenId, _: Timestamp) -> Result<bool> {
+        unimplemented!("authentication revokes nothing")
+    }
+
+    async fn find_refresh(&self, _: KeyHash) -> Result<Option<RefreshRecord>> {
+        unimplemented!("authentication knows no refresh tokens")
+    }
+
+    async fn rotate(&self, _: Uuid, _: NewRefreshToken, _: NewToken) -> Result<bool> {
+        unimplemented!("authentication rotates nothing")
+    }
+
+    async fn issue_beside(&self, _: Uuid, _: NewToken) -> Result<bool> {
+        unimplemented!("authentication issues nothing")
+    }
+
+    async fn revoke_family(&self, _: Uuid, _: Timestamp) -> Result<u64> {
+        unimplemented!("authentication revokes nothing")
+    }
+
+    async fn prune(&self, _: Timestamp, _: u32) -> Result<u64> {
+        unimplemented!("authentication prunes no tokens")
     }
 }
 

@@ -72,6 +72,9 @@ pub enum InvalidReason {
     /// Expired.
     #[error("expired")]
     Expired,
+    /// A good key, presented as another client's.
+    #[error("other_client")]
+    OtherClient,
     /// A token that does not hold.
     #[error(transparent)]
     Token(TokenFault),
@@ -111,6 +114,7 @@ impl InvalidReason {
             Self::Unknown => "unknown",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::OtherClient => "other_client",
             Self::Token(fault) => fault.as_str(),
         }
     }

@@ -2,7 +2,6 @@
 //!
 //! Identity headers are made here, once for each load, and only cloned for a request.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -14,64 +13,72 @@ use crate::model::addresses::AddressRanges;
 use crate::model::client::Client;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, TokenId};
-use crate::model::key::CredentialRecord;
+use crate::model::issued::TokenRecord;
+use crate::model::key::{ApiKey, CredentialRecord};
 use crate::model::rate::RateLimit;
+use crate::wire::percent;
 
 /// The principal behind a key. `client` is the live one of `record.client`.
 pub(super) fn principal(record: &CredentialRecord, client: Arc<LiveClient>, now: Monotonic) -> Principal {
     let key = record.key.as_ref();
+    Principal {
+        kind: CredentialKind::Key,
+        token_id: TokenId::NIL,
+        scopes: key.map_or_else(Scopes::default, |key| key.scopes.clone()),
+        headers: headers(&record.client, key, None, key.map(|key| &key.scopes)),
+        ..of_key(key, client, now)
+    }
+}
+
+/// The principal behind a token of our own: its key's, with fewer scopes and an id.
+pub(super) fn issued_principal(record: &TokenRecord, client: Arc<LiveClient>, now: Monotonic) -> Principal {
+    let key = record.origin.key();
+    let scopes = record.scopes_now();
+    Principal {
+        kind: CredentialKind::Jwt,
+        token_id: record.id,
+        headers: headers(&record.client, key, Some(&record.subject), Some(&scopes)),
+        scopes,
+        ..of_key(key, client, now)
+    }
+}
+
+/// What follows from a key alone, whatever was presented for it. A client's legacy hash has no row
+/// of its own: usage counts under the nil key.
+fn of_key(key: Option<&ApiKey>, client: Arc<LiveClient>, now: Monotonic) -> Principal {
     let key_limiter = key.and_then(|key| {
         let limit = RateLimit::new(key.rate?, key.burst);
         Some(client.key_limiter(key.id, limit, now))
     });
     Principal {
-        client,
-        kind: CredentialKind::Key,
-        // A client's legacy hash has no row of its own: usage counts under the nil key.
         api_key_id: key.map_or(ApiKeyId::NIL, |key| key.id),
-        token_id: TokenId::NIL,
         key_limiter,
-        scopes: key.map_or_else(Scopes::default, |key| key.scopes.clone()),
         allowed_addresses: key.map_or_else(AddressRanges::default, |key| key.allowed_addresses.clone()),
-        headers: headers(record),
+        ..Principal::nobody(client)
     }
 }
 
-/// The principal behind a token: its client, with what the token says of itself.
+/// The principal behind a stranger's token: its client, with what the token says of itself.
 pub(super) fn token_principal(row: &Client, client: Arc<LiveClient>, token: &Verified) -> Principal {
     let facts = &token.facts;
-    // Only tokens of our own have rows that usage can name.
-    let id = facts.id.as_deref().filter(|_| token.own).and_then(|id| id.parse().ok());
-    let scopes = (!facts.scopes.is_empty()).then(|| facts.scopes.to_string());
     Principal {
-        client,
         kind: CredentialKind::Jwt,
-        api_key_id: ApiKeyId::NIL,
-        token_id: id.unwrap_or(TokenId::NIL),
-        key_limiter: None,
         scopes: facts.scopes.clone(),
-        allowed_addresses: AddressRanges::default(),
-        headers: IdentityHeaders {
-            client_id: value(&row.id.to_string()),
-            client_name: value(&percent_encoded(&row.name)),
-            key_id: None,
-            subject: facts.subject.as_deref().and_then(|subject| value(&percent_encoded(subject))),
-            scopes: scopes.and_then(|scopes| value(&scopes)),
-        },
+        headers: headers(row, None, facts.subject.as_deref(), Some(&facts.scopes)),
+        ..Principal::nobody(client)
     }
 }
 
-fn headers(record: &CredentialRecord) -> IdentityHeaders {
-    let key = record.key.as_ref();
-    let scopes = key.filter(|key| !key.scopes.is_empty()).map(|key| key.scopes.to_string());
+fn headers(client: &Client, key: Option<&ApiKey>, subject: Option<&str>, scopes: Option<&Scopes>) -> IdentityHeaders {
+    let scopes = scopes.filter(|scopes| !scopes.is_empty()).map(Scopes::to_string);
     IdentityHeaders {
-        client_id: value(&record.client.id.to_string()),
-        client_name: value(&percent_encoded(&record.client.name)),
+        client_id: value(&client.id.to_string()),
+        client_name: value(&percent::encoded(&client.name)),
         key_id: key.and_then(|key| match &key.key_id {
-            Some(key_id) => value(&percent_encoded(key_id)),
+            Some(key_id) => value(&percent::encoded(key_id)),
             None => value(&key.id.to_string()),
         }),
-        subject: None,
+        subject: subject.and_then(|subject| value(&percent::encoded(subject))),
         scopes: scopes.and_then(|scopes| value(&scopes)),
     }
 }
@@ -79,36 +86,4 @@ fn headers(record: &CredentialRecord) -> IdentityHeaders {
 /// Every text that comes here is visible ASCII and spaces by now; what is not makes no header.
 fn value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
-}
-
-/// Percent-encoded outside visible ASCII. The percent sign is encoded too, so that decoding
-/// always gives the name back.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_travel_as_visible_ascii() {
-        for (name, encoded) in [
-            ("Acme", "Acme"),
-            ("Acme GmbH & Co", "Acme%20GmbH%20&%20Co"),
-            ("Müller", "M%C3%BCller"),
-            ("100%", "100%25"),
-            ("a\r\nX-Evil: 1", "a%0D%0AX-Evil:%201"),
-        ] {
-            assert_eq!(percent_encoded(name), encoded);
-        }
-    }
 }

@@ -12,6 +12,7 @@
 //! | `failures` | the budget of failures of an address |
 //! | `loader` | one look-up for each missing key, however many wait |
 //! | `jwt/` | tokens: structure, issuers' keys, signatures, claims, the client they name |
+//! | `issued` | tokens of our own, by their rows |
 //! | `identity` | from a row to a principal |
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
 //! | `upkeep` | letting go of what nobody uses |
@@ -34,6 +35,7 @@ mod error;
 mod failures;
 mod feed;
 mod identity;
+mod issued;
 mod jwt;
 mod loader;
 mod pepper_guard;
@@ -50,6 +52,6 @@ mod testing;
 
 pub use authenticator::{Authenticator, Dependencies};
 pub use error::{AuthError, InvalidReason};
-pub use jwt::{Issuers, TokenFault};
+pub use jwt::{Issuers, OwnKeys, TokenFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};
 pub use presence::Presence;

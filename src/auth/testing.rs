@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 use tokio::runtime::Handle;
-use uuid::Uuid;
 
 use super::double::{Double, Feed};
 use super::error::AuthError;
@@ -18,21 +17,21 @@ use crate::config::auth::{AuthConfig, FailureBudget};
 use crate::config::route::{RouteAuth, RouteConfig};
 use crate::crypto::pepper::{Peppers, sha256};
 use crate::model::access::Scopes;
-use crate::model::addresses::AddressRanges;
-use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::{Clock as _, ManualClock, SharedClock};
-use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, HashKind, KeyHash};
+use crate::model::id::ApiKeyId;
+use crate::model::key::{CredentialRecord, HashKind, KeyHash};
 use crate::model::rate::RateLimit;
 use crate::model::secret::SecretBytes;
+use crate::model::testing::{MADE_AT, api_key, client};
 use crate::store::changes::Change;
 use crate::store::rotation::RotationStore;
+use crate::store::tokens::TokenStore;
 use crate::store::{ClientStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 
 /// When the tests begin.
-pub(super) const START: &str = "2026-11-22T12:00:00Z";
+pub(super) const START: &str = MADE_AT;
 
 /// An authenticator over a [`Double`], with everything a test turns.
 pub(super) struct Bench {
@@ -84,6 +83,7 @@ impl Bench {
             keys: Arc::clone(&store) as Arc<dyn KeyStore>,
             rotation: Arc::clone(&store) as Arc<dyn RotationStore>,
             client_rows: Arc::clone(&store) as Arc<dyn ClientStore>,
+            token_rows: Arc::clone(&store) as Arc<dyn TokenStore>,
             issuers: issuers(&(Arc::clone(&clock) as SharedClock)),
             changes: Arc::new(Feed(Arc::clone(&store))),
             clients: Arc::clone(&clients),
@@ -204,36 +204,7 @@ pub(super) fn outcome(result: &Result<Arc<Principal>, AuthError>) -> &'static st
 }
 
 fn record(number: u128, hash: KeyHash) -> CredentialRecord {
-    let created_at = START.parse().unwrap();
-    let client = Client {
-        id: ClientId(Uuid::from_u128(number)),
-        name: format!("client {number}"),
-        status: ClientStatus::Active,
-        rate: None,
-        burst: None,
-        plan_id: None,
-        metadata: serde_json::json!({}),
-        created_at,
-        updated_at: created_at,
-    };
-    let key = ApiKey {
-        id: ApiKeyId(Uuid::from_u128(number << 64)),
-        client_id: client.id,
-        name: "default".into(),
-        key_id: Some(format!("octroi_live_{number:012}")),
-        hash_kind: HashKind::Hmac,
-        pepper_version: Some(2),
-        scopes: Scopes::default(),
-        rate: None,
-        burst: None,
-        allowed_addresses: AddressRanges::default(),
-        created_at,
-        expires_at: None,
-        revoked_at: None,
-        last_used_at: None,
-        replaced_by: None,
-    };
-    CredentialRecord { client, key: Some(key), matched: hash, pepper_version: Some(2) }
+    CredentialRecord { client: client(number), key: Some(api_key(number)), matched: hash, pepper_version: Some(2) }
 }
 
 /// A route that takes keys in `Authorization` and `X-API-Key`.

@@ -14,8 +14,6 @@ const LATER: &[(&str, &str)] = &[
     ("server.tls", "let a TLS terminator stand in front and name it in `server.trusted_proxies`"),
     ("upstreams.tls", "reach the upstream over plain HTTP on a network you trust"),
     ("upstreams.health", "remove it; endpoints are tried in turn"),
-    ("issuer.refresh_grace", "remove it; no tokens are issued yet"),
-    ("issuer.keys", "remove it; no tokens are issued yet"),
     ("redis", "run one replica, or several with a limit each"),
     ("metering.sinks", "read the tables `usage_events` and `usage_hourly`"),
 ];

@@ -185,7 +185,7 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
         limits: raw.limits.resolve(&check.below("limits")),
         metering: raw.metering.resolve(&check.below("metering")),
         telemetry: raw.telemetry.resolve(&check.below("telemetry")),
-        issuer: raw.issuer.resolve(secrets),
+        issuer: raw.issuer.resolve(&check.below("issuer"), secrets),
         upstreams,
         routes,
     }

@@ -114,6 +114,11 @@ impl<'e> Secrets<'e> {
         }
     }
 
+    /// The bytes of a file that a setting names: a private key, of whatever length.
+    pub(super) fn read_named(&self, setting: &str, file: &str) -> Option<SecretBytes> {
+        self.read_file(setting, file).map(|found| SecretBytes::new(found.bytes.to_vec()))
+    }
+
     fn read_file(&self, origin: &str, file: &str) -> Option<Found> {
         let path = self.data_dir.join(file);
         match read(&path) {

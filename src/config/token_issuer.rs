@@ -39,6 +39,8 @@ pub enum KeyLocation {
     Url(KeyUrl),
     /// Read.
     File(PathBuf),
+    /// Ours: they are here already.
+    Own,
 }
 
 /// A key set that is fetched.

@@ -9,3 +9,5 @@
 pub mod core_dumps;
 pub mod key_text;
 pub mod pepper;
+pub mod refresh_text;
+pub mod signing;

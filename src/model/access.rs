@@ -42,6 +42,13 @@ impl Scopes {
         self.0.iter().map(String::as_str)
     }
 
+    /// Those names that `held` contains.
+    #[must_use]
+    pub fn within(&self, held: &Self) -> Self {
+        let contained = |name: &&String| held.0.iter().any(|held| contains(held, name));
+        Self(self.0.iter().filter(contained).cloned().collect())
+    }
+
     /// Whether every scope of `asked` is contained in this set.
     #[must_use]
     pub fn contain_all(&self, asked: &Self) -> bool {

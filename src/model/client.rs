@@ -33,6 +33,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// Whether its credentials open nothing.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.status == ClientStatus::Suspended
+    }
+
     /// The limit of its own, if it has one. A burst alone means nothing.
     #[must_use]
     pub fn limit(&self) -> Option<RateLimit> {

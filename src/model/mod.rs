@@ -11,8 +11,11 @@ pub mod client;
 pub mod clock;
 pub mod event_id;
 pub mod id;
+pub mod issued;
 pub mod key;
 pub mod rate;
 pub mod secret;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod token;
 pub mod usage;

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Response, Uri};
+use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
 use super::gateway::ResponseBody;
@@ -28,6 +29,7 @@ use crate::server::Peer;
 use crate::telemetry::access_log::AccessRecord;
 use crate::wire::body::Body;
 use crate::wire::observed::{End, Observed, Observer};
+use crate::wire::problem::Problem;
 
 /// What is known of a request so far.
 #[derive(Debug)]
@@ -59,7 +61,17 @@ pub struct RequestContext {
     status: Option<u16>,
     /// For the access log; none while it is off.
     target: Option<(Method, Uri)>,
+    language: Language,
     settled: bool,
+}
+
+/// How refusals are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    /// RFC 9457.
+    Problem,
+    /// The same with OAuth's members, for its clients.
+    OAuth,
 }
 
 /// Who is asking, before anything else is known.
@@ -100,6 +112,7 @@ impl RequestContext {
             upstream_took: None,
             status: None,
             target: gateway.access_log.is_on().then(|| (method.clone(), uri.clone())),
+            language: Language::Problem,
             settled: false,
         }
     }
@@ -128,6 +141,11 @@ impl RequestContext {
         self.client = principal.client.id;
         self.key = principal.api_key_id;
         self.token = principal.token_id;
+    }
+
+    /// The caller is at an endpoint of the token issuer.
+    pub(super) fn speaks_oauth(&mut self) {
+        self.language = Language::OAuth;
     }
 
     pub(super) fn charged(&mut self, standing: Standing) {
@@ -224,9 +242,19 @@ impl RequestContext {
 
     /// The answer alone.
     fn refusal(&self, rejection: &Rejection) -> Response<bytes::Bytes> {
-        let mut response = rejection.problem(self.request_id.as_str()).response();
-        rejection.write_headers(response.headers_mut());
-        response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
+        let oauth_error = (self.language == Language::OAuth).then(|| rejection.oauth_error());
+        let problem = Problem { oauth_error, ..rejection.problem(self.request_id.as_str()) };
+        let mut response = problem.response();
+        let headers = response.headers_mut();
+        rejection.write_headers(headers);
+        headers.insert(X_REQUEST_ID, self.request_id_value.clone());
+        if self.language == Language::OAuth {
+            // Nobody keeps it (RFC 6749 §5.1), and a key may come as a password as well (§5.2).
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            if problem.status == StatusCode::UNAUTHORIZED {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"octroi\""));
+            }
+        }
         response
     }
 
@@ -241,6 +269,16 @@ impl RequestContext {
         self.log(REJECTED, &self.causes_of(rejection), response.body().len() as u64);
         self.settled = true;
         response
+    }
+
+    /// Sends an answer of our own on its way: nothing reached an upstream, so nothing is metered.
+    pub(super) fn reply(mut self, mut response: Response<bytes::Bytes>) -> Response<ResponseBody> {
+        self.status = Some(response.status().as_u16());
+        response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
+        self.standing.write(response.headers_mut());
+        self.log(ANSWERED, "", response.body().len() as u64);
+        self.settled = true;
+        response.map(|body| Observed::new(Body::Full(body), None))
     }
 
     /// It was no request at all, but a probe.
@@ -341,6 +379,9 @@ impl RequestContext {
         });
     }
 }
+
+/// The outcome of a request that the gateway itself answered, in the access log.
+const ANSWERED: &str = "answered";
 
 impl Observer<ReturnFault> for RequestContext {
     fn ended(mut self, end: End<'_, ReturnFault>, bytes: u64) {

@@ -18,11 +18,12 @@ use super::headers::{Rewrite, caller_address, has_underscore, presented_request_
 use super::intake::{IntakeFault, OutgoingBody};
 use super::path::{CanonicalPath, canonicalise};
 use super::rejection::Rejection;
+use super::reserved::Reserved;
 use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
 use super::upstream::{Call, ExchangeFault, Upstream};
-use super::{forward, reserved};
+use super::{forward, reserved, tokens};
 use crate::clients::Principal;
 use crate::config::route::RouteAuth;
 use crate::config::server::UnderscoreHeaders;
@@ -56,7 +57,10 @@ pub struct WorkerGateway {
 /// What `run` comes to.
 enum Answer {
     Upstream(Response<ReturningBody>),
-    Reserved(Response<Bytes>),
+    /// Of a probe.
+    Probe(Response<Bytes>),
+    /// Of an endpoint of ours.
+    Own(Response<Bytes>),
 }
 
 /// A request with its route.
@@ -86,7 +90,8 @@ impl Handler for WorkerGateway {
         let mut context = RequestContext::new(&self.shared, peer, &arrival, request.method(), request.uri());
         match catch_panic(self.run(request, &mut context)).await {
             Some(Ok(Answer::Upstream(response))) => context.accompany(response),
-            Some(Ok(Answer::Reserved(response))) => {
+            Some(Ok(Answer::Own(response))) => context.reply(response),
+            Some(Ok(Answer::Probe(response))) => {
                 context.forget();
                 response.map(|body| Observed::new(Body::Full(body), None))
             }
@@ -119,7 +124,8 @@ impl WorkerGateway {
         let path = canonical_path(&head)?;
         // Probes before routes: our own space is never an upstream's.
         if reserved::owns(&path) {
-            return reserved::answer(&path, &head.method, &self.shared.readiness).map(Answer::Reserved);
+            // Boxed: rare, and its state would make every request's future large.
+            return Box::pin(self.answer(reserved::find(&path)?, &head, body, context)).await;
         }
         // The route says which credentials it takes, and how large a body may be.
         let routed = self.route(&head, &path, &body, context)?;
@@ -133,6 +139,22 @@ impl WorkerGateway {
         // so that a flood of refused requests writes nothing.
         self.admit(charge, now, context).await?;
         self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
+    }
+
+    /// Answers where no upstream does.
+    async fn answer(
+        &self,
+        place: Reserved,
+        head: &Head,
+        body: RequestBody,
+        context: &mut RequestContext,
+    ) -> Result<Answer, Rejection> {
+        match place {
+            Reserved::Probe(probe) => probe.answer(&head.method, &self.shared.readiness).map(Answer::Probe),
+            Reserved::Tokens(endpoint) => {
+                tokens::answer(endpoint, &self.shared, head, body, context).await.map(Answer::Own)
+            }
+        }
     }
 
     fn arrival(&self, headers: &http::HeaderMap, peer: &Peer) -> Arrival {

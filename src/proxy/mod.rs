@@ -23,7 +23,8 @@
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
-//! | `reserved` | `/.octroi/…` |
+//! | `reserved` | `/.octroi/…`: what is answered here |
+//! | `tokens` | the endpoints of the token issuer |
 //!
 //! To add a phase: a function in `gateway` called from `run`, with the reason for its position;
 //! what it can refuse is a variant of [`rejection::Rejection`], which does not compile until the
@@ -43,6 +44,7 @@ mod reserved;
 mod returning;
 pub mod route;
 mod shared;
+mod tokens;
 mod upstream;
 
 pub use gateway::WorkerGateway;

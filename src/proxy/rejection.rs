@@ -9,8 +9,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use thiserror::Error;
 
 use super::path::PathFault;
+use super::tokens::FormFault;
 use super::upstream::ExchangeFault;
 use crate::auth::AuthError;
+use crate::issuer::GrantFault;
 use crate::limit::Exceeded;
 use crate::metering::JournalFull;
 use crate::model::usage::{CutReason, Outcome};
@@ -63,6 +65,18 @@ pub enum Rejection {
     /// The upstream did not answer.
     #[error(transparent)]
     Upstream(#[from] ExchangeFault),
+    /// No tokens are issued here.
+    #[error("neither a secret nor a signing key is configured")]
+    NoIssuer,
+    /// The parameters at an endpoint of the token issuer cannot be read.
+    #[error(transparent)]
+    Form(#[from] FormFault),
+    /// A kind of grant that is not known.
+    #[error("an unknown grant_type")]
+    UnsupportedGrant,
+    /// No token was issued.
+    #[error(transparent)]
+    Grant(#[from] GrantFault),
     /// A fault of ours.
     #[error("a panic while the request was handled")]
     Internal,
@@ -117,6 +131,12 @@ const UNAVAILABLE: Public = row(
     "Upstream unavailable",
     "The service behind the gateway could not be reached or broke off.",
 );
+const INTERNAL: Public = row(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "internal",
+    "Internal error",
+    "The gateway failed; the request id leads to the reason.",
+);
 const UPSTREAM_TIMEOUT: Public = row(
     StatusCode::GATEWAY_TIMEOUT,
     "upstream_timeout",
@@ -141,7 +161,8 @@ impl Rejection {
             | Self::Path(_)
             | Self::UnderscoreName
             | Self::CallerGone
-            | Self::Server(Refusal::Malformed) => BAD_REQUEST,
+            | Self::Server(Refusal::Malformed)
+            | Self::Form(_) => BAD_REQUEST,
             Self::Head(HeadFault::Method) | Self::Method(_) => METHOD,
             Self::Head(HeadFault::UriTooLong) | Self::Server(Refusal::UriTooLong) => URI_TOO_LONG,
             Self::Head(HeadFault::HeadersTooLarge) | Self::Server(Refusal::HeadersTooLarge) => HEADERS_TOO_LARGE,
@@ -173,12 +194,20 @@ impl Rejection {
                 "The request body is larger than allowed.",
             ),
             Self::Upstream(fault) => of_exchange(fault),
-            Self::Internal => row(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "Internal error",
-                "The gateway failed; the request id leads to the reason.",
+            Self::NoIssuer => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "auth_unavailable",
+                "No tokens are issued",
+                "This gateway issues no tokens: it has neither JWT_SECRET nor a signing key.",
             ),
+            Self::UnsupportedGrant => row(
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "Unsupported grant",
+                "The grant_type is neither client_credentials nor refresh_token.",
+            ),
+            Self::Grant(fault) => of_grant(*fault),
+            Self::Internal => INTERNAL,
         }
     }
 
@@ -201,6 +230,10 @@ impl Rejection {
             | Self::Auth(_)
             | Self::Limit(_)
             | Self::Journal(_)
+            | Self::NoIssuer
+            | Self::Form(_)
+            | Self::UnsupportedGrant
+            | Self::Grant(_)
             | Self::Internal => (Outcome::Cut, None),
         }
     }
@@ -228,7 +261,20 @@ impl Rejection {
     #[must_use]
     pub fn problem<'a>(&self, request_id: &'a str) -> Problem<'a> {
         let Public { status, code, title, detail } = self.public();
-        Problem { status, code, title, detail, request_id: Some(request_id) }
+        Problem { status, code, title, detail, request_id: Some(request_id), oauth_error: None }
+    }
+
+    /// OAuth's word for it (RFC 6749 §5.2, RFC 8707 §2).
+    pub(super) fn oauth_error(&self) -> &'static str {
+        let public = self.public();
+        match self {
+            Self::Auth(AuthError::Missing | AuthError::Invalid { .. }) => "invalid_client",
+            Self::Auth(AuthError::ClientSuspended { .. } | AuthError::AddressDenied) => "unauthorized_client",
+            Self::Grant(_) | Self::UnsupportedGrant if public.status == StatusCode::BAD_REQUEST => public.code,
+            _ if public.status == StatusCode::INTERNAL_SERVER_ERROR => "server_error",
+            _ if self.retry_after_seconds().is_some() => "temporarily_unavailable",
+            _ => "invalid_request",
+        }
     }
 
     /// Every 429 and 503 says when to try again.
@@ -291,6 +337,39 @@ fn of_auth(error: &AuthError) -> Public {
     }
 }
 
+fn of_grant(fault: GrantFault) -> Public {
+    match fault {
+        GrantFault::Scope | GrantFault::TooManyScopes => row(
+            StatusCode::BAD_REQUEST,
+            "invalid_scope",
+            "Invalid scope",
+            "A scope was asked for that is not granted, or more than a token carries.",
+        ),
+        GrantFault::NoRefreshTokens | GrantFault::LegacyHash => row(
+            StatusCode::BAD_REQUEST,
+            "invalid_scope",
+            "No refresh token",
+            "offline_access is not granted here: it needs JWT_SECRET on the gateway, and a key with a row.",
+        ),
+        GrantFault::Audience => row(
+            StatusCode::BAD_REQUEST,
+            "invalid_target",
+            "Invalid audience",
+            "An audience was asked for that is malformed or not granted.",
+        ),
+        GrantFault::Refresh(_) => {
+            row(StatusCode::BAD_REQUEST, "invalid_grant", "Invalid grant", "The refresh token is not valid here.")
+        }
+        GrantFault::Unavailable => row(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "auth_unavailable",
+            "Token store unavailable",
+            "The token could not be stored or looked up; try again later.",
+        ),
+        GrantFault::Signing => INTERNAL,
+    }
+}
+
 fn of_exchange(fault: &ExchangeFault) -> Public {
     match fault {
         ExchangeFault::Connect { .. } | ExchangeFault::Broken(_) | ExchangeFault::SwitchedProtocols => UNAVAILABLE,
@@ -302,6 +381,7 @@ fn of_exchange(fault: &ExchangeFault) -> Public {
 mod tests {
     use super::*;
     use crate::auth::InvalidReason;
+    use crate::issuer::RefreshFault;
     use crate::limit::Standing;
     use crate::model::id::{ApiKeyId, ClientId};
 
@@ -350,6 +430,15 @@ mod tests {
             (ExchangeFault::ConnectLate { authority: "a".into() }.into(), 504, "upstream_timeout", &[]),
             (ExchangeFault::SwitchedProtocols.into(), 502, "upstream_unavailable", &[]),
             (ExchangeFault::Late.into(), 504, "upstream_timeout", &[]),
+            (Rejection::NoIssuer, 503, "auth_unavailable", &["retry-after"]),
+            (FormFault::Duplicate.into(), 400, "bad_request", &[]),
+            (Rejection::UnsupportedGrant, 400, "unsupported_grant_type", &[]),
+            (GrantFault::Scope.into(), 400, "invalid_scope", &[]),
+            (GrantFault::NoRefreshTokens.into(), 400, "invalid_scope", &[]),
+            (GrantFault::Audience.into(), 400, "invalid_target", &[]),
+            (GrantFault::Refresh(RefreshFault::Reused).into(), 400, "invalid_grant", &[]),
+            (GrantFault::Unavailable.into(), 503, "auth_unavailable", &["retry-after"]),
+            (GrantFault::Signing.into(), 500, "internal", &[]),
             (Rejection::Internal, 500, "internal", &[]),
             (Rejection::Limit(limit), 429, "rate_limited", &["retry-after"]),
         ]
@@ -369,6 +458,30 @@ mod tests {
             let mut names: Vec<&str> = written.keys().map(http::HeaderName::as_str).collect();
             names.sort_unstable();
             assert_eq!(names, headers, "{rejection}");
+        }
+    }
+
+    #[test]
+    fn oauth_has_words_of_its_own() {
+        let (client, key) = (ClientId::NIL, ApiKeyId::NIL);
+        for (rejection, error) in [
+            (AuthError::Missing.into(), "invalid_client"),
+            (AuthError::invalid(InvalidReason::Unknown).into(), "invalid_client"),
+            (AuthError::Ambiguous("twice").into(), "invalid_request"),
+            (AuthError::ClientSuspended { client, key }.into(), "unauthorized_client"),
+            (AuthError::Unavailable.into(), "temporarily_unavailable"),
+            (Rejection::NoIssuer, "temporarily_unavailable"),
+            (FormFault::Missing.into(), "invalid_request"),
+            (Rejection::BodyTooLarge, "invalid_request"),
+            (Rejection::UnsupportedGrant, "unsupported_grant_type"),
+            (GrantFault::Scope.into(), "invalid_scope"),
+            (GrantFault::Audience.into(), "invalid_target"),
+            (GrantFault::Refresh(RefreshFault::Unknown).into(), "invalid_grant"),
+            (GrantFault::Unavailable.into(), "temporarily_unavailable"),
+            (GrantFault::Signing.into(), "server_error"),
+        ] {
+            let rejection: Rejection = rejection;
+            assert_eq!(rejection.oauth_error(), error, "{rejection}");
         }
     }
 

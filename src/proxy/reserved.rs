@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::path::CanonicalPath;
 use super::rejection::Rejection;
+use super::tokens::{Endpoint, METADATA};
 use crate::telemetry::readiness::Readiness;
 use bytes::Bytes;
 
@@ -16,35 +17,63 @@ const PREFIX: &str = "/.octroi/";
 
 const PROBES: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
+/// A place of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// Whether the process lives, and serves.
+    Probe(Probe),
+    /// The token issuer.
+    Tokens(Endpoint),
+}
+
+/// A probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// `livez`
+    Alive,
+    /// `readyz`
+    Ready,
+}
+
 /// Whether a path is ours in any reading of it.
 pub(super) fn owns(path: &CanonicalPath<'_>) -> bool {
-    let ours = |path: &str| path.starts_with(PREFIX) || path == PREFIX.trim_end_matches('/');
+    let ours = |path: &str| path.starts_with(PREFIX) || path == PREFIX.trim_end_matches('/') || path == METADATA;
     ours(path.as_str()) || path.with_plain_slashes().is_some_and(|plain| ours(&plain))
 }
 
-/// Answers on a path that is ours.
-pub(super) fn answer(
-    path: &CanonicalPath<'_>,
-    method: &Method,
-    readiness: &Readiness,
-) -> Result<Response<Bytes>, Rejection> {
-    let (status, body) = match path.as_str().strip_prefix(PREFIX) {
-        Some("livez") => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"alive\"}")),
-        Some("readyz") => {
-            let report = readiness.report();
-            let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (status, Bytes::from(report.body()))
-        }
-        _ => return Err(Rejection::NoRoute),
-    };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(Rejection::Method(PROBES));
+/// What is at a path that is ours.
+pub(super) fn find(path: &CanonicalPath<'_>) -> Result<Reserved, Rejection> {
+    if path.as_str() == METADATA {
+        return Ok(Reserved::Tokens(Endpoint::Metadata));
     }
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    match path.as_str().strip_prefix(PREFIX) {
+        Some("livez") => Ok(Reserved::Probe(Probe::Alive)),
+        Some("readyz") => Ok(Reserved::Probe(Probe::Ready)),
+        Some(path) => Endpoint::below(path).map(Reserved::Tokens).ok_or(Rejection::NoRoute),
+        None => Err(Rejection::NoRoute),
+    }
+}
+
+impl Probe {
+    /// Its answer.
+    pub(super) fn answer(self, method: &Method, readiness: &Readiness) -> Result<Response<Bytes>, Rejection> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(Rejection::Method(PROBES));
+        }
+        let (status, body) = match self {
+            Self::Alive => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"alive\"}")),
+            Self::Ready => {
+                let report = readiness.report();
+                let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                (status, Bytes::from(report.body()))
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +93,8 @@ mod tests {
             ("/.octroi%2Fsecret", true),
             ("/.octroix", false),
             ("/x/.octroi/livez", false),
+            ("/.well-known/oauth-authorization-server", true),
+            ("/.well-known/openid-configuration", false),
         ] {
             assert_eq!(owns(&canonicalise(path).unwrap()), ours, "{path}");
         }
@@ -72,7 +103,10 @@ mod tests {
     #[test]
     fn probes_answer_and_nothing_else_does() {
         let readiness = Readiness::new().with("store", || Condition::Degraded);
-        let ask = |path, method| answer(&canonicalise(path).unwrap(), &method, &readiness);
+        let ask = |path, method| match find(&canonicalise(path).unwrap())? {
+            Reserved::Probe(probe) => probe.answer(&method, &readiness),
+            Reserved::Tokens(_) => panic!("{path} is no probe"),
+        };
         assert_eq!(ask("/.octroi/livez", Method::GET).unwrap().status(), 200);
         let ready = ask("/.octroi/readyz", Method::HEAD).unwrap();
         assert_eq!(ready.status(), 200);

@@ -12,6 +12,7 @@ use crate::auth::Authenticator;
 use crate::config::route::RouteConfig;
 use crate::config::server::{ServerConfig, ServerLimits, UnderscoreHeaders};
 use crate::config::upstream::UpstreamConfig;
+use crate::issuer::TokenIssuer;
 use crate::metering::RejectedCounts;
 use crate::model::clock::SharedClock;
 use crate::telemetry::access_log::AccessLog;
@@ -25,6 +26,7 @@ pub struct Parts<'a> {
     pub upstreams: Vec<UpstreamConfig>,
     pub server: &'a ServerConfig,
     pub authenticator: Arc<Authenticator>,
+    pub issuer: Option<Arc<TokenIssuer>>,
     pub rejected: Arc<RejectedCounts>,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
@@ -51,6 +53,8 @@ pub struct Gateway {
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
     pub(super) authenticator: Arc<Authenticator>,
+    /// None: no tokens are issued.
+    pub(super) issuer: Option<Arc<TokenIssuer>>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) rejected: Arc<RejectedCounts>,
     pub(super) metrics: Arc<Metrics>,
@@ -97,6 +101,7 @@ impl Gateway {
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
             authenticator: parts.authenticator,
+            issuer: parts.issuer,
             readiness: parts.readiness,
             rejected: parts.rejected,
             metrics: parts.metrics,

@@ -21,6 +21,7 @@ pub mod migrate;
 mod postgres;
 pub mod rotation;
 mod sqlite;
+pub mod tokens;
 
 pub use error::{Source, StoreError};
 
@@ -50,6 +51,8 @@ pub struct Store {
     pub legacy: Option<Arc<dyn legacy::LegacyStore>>,
     /// `nodes`, and hashes while a pepper changes
     pub rotation: Arc<dyn rotation::RotationStore>,
+    /// `verification_tokens` and `refresh_tokens`
+    pub tokens: Arc<dyn tokens::TokenStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }

@@ -64,6 +64,12 @@ pub struct Metrics {
     /// Bytes the journal holds on disk.
     pub metering_journal_bytes: Gauge,
     store_errors: Family<OperationLabels, Counter>,
+    /// Verification tokens issued to whoever presented a key.
+    pub tokens_issued_to_keys: Counter,
+    /// Those issued for a refresh token.
+    pub tokens_issued_to_refresh_tokens: Counter,
+    /// Families of refresh tokens that ended because one was used again.
+    pub token_families_revoked: Counter,
 }
 
 #[derive(Debug)]
@@ -114,6 +120,11 @@ struct StateLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OperationLabels {
     operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct GrantLabels {
+    grant: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -189,7 +200,19 @@ impl Metrics {
         registry.register("metering_journal_bytes", "Bytes of the journal on disk", metering_journal_bytes.clone());
         let store_errors = Family::<OperationLabels, Counter>::default();
         registry.register("store_errors", "Failed store operations", store_errors.clone());
+        let issued = Family::<GrantLabels, Counter>::default();
+        registry.register("tokens_issued", "Verification tokens issued, by grant", issued.clone());
+        let issued_by = |grant| issued.get_or_create_owned(&GrantLabels { grant });
+        let token_families_revoked = Counter::default();
+        registry.register(
+            "token_families_revoked",
+            "Families of refresh tokens revoked because one was used again",
+            token_families_revoked.clone(),
+        );
         Self {
+            tokens_issued_to_keys: issued_by("client_credentials"),
+            tokens_issued_to_refresh_tokens: issued_by("refresh_token"),
+            token_families_revoked,
             auth_ok: auth.get_or_create_owned(&AuthLabels { result: "ok", reason: "" }),
             auth_cache_hit: cached("hit"),
             auth_cache_miss: cached("miss"),

@@ -5,9 +5,11 @@
 //! | [`body`] | the kinds of body a response can have |
 //! | [`observed`] | counts a body's bytes and tells its end exactly once |
 //! | [`problem`] | the body of an error (RFC 9457), as a response or as raw bytes |
+//! | [`percent`] | text as visible ASCII |
 //! | [`head`] | what a request's head may be, before anything is decided from it |
 
 pub mod body;
 pub mod head;
 pub mod observed;
+pub mod percent;
 pub mod problem;

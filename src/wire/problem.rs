@@ -5,7 +5,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-/// The media type of every error body.
+/// The media type of error bodies where OAuth is spoken: its clients look for no other.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The media type of every other error body.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// What a caller is told about an error. Nothing in it is private.
@@ -21,6 +24,9 @@ pub struct Problem<'a> {
     pub detail: &'a str,
     /// What joins this answer with the log.
     pub request_id: Option<&'a str>,
+    /// OAuth's word for it, where OAuth is spoken (RFC 6749 §5.2): the body then has its members,
+    /// too, and its media type.
+    pub oauth_error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -32,6 +38,10 @@ struct Members<'a> {
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<&'a str>,
 }
 
 impl Problem<'_> {
@@ -48,6 +58,8 @@ impl Problem<'_> {
             detail: self.detail,
             code: self.code,
             request_id: self.request_id,
+            error: self.oauth_error,
+            error_description: self.oauth_error.map(|_| self.detail),
         };
         Bytes::from(serde_json::to_vec(&members).expect("strings and a number always serialise"))
     }
@@ -57,7 +69,8 @@ impl Problem<'_> {
     pub fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.body());
         *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+        let media_type = if self.oauth_error.is_some() { JSON } else { PROBLEM_JSON };
+        response.headers_mut().insert(CONTENT_TYPE, media_type);
         response
     }
 }
@@ -100,6 +113,7 @@ mod tests {
             title: "No such route",
             detail: "Say \"please\".",
             request_id: Some("abc"),
+            oauth_error: None,
         };
         let body: serde_json::Value = serde_json::from_slice(&problem.body()).unwrap();
         let expected = serde_json::json!({
@@ -110,6 +124,11 @@ mod tests {
         assert_eq!(problem.response().headers()[CONTENT_TYPE], "application/problem+json");
         let without = Problem { request_id: None, ..problem }.body();
         assert!(!String::from_utf8_lossy(&without).contains("request_id"));
+
+        let oauth = Problem { oauth_error: Some("invalid_request"), ..problem };
+        let body: serde_json::Value = serde_json::from_slice(&oauth.body()).unwrap();
+        assert_eq!((&body["error"], &body["error_description"]), (&"invalid_request".into(), &body["detail"]));
+        assert_eq!(oauth.response().headers()[CONTENT_TYPE], "application/json");
     }
 
     #[test]
@@ -120,6 +139,7 @@ mod tests {
             title: "t",
             detail: "d",
             request_id: None,
+            oauth_error: None,
         };
         let bytes = to_last_bytes(&problem.response());
         let text = std::str::from_utf8(&bytes).unwrap();

@@ -31,6 +31,31 @@ impl<'a> Books<'a> {
         Self::Postgres(database)
     }
 
+    /// Runs a statement, as an operator would.
+    pub(crate) fn execute(&self, sql: &str) {
+        match self {
+            Self::Sqlite(path) => {
+                let connection = rusqlite::Connection::open(path).expect("the database opens");
+                connection.busy_timeout(std::time::Duration::from_secs(10)).expect("a timeout can be set");
+                connection.execute_batch(sql).expect("the statement runs");
+            }
+            Self::Postgres(database) => database.execute(sql),
+        }
+    }
+
+    /// The first column of a query, which is text.
+    pub(crate) fn text(&self, sql: &str) -> Vec<String> {
+        match self {
+            Self::Sqlite(path) => {
+                let connection = rusqlite::Connection::open(path).expect("the database opens");
+                let mut statement = connection.prepare(sql).expect("the query is one");
+                let rows = statement.query_map([], |row| row.get(0)).expect("readable");
+                rows.map(|row| row.expect("readable")).collect()
+            }
+            Self::Postgres(database) => database.query(sql).iter().map(|row| row.get(0)).collect(),
+        }
+    }
+
     /// Every event.
     pub(crate) fn events(&self) -> Vec<Event> {
         match self {

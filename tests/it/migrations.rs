@@ -27,6 +27,11 @@ fn names(dialect: &str) -> Vec<String> {
     files(dialect).iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
+/// How many there are, as the database says it.
+fn count(place: &Place) -> String {
+    files(place.dialect()).len().to_string()
+}
+
 /// Applies a file as an operator would; whether that worked.
 async fn apply(place: &Place, file: &Path) -> bool {
     match place.postgres_url() {
@@ -58,7 +63,7 @@ async fn runners_at_the_same_time_all_succeed(place: &Place) {
     for done in [a, b, c, d] {
         done.unwrap();
     }
-    assert_eq!(place.must("SELECT count(*) FROM octroi_migrations").await, ["10"]);
+    assert_eq!(place.must("SELECT count(*) FROM octroi_migrations").await, [count(place)]);
     assert_eq!(place.open().await.migrations.verify().await.unwrap(), []);
 }
 
@@ -90,8 +95,9 @@ async fn what_a_plain_client_applied_is_seen(place: &Place) {
     let store = place.open().await;
     assert_eq!(store.migrations.verify().await.unwrap(), [], "no checksum yet is no difference");
     let applied: Vec<_> = store.migrations.up(false).await.unwrap().iter().map(|one| one.version).collect();
-    assert_eq!(applied, [4, 5, 6, 7, 8, 9, 10]);
-    assert_eq!(place.must("SELECT count(*) FROM octroi_migrations WHERE checksum IS NOT NULL").await, ["10"]);
+    let all = i64::try_from(files.len()).unwrap();
+    assert_eq!(applied, (4..=all).collect::<Vec<_>>());
+    assert_eq!(place.must("SELECT count(*) FROM octroi_migrations WHERE checksum IS NOT NULL").await, [count(place)]);
 
     place.must("INSERT INTO clients (name) VALUES ('stays')").await;
     for file in &files {
@@ -99,7 +105,7 @@ async fn what_a_plain_client_applied_is_seen(place: &Place) {
     }
     assert_eq!(place.must("SELECT name FROM clients").await, ["stays"]);
     assert_eq!(store.migrations.verify().await.unwrap(), []);
-    assert_eq!(place.must("SELECT count(*) FROM octroi_migrations").await, ["10"]);
+    assert_eq!(place.must("SELECT count(*) FROM octroi_migrations").await, [count(place)]);
 }
 
 async fn a_strangers_table_is_left_alone(place: &Place) {

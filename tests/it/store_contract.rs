@@ -16,6 +16,7 @@ mod feed;
 mod keys;
 mod outage;
 mod tls;
+mod tokens;
 mod usage;
 
 on_both!(

@@ -5,8 +5,9 @@
 //! look-up of its client) is what a forger would have us do. What turns out good, or cannot be
 //! judged, is given back.
 //!
-//! A token's identity is its client's row with the token's scopes and subject. It is void when the
-//! client changes, and when its issuer's keys do.
+//! The identity of a stranger's token is its client's row with the token's scopes and subject; that
+//! of our own is what its own row says. It is void when the client changes, and when the issuer's
+//! keys do.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::{Authenticator, Trust};
 use crate::auth::cache::Cached;
 use crate::auth::error::{AuthError, InvalidReason};
 use crate::auth::identity;
+use crate::auth::issued::LoadedToken;
 use crate::auth::jwt::{KnownClient, KnownToken, LoadedClient, Refused, TokenFault, Verified};
 use crate::model::clock::Monotonic;
 use crate::model::key::{KeyHash, KeyValidity};
@@ -60,10 +62,10 @@ impl Authenticator {
         outcome
     }
 
-    /// Reads the client of a verified token again. No failure budget: it was good once.
+    /// Reads whose a verified token is again. No failure budget: it was good once.
     async fn renew(&self, digest: KeyHash, known: KnownToken) -> Result<Arc<Cached>, AuthError> {
-        match self.client_of(&known.token).await {
-            Ok(client) => Ok(self.remember(digest, known.token, &client)),
+        match self.resolve(digest, &known.token, Some(&known.identity)).await {
+            Ok(identity) => Ok(identity),
             // While we waited, a change may have come in after all.
             Err(AuthError::Unavailable)
                 if self.trust(&known.identity, self.clock.monotonic()) == Trust::Unconfirmed =>
@@ -80,6 +82,9 @@ impl Authenticator {
 
     /// The same without anybody waiting.
     fn renew_behind(&self, digest: KeyHash, known: &KnownToken) {
+        if known.token.own {
+            return self.renew_own_behind(digest, known);
+        }
         let (loader, tokens) = (Arc::clone(&self.client_loader), Arc::clone(&self.tokens));
         let (token, loaded_at) = (Arc::clone(&known.token), known.identity.loaded_at);
         self.tasks.spawn_control(async move {
@@ -127,8 +132,57 @@ impl Authenticator {
             Refused::Fault(fault) => refusal(fault),
             Refused::NoKeys => AuthError::IssuerUnavailable,
         })?;
-        let client = self.client_of(&verified).await?;
-        Ok(self.remember(digest, Arc::new(verified), &client))
+        self.resolve(digest, &Arc::new(verified), None).await
+    }
+
+    /// Whose a verified token is. `known` is what it was before.
+    async fn resolve(
+        &self,
+        digest: KeyHash,
+        token: &Arc<Verified>,
+        known: Option<&Cached>,
+    ) -> Result<Arc<Cached>, AuthError> {
+        if token.own {
+            return self.resolve_own(digest, token, known).await;
+        }
+        let client = self.client_of(token).await?;
+        Ok(self.remember(digest, Arc::clone(token), &client))
+    }
+
+    async fn resolve_own(
+        &self,
+        digest: KeyHash,
+        token: &Arc<Verified>,
+        known: Option<&Cached>,
+    ) -> Result<Arc<Cached>, AuthError> {
+        let Some(id) = token.facts.issued_id() else { return Err(refusal(TokenFault::NotIssued)) };
+        let serves = known.is_some_and(|known| self.trust(known, self.clock.monotonic()) != Trust::Void);
+        let reachable = self.feed.store_is_reachable();
+        let patience = if reachable && !serves { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
+        match timeout(patience, self.issued.load(id)).await {
+            Ok(LoadedToken::Known { identity, current }) => {
+                if current {
+                    let known = KnownToken { identity: Arc::clone(&identity), token: Arc::clone(token) };
+                    self.tokens.insert(digest, known);
+                }
+                Ok(identity)
+            }
+            Ok(LoadedToken::Unknown) => Err(refusal(TokenFault::NotIssued)),
+            Ok(LoadedToken::Unavailable) | Err(_) => Err(AuthError::Unavailable),
+        }
+    }
+
+    fn renew_own_behind(&self, digest: KeyHash, known: &KnownToken) {
+        let (issued, tokens) = (Arc::clone(&self.issued), Arc::clone(&self.tokens));
+        let token = Arc::clone(&known.token);
+        let Some(id) = token.facts.issued_id() else { return };
+        self.tasks.spawn_control(async move {
+            match issued.load(id).await {
+                LoadedToken::Known { identity, current: true } => tokens.insert(digest, KnownToken { identity, token }),
+                LoadedToken::Unknown => tokens.remove(&digest),
+                LoadedToken::Known { .. } | LoadedToken::Unavailable => {}
+            }
+        });
     }
 
     fn remember(&self, digest: KeyHash, token: Arc<Verified>, client: &KnownClient) -> Arc<Cached> {

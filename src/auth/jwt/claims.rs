@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Audience;
 use super::fault::TokenFault;
 use super::members::{Members, WrongType};
 use crate::config::token_issuer::TokenIssuerConfig;
 use crate::model::access::Scopes;
+use crate::model::id::TokenId;
 
 /// Claims of their types.
 #[derive(Debug)]
@@ -40,6 +42,13 @@ pub(in crate::auth) struct Facts {
     pub(in crate::auth) expires_at: Timestamp,
 }
 
+impl Facts {
+    /// The row of a token of our own.
+    pub(in crate::auth) fn issued_id(&self) -> Option<TokenId> {
+        self.id.as_deref()?.parse().ok()
+    }
+}
+
 impl Claims {
     pub(super) fn read(members: &Members, issuer: &TokenIssuerConfig) -> Result<Self, TokenFault> {
         let wrong = |WrongType| TokenFault::Claim;
@@ -60,9 +69,15 @@ impl Claims {
         })
     }
 
-    /// Whether they hold at `now`, for us.
-    pub(super) fn judge(self, issuer: &TokenIssuerConfig, now: Timestamp) -> Result<Facts, TokenFault> {
-        if !self.audiences.iter().any(|audience| issuer.audiences.contains(audience)) {
+    /// Whether they hold at `now`, for whom they should.
+    pub(super) fn judge(
+        self,
+        issuer: &TokenIssuerConfig,
+        audience: Audience,
+        now: Timestamp,
+    ) -> Result<Facts, TokenFault> {
+        let for_us = || self.audiences.iter().any(|audience| issuer.audiences.contains(audience));
+        if audience == Audience::Us && !for_us() {
             return Err(TokenFault::Audience);
         }
         let (now, leeway) = (seconds_of(now), issuer.leeway.as_secs_f64());

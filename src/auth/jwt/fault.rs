@@ -68,6 +68,9 @@ pub enum TokenFault {
     /// It lives longer than allowed.
     #[error("the token lives too long")]
     Lifetime,
+    /// Signed by us, and no row of it: it is not known to have been issued, or it was pruned.
+    #[error("the token was not issued here")]
+    NotIssued,
     /// The claim that names the client is missing.
     #[error("the token names no client")]
     NoClient,
@@ -105,6 +108,7 @@ impl TokenFault {
             Self::NotYetValid => "jwt_not_yet_valid",
             Self::IssuedInFuture => "jwt_issued_in_future",
             Self::Lifetime => "jwt_lifetime",
+            Self::NotIssued => "jwt_not_issued",
             Self::NoClient => "jwt_no_client",
             Self::UnknownClient => "jwt_unknown_client",
             Self::AmbiguousClient => "jwt_ambiguous_client",

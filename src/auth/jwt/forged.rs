@@ -318,7 +318,7 @@ async fn tokens_of_our_own_are_ours_alone() {
     let secret = SecretBytes::new(vec![7; 32]);
     let outside = issuers(&file, &[&signer]).await;
     let rules = TokenIssuerConfig { issuer: "octroi".to_owned(), ..outside.issuers[0].rules.clone() };
-    let issuers = outside.with_own(rules, &secret);
+    let issuers = outside.with_own(rules, OwnKeys::Secret(&secret));
     let made = |header: &str, issuer: &str| {
         let signed = format!("{}.{}", encode(header), encode(claims(&json!({ "iss": issuer })).to_string()));
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.expose()), signed.as_bytes());
@@ -335,7 +335,7 @@ async fn tokens_of_our_own_are_ours_alone() {
         assert_eq!(refused(&issuers, &token).await, fault, "{what}");
     }
     let rules = TokenIssuerConfig { issuer: ISSUER.to_owned(), ..issuers.issuers[0].rules.clone() };
-    let taken = issuers.with_own(rules, &secret);
+    let taken = issuers.with_own(rules, OwnKeys::Secret(&secret));
     assert_eq!(
         refused(&taken, &signer.token(&claims(&json!({})))).await,
         TokenFault::Algorithm,

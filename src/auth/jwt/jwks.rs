@@ -97,6 +97,7 @@ impl KeySource {
     pub(super) fn new(config: &TokenIssuerConfig, clock: SharedClock) -> Result<Arc<Self>, AuthorityFault> {
         let location = match &config.keys {
             KeyLocation::File(path) => Location::File(path.clone()),
+            KeyLocation::Own => unreachable!("no configured issuer has our keys"),
             KeyLocation::Url(keys) => {
                 let rules = OutboundRules {
                     deadline: FETCH_DEADLINE,

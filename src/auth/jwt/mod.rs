@@ -16,8 +16,8 @@
 //! what it says. Nothing is believed because the token says so: the algorithm is the key's, the key
 //! is the issuer's, the issuer is the configuration's.
 //!
-//! To add an issuer of our own: [`Issuers::with_own`] takes its name and secret; everything else
-//! is as for a configured one, and no configured issuer can bear its name or have its algorithm.
+//! Our own issuer is one more ([`Issuers::with_own`]): its keys are at hand, and everything else is
+//! as for a configured one. No configured issuer can bear its name or have its secret's algorithm.
 
 mod claims;
 mod clients;
@@ -31,7 +31,7 @@ mod token;
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod vectors;
 
@@ -77,6 +77,25 @@ enum Keys {
     Own(KeySet),
 }
 
+/// What our own tokens are checked with. Never both: where public keys are, who holds the secret
+/// signs nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum OwnKeys<'k> {
+    /// HS256 under this.
+    Secret(&'k SecretBytes),
+    /// The published key set.
+    Public(&'k [u8]),
+}
+
+/// For whom a token must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    /// For us.
+    Us,
+    /// For anybody, if we made it.
+    AnyOfOurs,
+}
+
 /// A token that holds.
 #[derive(Debug)]
 pub(super) struct Verified {
@@ -117,17 +136,26 @@ impl Issuers {
         Ok(Self { issuers, clock: Arc::clone(clock) })
     }
 
-    /// Believes tokens of our own, too: HS256 under `secret`. Takes the place of a configured
-    /// issuer of the same name, which could otherwise speak for us.
+    /// Believes tokens of our own, too. Takes the place of a configured issuer of the same name,
+    /// which could otherwise speak for us.
     ///
     /// # Panics
-    /// Never: one key is a set.
+    /// With public keys that are none: they were made from private ones of ours.
     #[must_use]
-    pub fn with_own(mut self, rules: TokenIssuerConfig, secret: &SecretBytes) -> Self {
+    pub fn with_own(mut self, rules: TokenIssuerConfig, keys: OwnKeys<'_>) -> Self {
         self.issuers.retain(|issuer| issuer.rules.issuer != rules.issuer);
-        let rules = TokenIssuerConfig { algorithms: vec![TokenAlgorithm::HS256], ..rules };
-        let keys = KeySet::of(vec![VerificationKey::shared_secret(None, secret)]).expect("one key is a set");
-        self.issuers.push(Issuer { rules, keys: Keys::Own(keys) });
+        let (algorithms, keys) = match keys {
+            OwnKeys::Secret(secret) => {
+                let keys = KeySet::of(vec![VerificationKey::shared_secret(None, secret)]).expect("one key is a set");
+                (vec![TokenAlgorithm::HS256], keys)
+            }
+            OwnKeys::Public(set) => {
+                let algorithms = vec![TokenAlgorithm::EdDSA, TokenAlgorithm::ES256];
+                let keys = KeySet::parse(set, &algorithms).expect("keys of ours are a set");
+                (algorithms, keys)
+            }
+        };
+        self.issuers.push(Issuer { rules: TokenIssuerConfig { algorithms, ..rules }, keys: Keys::Own(keys) });
         self
     }
 
@@ -162,11 +190,23 @@ impl Issuers {
 
     /// Verifies a token. Waits, a bounded while, for an issuer whose key is not known.
     pub(super) async fn verify(&self, token: &[u8]) -> Result<Verified, Refused> {
+        self.verify_for(token, Audience::Us).await
+    }
+
+    /// Verifies a token of our own, whomever it is for: it is asked about, not used.
+    pub(super) async fn verify_own(&self, token: &[u8]) -> Result<Verified, Refused> {
+        self.verify_for(token, Audience::AnyOfOurs).await
+    }
+
+    async fn verify_for(&self, token: &[u8], audience: Audience) -> Result<Verified, Refused> {
         let token = Token::parse(token)?;
         let claims = token.claims()?;
         let named = claims.text("iss").map_err(|_| TokenFault::Claim)?.ok_or(TokenFault::Issuer)?;
         let index = self.issuers.iter().position(|issuer| issuer.rules.issuer == named).ok_or(TokenFault::Issuer)?;
         let issuer = &self.issuers[index];
+        if audience == Audience::AnyOfOurs && !issuer.is_own() {
+            return Err(TokenFault::Issuer.into());
+        }
         if !issuer.rules.algorithms.contains(&token.header.algorithm) {
             return Err(TokenFault::Algorithm.into());
         }
@@ -174,12 +214,16 @@ impl Issuers {
             return Err(TokenFault::Type.into());
         }
         let generation = issuer.check_signature(&token).await?;
-        let facts = Claims::read(&claims, &issuer.rules)?.judge(&issuer.rules, self.clock.wall())?;
-        Ok(Verified { facts, own: matches!(issuer.keys, Keys::Own(_)), issuer: index, generation })
+        let facts = Claims::read(&claims, &issuer.rules)?.judge(&issuer.rules, audience, self.clock.wall())?;
+        Ok(Verified { facts, own: issuer.is_own(), issuer: index, generation })
     }
 }
 
 impl Issuer {
+    fn is_own(&self) -> bool {
+        matches!(self.keys, Keys::Own(_))
+    }
+
     /// The generation of the keys under which the signature is good.
     async fn check_signature(&self, token: &Token<'_>) -> Result<u64, Refused> {
         let source = match &self.keys {

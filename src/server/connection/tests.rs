@@ -100,7 +100,7 @@ impl Handler for Script {
             Refusal::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Problem { status, code: "refused", title: "t", detail: "d", request_id: None }.response()
+        Problem { status, code: "refused", title: "t", detail: "d", request_id: None, oauth_error: None }.response()
     }
 }
 

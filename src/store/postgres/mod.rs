@@ -22,6 +22,7 @@ mod pool;
 mod rotation;
 mod row;
 mod tls;
+mod tokens;
 mod usage;
 
 /// The open store, shared by the handles of all concerns.
@@ -52,6 +53,7 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         changes: postgres.clone(),
         legacy: Some(postgres.clone()),
         rotation: postgres.clone(),
+        tokens: postgres.clone(),
         migrations: postgres,
     })
 }

@@ -20,6 +20,7 @@ mod peppers;
 mod rotation;
 mod row;
 mod time;
+mod tokens;
 mod usage;
 
 use lane::Lane;
@@ -45,6 +46,7 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         changes: sqlite.clone(),
         legacy: None,
         rotation: sqlite.clone(),
+        tokens: sqlite.clone(),
         migrations: sqlite,
     })
 }

@@ -71,7 +71,7 @@ impl<'r, 's> Columns<'r, 's> {
     }
 
     /// The next value, JSON of the shape of `T`.
-    fn json<T: serde::de::DeserializeOwned>(&mut self, column: &'static str) -> Result<T> {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&mut self, column: &'static str) -> Result<T> {
         let text: String = self.take(column)?;
         serde_json::from_str(&text).map_err(|error| StoreError::corrupt(self.table, column, error.to_string()))
     }
