@@ -18,7 +18,7 @@ pub use demo::DemoUpstream;
 pub use error::StartError;
 pub use prepare::{await_store, migrations_applied};
 
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::model::clock::SharedClock;
 use crate::tasks::Tasks;
 
@@ -29,6 +29,13 @@ pub struct Addresses {
     pub data: Vec<SocketAddr>,
     /// For operators.
     pub admin: SocketAddr,
+}
+
+/// What is wrong with settings that read well: files whose contents nobody looks at before they are
+/// used.
+#[must_use]
+pub fn check(config: &Config) -> Option<Problem> {
+    wiring::signing_keys(config).err()
 }
 
 /// Runs the gateway until it is told to stop by a signal.

@@ -53,7 +53,7 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let metrics = metrics(&config);
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
     let clients = LiveClients::new(&metrics);
-    let signing_keys = signing_keys(&config)?;
+    let signing_keys = signing_keys(&config).map_err(StartError::Configuration)?;
     let issuers = issuers(&config, signing_keys.as_ref(), &clock)?;
     let authenticator = Authenticator::new(
         &config.auth,
@@ -158,10 +158,10 @@ fn node_name() -> String {
 }
 
 /// The keys that tokens of our own are signed with; none: no tokens are issued.
-fn signing_keys(config: &Config) -> Result<Option<SigningKeys>, StartError> {
+pub(super) fn signing_keys(config: &Config) -> Result<Option<SigningKeys>, Problem> {
     SigningKeys::of(&config.issuer).map_err(|unusable| {
         let remedy = "make one with `openssl genpkey -algorithm ed25519 -out FILE`";
-        StartError::Configuration(Problem::new(unusable.setting, unusable.fault.to_string(), remedy))
+        Problem::new(unusable.setting, unusable.fault.to_string(), remedy)
     })
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::failure::write_problem;
 use super::output::{self, Format, Row};
 use super::{Context, Exit, Failure};
+use crate::app;
 use crate::config::{self, Loaded, Problem, Problems};
 
 /// `octroi config …`
@@ -40,16 +41,21 @@ pub(super) fn run(context: &Context, command: &Command, out: &mut dyn Write) -> 
 
 fn check(context: &Context, out: &mut dyn Write) -> Result<(), Failure> {
     match config::load(context.config_file.as_deref(), &context.environment) {
-        Ok(loaded) => Ok(write_good(context.format, &loaded, out)?),
-        Err(Problems(problems)) => {
-            write_bad(context.format, &problems, out)?;
-            let detail = match problems.len() {
-                1 => "1 problem".to_owned(),
-                count => format!("{count} problems"),
-            };
-            Err(Failure::new(Exit::Configuration, "bad_configuration", detail))
-        }
+        Ok(loaded) => match app::check(&loaded.config) {
+            None => Ok(write_good(context.format, &loaded, out)?),
+            Some(problem) => Err(refused(context, &[problem], out)?),
+        },
+        Err(Problems(problems)) => Err(refused(context, &problems, out)?),
     }
+}
+
+fn refused(context: &Context, problems: &[Problem], out: &mut dyn Write) -> std::io::Result<Failure> {
+    write_bad(context.format, problems, out)?;
+    let detail = match problems.len() {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    Ok(Failure::new(Exit::Configuration, "bad_configuration", detail))
 }
 
 fn write_good(format: Format, loaded: &Loaded, out: &mut dyn Write) -> std::io::Result<()> {

@@ -85,7 +85,7 @@ fn a_store_without_tables_asks_for_migrations() {
         assert!(failure.detail().contains("octroi migrate up"), "{line}");
     }
     let pending = session.json("migrate status");
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
     let count = std::fs::read_dir(folder).unwrap().count();
     assert_eq!(pending["items"].as_array().unwrap().len(), count);
     assert_eq!(pending["items"][0], serde_json::json!({"version": 1, "name": "create_clients", "applied_at": null}));

@@ -111,6 +111,9 @@ fn a_key_that_cannot_sign_is_refused_at_start() {
         let output = bench.setup.octroi(&["serve"]);
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), log.contains(part)), (Some(78), true), "{issuer}: {log}");
+        let checked = bench.setup.octroi(&["--output", "json", "config", "check"]);
+        let said: Value = serde_json::from_slice(&checked.stdout).unwrap();
+        assert!(said["ok"] == false && said.to_string().contains(&part.replace('"', "\\\"")), "{issuer}: {said}");
         bench.setup.write_config(&config);
     }
 }
