@@ -64,6 +64,9 @@ pub struct Metrics {
     /// Bytes the journal holds on disk.
     pub metering_journal_bytes: Gauge,
     store_errors: Family<OperationLabels, Counter>,
+    jwks: [Counter; 2],
+    /// For how long the keys of some issuer could not be confirmed, in seconds.
+    pub jwks_age_seconds: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -189,6 +192,7 @@ impl Metrics {
         registry.register("metering_journal_bytes", "Bytes of the journal on disk", metering_journal_bytes.clone());
         let store_errors = Family::<OperationLabels, Counter>::default();
         registry.register("store_errors", "Failed store operations", store_errors.clone());
+        let (jwks, jwks_age_seconds) = register_jwks(&mut registry);
         Self {
             auth_ok: auth.get_or_create_owned(&AuthLabels { result: "ok", reason: "" }),
             auth_cache_hit: cached("hit"),
@@ -212,6 +216,8 @@ impl Metrics {
             metering_lag_seconds,
             metering_journal_bytes,
             store_errors,
+            jwks,
+            jwks_age_seconds,
         }
     }
 
@@ -254,6 +260,16 @@ impl Metrics {
         self.store_errors.get_or_create_owned(&OperationLabels { operation }).inc();
     }
 
+    /// Counts an attempt at an issuer's key set.
+    pub fn jwks_refreshed(&self, good: bool) {
+        let [ok, failed] = &self.jwks;
+        if good {
+            ok.inc()
+        } else {
+            failed.inc()
+        };
+    }
+
     /// The text that Prometheus scrapes (OpenMetrics 1.0).
     ///
     /// # Errors
@@ -287,6 +303,15 @@ impl RouteMetrics {
         });
         Self { requests, duration: durations.get_or_create_owned(&RouteLabels { route: route.to_owned() }) }
     }
+}
+
+/// Attempts that ended well and badly, and the age of the oldest set.
+fn register_jwks(registry: &mut Registry) -> ([Counter; 2], Gauge<f64, AtomicU64>) {
+    let refreshes = Family::<ResultLabels, Counter>::default();
+    registry.register("jwks_refresh", "Attempts at the key set of an issuer, by result", refreshes.clone());
+    let age = Gauge::<f64, AtomicU64>::default();
+    registry.register("jwks_age_seconds", "For how long an issuer's key set was not confirmed", age.clone());
+    (["ok", "failed"].map(|result| refreshes.get_or_create_owned(&ResultLabels { result })), age)
 }
 
 fn status_class(status: Option<u16>) -> usize {

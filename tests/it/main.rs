@@ -37,4 +37,5 @@ mod rotation;
 mod shutdown;
 mod start;
 mod store_contract;
+mod timing;
 mod usage;
