@@ -21,6 +21,7 @@ mod stores;
 mod upstream;
 
 mod adoption;
+mod at_scale;
 mod auth;
 mod backfill;
 mod bodies;
