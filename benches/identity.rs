@@ -1,225 +1,97 @@
-//! What identity costs a request: a known key, one that the store must be asked for, a charge to a
-//! limit. The store is a SQLite file, as a gateway alone has it.
+//! What identity costs a request: a known key or token, one that must be looked up or verified, a
+//! charge to a limit; beside a plain SHA-256 of the key. The store is a SQLite file, as a gateway
+//! alone has it.
 //!
 //! `cargo bench --bench identity`
 
+mod gate;
+#[path = "../src/auth/jwt/testing.rs"]
+#[expect(clippy::unwrap_used, reason = "the tests' own signer")]
+mod signer;
+
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::iter::repeat_n;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use octroi::auth::{Authenticator, Dependencies, Issuers, PepperVersions};
-use octroi::clients::LiveClients;
-use octroi::config::auth::{AuthConfig, FailureBudget};
-use octroi::config::route::{RouteAuth, RouteConfig};
-use octroi::config::store::{StoreConfig, StoreUrl};
+use http::HeaderMap;
+use octroi::auth::{Issuers, OwnKeys};
+use octroi::config::token_issuer::{KeyLocation, TokenIssuerConfig, TokenTypes};
 use octroi::crypto::key_text::{Environment, generate};
-use octroi::crypto::pepper::Peppers;
+use octroi::crypto::pepper::sha256;
 use octroi::model::access::Scopes;
-use octroi::model::client::NewClient;
-use octroi::model::clock::{SharedClock, SystemClock};
-use octroi::model::key::{HashKind, ImportedKey};
-use octroi::model::rate::RateLimit;
+use octroi::model::id::{ApiKeyId, TokenId};
+use octroi::model::issued::{Grant, NewToken};
 use octroi::model::secret::SecretBytes;
-use octroi::store::{self, Store};
-use octroi::tasks::Tasks;
-use octroi::telemetry::metrics::Metrics;
-use tokio::runtime::Runtime;
+use octroi::model::token::TokenAlgorithm;
+use serde_json::json;
+use uuid::Uuid;
 
-/// Keys in rotation: more than fit the nearest caches, as many as a busy gateway sees.
-const KEYS: usize = 1_000;
+use crate::gate::{Bench, Gate, peppers, request};
+use crate::signer::{Signer, encode, key_set};
+
+/// Credentials in rotation: more than fit the nearest caches, as many as a busy gateway sees.
+const KNOWN: usize = 1_000;
 
 /// Keys that are each asked for once before an authenticator is replaced by one that knows nobody.
 const STRANGERS: usize = 20_000;
 
-struct Bench {
-    runtime: Runtime,
-    control: Runtime,
-    clock: SharedClock,
-    store: Store,
-    requests: Vec<HeaderMap>,
-    route: RouteConfig,
-    _folder: tempfile::TempDir,
-}
+/// The same of tokens.
+const TOKENS: usize = 2_000;
 
-/// An authenticator and what runs for it, until it is dropped.
-struct Gate {
-    authenticator: Arc<Authenticator>,
-    tasks: Tasks,
-}
+/// The secret of our own tokens.
+const SECRET: [u8; 32] = [9; 32];
 
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.tasks.stop_hard();
-    }
-}
-
-impl Bench {
-    fn new() -> Self {
-        let control = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a control runtime starts");
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a worker runtime starts");
-        let folder = tempfile::tempdir().expect("a folder can be made");
-        let url = StoreUrl::Sqlite(folder.path().join("bench.db"));
-        let (store, requests) = control.block_on(filled(url));
-        Self { runtime, control, clock: SystemClock::shared(), store, requests, route: route(), _folder: folder }
-    }
-
-    fn gate(&self) -> Gate {
-        let tasks = Tasks::new(self.control.handle().clone());
-        let metrics = Metrics::new(&[], &[]);
-        let dependencies = Dependencies {
-            peppers: peppers(),
-            pepper_versions: PepperVersions { current: 1, previous: None },
-            default_limit: RateLimit::new("1000000000/s".parse().expect("a rate"), None),
-            keys: Arc::clone(&self.store.keys),
-            rotation: Arc::clone(&self.store.rotation),
-            client_rows: Arc::clone(&self.store.clients),
-            token_rows: Arc::clone(&self.store.tokens),
-            issuers: Issuers::new(&[], &self.clock).expect("none has authorities"),
-            changes: Arc::clone(&self.store.changes),
-            clients: LiveClients::new(&metrics),
-            clock: Arc::clone(&self.clock),
-            metrics,
-            tasks: tasks.clone(),
-        };
-        let authenticator = Authenticator::new(&config(), dependencies);
-        authenticator.follow_changes();
-        Gate { authenticator, tasks }
-    }
-
-    async fn call(&self, gate: &Gate, headers: &HeaderMap) -> Arc<octroi::clients::Principal> {
-        let now = self.clock.monotonic();
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let principal = gate.authenticator.authenticate(&self.route, headers, address, now).await;
-        principal.expect("the store knows every key")
-    }
-
-    /// How long `iterations` look-ups of keys take that the authenticator never saw.
-    fn misses(&self, iterations: u64) -> Duration {
-        let mut taken = Duration::ZERO;
-        let mut left = usize::try_from(iterations).unwrap_or(usize::MAX);
-        while left > 0 {
-            let gate = self.gate();
-            let batch = left.min(STRANGERS);
-            taken += self.runtime.block_on(async {
-                let started = self.clock.monotonic();
-                for headers in &self.requests[..batch] {
-                    black_box(self.call(&gate, headers).await);
-                }
-                self.clock.monotonic().since(started)
-            });
-            left -= batch;
+/// How long `iterations` requests take with credentials that are known by now.
+fn hits(bench: &Bench, gate: &Gate, known: &[HeaderMap], iterations: u64) -> Duration {
+    // One runtime entry for many requests, as a worker has it.
+    bench.runtime.block_on(async {
+        let started = bench.clock.monotonic();
+        for headers in known.iter().cycle().take(usize::try_from(iterations).unwrap_or(usize::MAX)) {
+            black_box(bench.call(gate, headers).await);
         }
-        taken
+        bench.clock.monotonic().since(started)
+    })
+}
+
+/// How long `iterations` requests take with credentials that the authenticator never saw; it is
+/// made beside the clock.
+fn misses(bench: &Bench, make: impl Fn() -> Gate, strangers: &[HeaderMap], iterations: u64) -> Duration {
+    let mut taken = Duration::ZERO;
+    let mut left = usize::try_from(iterations).unwrap_or(usize::MAX);
+    while left > 0 {
+        let gate = make();
+        let batch = left.min(strangers.len());
+        taken += hits(bench, &gate, &strangers[..batch], batch as u64);
+        left -= batch;
     }
+    taken
 }
 
-fn peppers() -> Peppers {
-    Peppers::new(&SecretBytes::new(vec![7; 32]), None)
-}
-
-fn config() -> AuthConfig {
-    AuthConfig {
-        prefix: "octroi".into(),
-        key_headers: vec![],
-        pepper: None,
-        pepper_previous: None,
-        cache_ttl: Duration::from_secs(30),
-        max_stale: Duration::from_mins(10),
-        failures: FailureBudget { rate: "1000000000/s".parse().expect("a rate"), burst: NonZeroU32::MAX },
-        issuers: vec![],
-    }
-}
-
-/// A store with a client and its keys, and a request with each of them.
-async fn filled(url: StoreUrl) -> (Store, Vec<HeaderMap>) {
-    let store = store::open(&StoreConfig { url, migrate: true, start_timeout: Duration::ZERO }).await;
-    let store = store.expect("a new file opens");
-    store.migrations.up(false).await.expect("the migrations apply");
-    let acme = NewClient { name: "Acme".into(), rate: None, burst: None, metadata: serde_json::json!({}) };
-    let client = store.clients.create(acme).await.expect("a client is made");
-    let peppers = peppers();
-    let (keys, requests) = (0..STRANGERS)
-        .map(|_| {
-            let made = generate("octroi", Environment::Live);
-            let key = ImportedKey {
-                client_id: client.id,
-                name: "default".into(),
-                key_id: Some(made.key_id),
-                hash: peppers.current.hash(made.text.expose().as_bytes()),
-                hash_kind: HashKind::Hmac,
-                pepper_version: Some(1),
-                scopes: Scopes::default(),
-                expires_at: None,
-                created_at: None,
-            };
-            (key, request(made.text.expose()))
-        })
-        .unzip();
-    store.keys.import(keys).await.expect("keys are stored");
-    (store, requests)
-}
-
-fn route() -> RouteConfig {
-    RouteConfig {
-        name: "bench".into(),
-        host: None,
-        path: "/".into(),
-        methods: vec![],
-        upstream: "bench".into(),
-        strip_prefix: false,
-        auth: RouteAuth::Required,
-        credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],
-        scopes: Scopes::default(),
-        max_body: None,
-        merge_slashes: false,
-        encoded_slash: false,
-        preserve_host: false,
-    }
-}
-
-/// A request's head as browsers and libraries send it.
-fn request(key: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in
-        [("host", "api.example.com"), ("user-agent", "curl/8.5.0"), ("accept", "*/*"), ("x-api-key", key)]
-    {
-        headers.insert(name, HeaderValue::from_str(value).expect("visible ASCII"));
-    }
-    headers
-}
-
-fn identity(criterion: &mut Criterion) {
+fn keys(criterion: &mut Criterion) {
     let bench = Bench::new();
-    let gate = bench.gate();
-    let known = &bench.requests[..KEYS];
-    for headers in known {
-        bench.runtime.block_on(bench.call(&gate, headers));
-    }
-    let mut next = 0;
-    criterion.bench_function("authenticate/hit", |bencher| {
-        // One runtime entry for many requests, as a worker has it.
-        bencher.iter_custom(|iterations| {
-            bench.runtime.block_on(async {
-                let started = bench.clock.monotonic();
-                for _ in 0..iterations {
-                    next = (next + 1) % KEYS;
-                    black_box(bench.call(&gate, &known[next]).await);
-                }
-                bench.clock.monotonic().since(started)
-            })
-        });
+    let made = generate("octroi", Environment::Live);
+    let raw = made.text.expose().as_bytes();
+    let pepper = peppers().current;
+    criterion.bench_function("key/plain SHA-256", |bencher| bencher.iter(|| sha256(black_box(raw))));
+    criterion.bench_function("key/HMAC", |bencher| bencher.iter(|| pepper.hash(black_box(raw))));
+    let requests = bench.keys(repeat_n(bench.client, STRANGERS));
+    let gate = bench.gate(bench.no_issuers());
+    let known = &requests[..KNOWN];
+    hits(&bench, &gate, known, KNOWN as u64);
+    criterion.bench_function("key/hit", |bencher| {
+        bencher.iter_custom(|iterations| hits(&bench, &gate, known, iterations));
     });
-    criterion.bench_function("authenticate/miss", |bencher| bencher.iter_custom(|iterations| bench.misses(iterations)));
-    let principal = bench.runtime.block_on(bench.call(&gate, &known[0]));
+    criterion.bench_function("key/miss", |bencher| {
+        bencher.iter_custom(|iterations| misses(&bench, || bench.gate(bench.no_issuers()), &requests, iterations));
+    });
+    limits(criterion, &bench, &gate, &known[0]);
+}
+
+fn limits(criterion: &mut Criterion, bench: &Bench, gate: &Gate, known: &HeaderMap) {
+    let principal = bench.runtime.block_on(bench.call(gate, known));
     criterion.bench_function("limit/charge", |bencher| {
         bencher.iter(|| octroi::limit::charge(&principal, 1, bench.clock.monotonic()));
     });
@@ -233,9 +105,96 @@ fn identity(criterion: &mut Criterion) {
     });
 }
 
+/// An issuer's rules; its keys lie in a file.
+fn rules(algorithm: Option<TokenAlgorithm>, keys: PathBuf) -> TokenIssuerConfig {
+    TokenIssuerConfig {
+        issuer: "issuer".into(),
+        audiences: vec!["api".into()],
+        algorithms: algorithm.into_iter().collect(),
+        keys: KeyLocation::File(keys),
+        client_claim: "client_id".into(),
+        scopes_claim: "scope".into(),
+        leeway: Duration::from_secs(30),
+        max_lifetime: Duration::from_hours(24),
+        types: TokenTypes { named: vec!["at+jwt".into()], absent: true },
+    }
+}
+
+/// A request with a token that holds for an hour. `signer` none: one of our own, which has a row.
+fn bearer(bench: &Bench, signer: Option<&Signer>, key: ApiKeyId) -> HeaderMap {
+    let (now, id) = (bench.clock.wall(), Uuid::new_v4());
+    let client = if signer.is_some() { "Acme".to_owned() } else { bench.client.to_string() };
+    let claims = json!({ "iss": "issuer", "aud": "api", "exp": now.as_second() + 3_600, "jti": id, "sub": "user-4711",
+                         "client_id": client, "scope": "orders:read orders:write" });
+    let token = if let Some(signer) = signer {
+        signer.token(&claims)
+    } else {
+        let signed = format!("{}.{}", encode(r#"{"alg":"HS256","typ":"at+jwt"}"#), encode(claims.to_string()));
+        let grant = Grant { client_id: bench.client, api_key_id: Some(key), scopes: Scopes::default(), audience: None };
+        let row = NewToken {
+            id: TokenId(id),
+            grant,
+            family_id: None,
+            subject: "user-4711".into(),
+            issued_at: now,
+            expires_at: now + Duration::from_hours(1),
+        };
+        bench.control.block_on(bench.store.tokens.issue(row, None)).expect("a row is stored");
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &SECRET);
+        format!("{signed}.{}", encode(hmac::sign(&key, signed.as_bytes())))
+    };
+    request("authorization", &format!("Bearer {token}"))
+}
+
+fn tokens(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let file = bench.folder.path().join("keys.json");
+    bench.keys(repeat_n(bench.client, 1));
+    let keys = bench.control.block_on(bench.store.keys.list(None, None, 1)).expect("keys are listed");
+    let key = keys.items[0].id;
+    for (name, algorithm) in [
+        ("HS256", None),
+        ("EdDSA", Some(TokenAlgorithm::EdDSA)),
+        ("ES256", Some(TokenAlgorithm::ES256)),
+        ("ES384", Some(TokenAlgorithm::ES384)),
+        ("RS256", Some(TokenAlgorithm::RS256)),
+        ("PS256", Some(TokenAlgorithm::PS256)),
+    ] {
+        let signer = algorithm.map(|_| Signer::new("k", name));
+        if let Some(signer) = &signer {
+            std::fs::write(&file, key_set(&[signer])).expect("the folder is ours");
+        }
+        let tokens: Vec<HeaderMap> = (0..TOKENS).map(|_| bearer(&bench, signer.as_ref(), key)).collect();
+        let rules = rules(algorithm, file.clone());
+        // One more token makes the issuer's keys and the client known: what is measured is the token.
+        let first = bearer(&bench, signer.as_ref(), key);
+        let make = || {
+            let issuers = if algorithm.is_some() {
+                Issuers::new(std::slice::from_ref(&rules), &bench.clock).expect("it has no authorities")
+            } else {
+                bench.no_issuers().with_own(rules.clone(), OwnKeys::Secret(&SecretBytes::new(SECRET.to_vec())))
+            };
+            let gate = bench.gate(issuers);
+            bench.runtime.block_on(bench.call(&gate, &first));
+            gate
+        };
+        criterion.bench_function(&format!("token/{name}/first"), |bencher| {
+            bencher.iter_custom(|iterations| misses(&bench, make, &tokens, iterations));
+        });
+        if algorithm.is_none_or(|algorithm| algorithm == TokenAlgorithm::ES256) {
+            let gate = make();
+            let known = &tokens[..KNOWN];
+            hits(&bench, &gate, known, KNOWN as u64);
+            criterion.bench_function(&format!("token/{name}/hit"), |bencher| {
+                bencher.iter_custom(|iterations| hits(&bench, &gate, known, iterations));
+            });
+        }
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default();
-    targets = identity
+    targets = keys, tokens
 }
 criterion_main!(benches);

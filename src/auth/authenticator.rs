@@ -8,9 +8,9 @@
 //!    faster than the budget comes back. After the cache, so that a neighbour's bad key locks
 //!    nobody out.
 //! 6. **Unknown keys**: asked a moment ago. After the budget, or a loop on one bad key would be
-//!    free.
+//!    free. A key whose time is over is an unknown one with a private reason (`refusal`).
 //! 7. **Look-up**: one for all who wait for the same key.
-//! 8. **Judgement**: revoked, expired, suspended, evaluated at every use and never cached.
+//! 8. **Judgement**: revoked, expired, suspended, evaluated at every use and never cached as good.
 //!
 //! A token goes the same way: its digest is looked for in a cache of its own, and where a key has a
 //! look-up it has its verification (`tokens`).
@@ -19,6 +19,7 @@
 
 mod endpoints;
 mod look_up;
+mod refusal;
 mod tokens;
 
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ use super::jwt::{ClientCache, ClientLoader, Issuers, KnownTokens, TokenFault};
 use super::loader::{Flights, Loader, PepperSuspicion};
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
+use super::slots::Slots;
 use super::upkeep::Upkeep;
 use crate::clients::{CredentialKind, LiveClient, LiveClients, Principal, Stamp};
 use crate::config::auth::AuthConfig;
@@ -92,6 +94,7 @@ pub struct Authenticator {
     identities: Arc<Identities>,
     unknowns: Arc<Unknowns>,
     failures: Failures,
+    slots: Slots,
     feed: Arc<FeedState>,
     loader: Arc<Loader>,
     issuers: Arc<Issuers>,
@@ -155,6 +158,7 @@ impl Authenticator {
             deadline,
             cache_ttl: config.cache_ttl,
             known: ClientCache::new(),
+            unknowns: Arc::clone(&unknowns),
         });
         let issued = Arc::new(IssuedTokens {
             store: with.token_rows,
@@ -176,6 +180,7 @@ impl Authenticator {
             identities,
             unknowns,
             failures: Failures::new(config.failures),
+            slots: Slots::new(),
             feed: Arc::new(FeedState::new()),
             loader,
             issuers: Arc::new(with.issuers),
@@ -238,7 +243,7 @@ impl Authenticator {
     /// hashes to the current pepper. Without the first, every identity older than a second is
     /// re-checked before use.
     pub fn follow_changes(self: &Arc<Self>) {
-        self.issuers.start(&self.tasks);
+        self.issuers.start(&self.tasks, &self.metrics);
         let stop = self.tasks.soft().clone();
         self.tasks.spawn_vital("change feed", self.follower().run(stop));
         self.tasks.spawn_vital("identity upkeep", self.upkeep().run(self.tasks.soft().clone()));
@@ -278,6 +283,7 @@ impl Authenticator {
         Upkeep {
             identities: Arc::clone(&self.identities),
             tokens: Arc::clone(&self.tokens),
+            issuers: Arc::clone(&self.issuers),
             client_loader: Arc::clone(&self.client_loader),
             clients: Arc::clone(&self.clients),
             changes: Arc::clone(&self.changes),
@@ -316,6 +322,11 @@ impl Authenticator {
         }
         let hash = self.peppers.current.hash(raw);
         match self.identities.find(&hash) {
+            // Its time ran out while it was known: from now on it is a stranger's.
+            Some(cached) if cached.defect(|| self.clock.wall()).is_some() => {
+                self.identities.remove(&hash);
+                Box::pin(self.look_up(hash, raw, address, now)).await
+            }
             Some(cached) => match self.trust(&cached, now) {
                 Trust::Confirmed => {
                     self.metrics.auth_cache_hit.inc();
@@ -323,10 +334,10 @@ impl Authenticator {
                     Ok(cached)
                 }
                 // Boxed, as below: rare, and their state would make every request's future large.
-                Trust::Unconfirmed => Box::pin(self.recheck(cached, hash, raw)).await,
-                Trust::Void => Box::pin(self.reload(&cached, hash, raw)).await,
+                Trust::Unconfirmed => Box::pin(self.recheck(cached, hash, raw, address, now)).await,
+                Trust::Void => Box::pin(self.reload(&cached, hash, raw, address, now)).await,
             },
-            None => Box::pin(self.look_up(hash, raw, address)).await,
+            None => Box::pin(self.look_up(hash, raw, address, now)).await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is known of keys: a cache of identities, and a small one of keys that are unknown.
+//! What is known of keys: a cache of identities, and a small one of keys that open nothing.
 //!
 //! Both are bounded, and apart: strangers who try keys can fill the second one only. Entries are
 //! keyed by the whole keyed hash of the raw key, which nobody without the pepper can aim.
@@ -15,9 +15,12 @@ use jiff::Timestamp;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::error::{AuthError, InvalidReason};
+use super::jwt::TokenFault;
 use crate::clients::{Principal, Stamp};
 use crate::model::clock::Monotonic;
-use crate::model::key::{KeyDefect, KeyHash, KeyValidity};
+use crate::model::id::{ApiKeyId, ClientId};
+use crate::model::key::{CredentialRecord, KeyDefect, KeyHash, KeyValidity};
 
 /// An identity as it was read.
 #[derive(Debug)]
@@ -98,7 +101,43 @@ impl Identities {
     }
 }
 
-/// Keys that the store did not know, for a short while.
+/// Why a key opens nothing. A key whose time is over is a stranger's in all but the private reason:
+/// it is charged, remembered and looked up as one, so that nobody who holds it learns that it ever
+/// was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    reason: InvalidReason,
+    client: Option<ClientId>,
+    key: Option<ApiKeyId>,
+}
+
+impl Dead {
+    /// No such key.
+    pub(super) const UNKNOWN: Self = Self { reason: InvalidReason::Unknown, client: None, key: None };
+
+    /// A token that does not hold.
+    pub(super) fn token(fault: TokenFault) -> Self {
+        Self { reason: InvalidReason::Token(fault), ..Self::UNKNOWN }
+    }
+
+    /// Whether the time of the key that was found is over.
+    pub(super) fn of(record: &CredentialRecord, now: Timestamp) -> Option<Self> {
+        let key = record.key.as_ref()?;
+        let reason = match key.validity().defect(now)? {
+            KeyDefect::Revoked => InvalidReason::Revoked,
+            KeyDefect::Expired => InvalidReason::Expired,
+        };
+        Some(Self { reason, client: Some(record.client.id), key: Some(key.id) })
+    }
+}
+
+impl From<Dead> for AuthError {
+    fn from(dead: Dead) -> Self {
+        Self::Invalid { reason: dead.reason, client: dead.client, key: dead.key }
+    }
+}
+
+/// Keys that open nothing, for a short while.
 ///
 /// A flush is a new *era*, and an answer carries the era in which its question was asked. So a
 /// flush costs nothing, and an answer that was under way when a key was added is void from the
@@ -115,6 +154,7 @@ pub(super) struct Era(u64);
 
 #[derive(Clone, Copy, Debug)]
 struct Unknown {
+    dead: Dead,
     era: Era,
     asked_at: Monotonic,
 }
@@ -133,14 +173,14 @@ impl Unknowns {
         Era(self.era.load(Ordering::Acquire))
     }
 
-    pub(super) fn contains(&self, hash: &KeyHash, now: Monotonic) -> bool {
-        self.entries
-            .get(hash)
-            .is_some_and(|unknown| unknown.era == self.era() && now.since(unknown.asked_at) < UNKNOWN_FOR)
+    pub(super) fn find(&self, hash: &KeyHash, now: Monotonic) -> Option<Dead> {
+        let unknown = self.entries.get(hash)?;
+        let holds = unknown.era == self.era() && now.since(unknown.asked_at) < UNKNOWN_FOR;
+        holds.then_some(unknown.dead)
     }
 
-    pub(super) fn note(&self, hash: KeyHash, era: Era, asked_at: Monotonic) {
-        self.entries.insert(hash, Unknown { era, asked_at });
+    pub(super) fn note(&self, hash: KeyHash, dead: Dead, era: Era, asked_at: Monotonic) {
+        self.entries.insert(hash, Unknown { dead, era, asked_at });
     }
 
     /// A hash was added: every answer may be wrong now.
@@ -205,23 +245,23 @@ mod tests {
     #[test]
     fn an_unknown_key_is_remembered_for_two_seconds() {
         let unknowns = Unknowns::new();
-        unknowns.note(hash(1), unknowns.era(), NOW);
-        assert!(unknowns.contains(&hash(1), NOW.after(Duration::from_millis(1_999))));
-        assert!(!unknowns.contains(&hash(1), NOW.after(Duration::from_secs(2))));
-        assert!(!unknowns.contains(&hash(2), NOW));
+        unknowns.note(hash(1), Dead::UNKNOWN, unknowns.era(), NOW);
+        assert!(unknowns.find(&hash(1), NOW.after(Duration::from_millis(1_999))).is_some());
+        assert!(unknowns.find(&hash(1), NOW.after(Duration::from_secs(2))).is_none());
+        assert!(unknowns.find(&hash(2), NOW).is_none());
     }
 
     #[test]
     fn a_flush_voids_what_was_asked_before_it() {
         let unknowns = Unknowns::new();
         let before = unknowns.era();
-        unknowns.note(hash(1), before, NOW);
+        unknowns.note(hash(1), Dead::UNKNOWN, before, NOW);
         unknowns.flush();
-        assert!(!unknowns.contains(&hash(1), NOW));
-        unknowns.note(hash(2), before, NOW);
-        assert!(!unknowns.contains(&hash(2), NOW), "asked before the flush, answered after it");
-        unknowns.note(hash(3), unknowns.era(), NOW);
-        assert!(unknowns.contains(&hash(3), NOW));
+        assert!(unknowns.find(&hash(1), NOW).is_none());
+        unknowns.note(hash(2), Dead::UNKNOWN, before, NOW);
+        assert!(unknowns.find(&hash(2), NOW).is_none(), "asked before the flush, answered after it");
+        unknowns.note(hash(3), Dead::UNKNOWN, unknowns.era(), NOW);
+        assert!(unknowns.find(&hash(3), NOW).is_some());
     }
 
     #[test]
@@ -231,7 +271,7 @@ mod tests {
             let mut bytes = [0; 32];
             // Spread as keyed hashes are.
             bytes[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
-            unknowns.note(KeyHash(bytes), unknowns.era(), NOW);
+            unknowns.note(KeyHash(bytes), Dead::UNKNOWN, unknowns.era(), NOW);
         }
         unknowns.entries.run_pending_tasks();
         assert!(unknowns.entries.entry_count() <= UNKNOWNS_MAX);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::cache::{Cached, Identities, Unknowns};
+use super::cache::{Cached, Dead, Identities, Unknowns};
 use super::identity;
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
@@ -29,6 +29,14 @@ use crate::store::rotation::{HashMove, RotationStore};
 use crate::store::{KeyStore, StoreError};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
+
+/// Why there is no key that works.
+enum Absent {
+    /// None is stored, or its time is over.
+    Dead(Dead),
+    /// The store's answer was for another question.
+    Astray,
+}
 
 /// Looks keys up, and remembers what it found.
 pub(super) struct Loader {
@@ -55,8 +63,8 @@ pub(super) struct Loader {
 pub(super) enum Loaded {
     /// It is this.
     Known(Arc<Cached>),
-    /// The store knows no such key.
-    Unknown,
+    /// The store knows no such key, or one whose time is over.
+    Dead(Dead),
     /// The store could not say.
     Unavailable,
 }
@@ -145,7 +153,7 @@ impl Loader {
                 let holds = self.clients.confirm(&cached.principal.client, cached.stamp);
                 (newer && holds).then_some(Loaded::Known(cached))
             }
-            None if than.is_none() && self.unknowns.contains(hash, self.clock.monotonic()) => Some(Loaded::Unknown),
+            None if than.is_none() => self.unknowns.find(hash, self.clock.monotonic()).map(Loaded::Dead),
             None => None,
         }
     }
@@ -155,29 +163,19 @@ impl Loader {
             let mark = self.clients.mark();
             let era = self.unknowns.era();
             let began = self.clock.monotonic();
-            match self.keys.find_by_hash(hashes.as_slice()).await {
+            match self.keys.find_by_hash(hashes.as_slice()).await.map(|found| self.living(found, hashes)) {
                 Err(error) => return self.failed(&error),
-                Ok(None) if self.unknowns.era() != era && reads_left > 0 => {}
-                Ok(None) => {
-                    self.unknowns.note(hashes.current(), era, began);
+                Ok(Err(Absent::Astray)) => return Loaded::Unavailable,
+                Ok(Err(Absent::Dead(_))) if self.unknowns.era() != era && reads_left > 0 => {}
+                Ok(Err(Absent::Dead(dead))) => {
+                    self.unknowns.note(hashes.current(), dead, era, began);
                     self.identities.remove(&hashes.current());
-                    self.suspicion.unknown();
-                    return Loaded::Unknown;
+                    return Loaded::Dead(dead);
                 }
-                Ok(Some(record)) => {
-                    let Some(origin) = hashes.origin(record.matched) else {
-                        tracing::error!(client = %record.client.id, "the store answered with another key's row");
-                        return Loaded::Unavailable;
-                    };
+                Ok(Ok((record, origin))) => {
                     let attachment = self.clients.attach(&record.client, self.default_limit, mark, began);
                     if !attachment.current && reads_left > 0 {
                         continue;
-                    }
-                    self.suspicion.known();
-                    if !was_made_so(&record, origin) {
-                        self.unknowns.note(hashes.current(), era, began);
-                        self.identities.remove(&hashes.current());
-                        return Loaded::Unknown;
                     }
                     self.note_pepper(&record, origin);
                     self.hash_anew(&record, origin, hashes.current());
@@ -193,6 +191,30 @@ impl Loader {
             }
         }
         unreachable!("the last read returns whatever it finds")
+    }
+
+    /// The row of a key that works, and how its hash was made.
+    fn living(
+        &self,
+        found: Option<CredentialRecord>,
+        hashes: KeyHashes,
+    ) -> Result<(CredentialRecord, PepperOrigin), Absent> {
+        let Some(record) = found else {
+            self.suspicion.unknown();
+            return Err(Absent::Dead(Dead::UNKNOWN));
+        };
+        let Some(origin) = hashes.origin(record.matched) else {
+            tracing::error!(client = %record.client.id, "the store answered with another key's row");
+            return Err(Absent::Astray);
+        };
+        self.suspicion.known();
+        if !was_made_so(&record, origin) {
+            return Err(Absent::Dead(Dead::UNKNOWN));
+        }
+        match Dead::of(&record, self.clock.wall()) {
+            None => Ok((record, origin)),
+            Some(dead) => Err(Absent::Dead(dead)),
+        }
     }
 
     fn failed(&self, error: &StoreError) -> Loaded {

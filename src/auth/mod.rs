@@ -7,6 +7,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `authenticator/look_up`, `authenticator/tokens` | the steps where the cache has no answer: for keys, for tokens |
+//! | `authenticator/refusal` | what a refusal tells by how it comes |
 //! | `credential` | from headers to exactly one credential |
 //! | `cache` | what is known of keys, and how far it may be trusted |
 //! | `failures` | the budget of failures of an address |
@@ -15,6 +16,7 @@
 //! | `issued` | tokens of our own, by their rows |
 //! | `identity` | from a row to a principal |
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
+//! | `slots` | when a refusal is told |
 //! | `upkeep` | letting go of what nobody uses |
 //! | `backfill` | raw keys of an adopted database become hashes |
 //! | `pepper_guard` | whether this pepper is the one the store was hashed with |
@@ -41,6 +43,7 @@ mod loader;
 mod pepper_guard;
 mod presence;
 mod rehash;
+mod slots;
 mod upkeep;
 
 #[cfg(test)]

@@ -10,16 +10,17 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Identities;
-use super::jwt::{ClientLoader, KnownTokens};
+use super::jwt::{ClientLoader, Issuers, KnownTokens};
 use crate::clients::LiveClients;
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::store::ChangeStore;
 use crate::telemetry::metrics::Metrics;
 
-/// The task that tidies up.
+/// The task that tidies up, and tells how old the issuers' keys have become.
 pub(super) struct Upkeep {
     pub(super) identities: Arc<Identities>,
     pub(super) tokens: Arc<KnownTokens>,
+    pub(super) issuers: Arc<Issuers>,
     pub(super) client_loader: Arc<ClientLoader>,
     pub(super) clients: Arc<LiveClients>,
     pub(super) changes: Arc<dyn ChangeStore>,
@@ -37,6 +38,7 @@ impl Upkeep {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
                 let now = self.clock.monotonic();
                 self.sweep(now);
+                self.metrics.jwks_age_seconds.set(self.issuers.oldest_keys(now).as_secs_f64());
                 if now >= prune_at {
                     prune_at = now.after(PRUNE_INTERVAL);
                     self.prune_changes().await;

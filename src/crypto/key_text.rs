@@ -154,7 +154,8 @@ fn push_random(text: &mut String, count: usize) {
 }
 
 /// CRC-32 (IEEE) of `covered` in base62, zero-padded.
-pub(super) fn check_digits(covered: &[u8]) -> [u8; CHECK_LENGTH] {
+#[must_use]
+pub fn check_digits(covered: &[u8]) -> [u8; CHECK_LENGTH] {
     let mut rest = crc32fast::hash(covered);
     let mut digits = [b'0'; CHECK_LENGTH];
     for digit in digits.iter_mut().rev() {

@@ -34,6 +34,8 @@ impl Pepper {
     /// The hash of a raw key; in hex it equals `openssl dgst -sha256 -hmac "$API_KEY_PEPPER"`.
     #[must_use]
     pub fn hash(&self, raw: &[u8]) -> KeyHash {
+        #[cfg(test)]
+        HASHES_MADE.set(HASHES_MADE.get() + 1);
         KeyHash(self.keyed.clone().chain_update(raw).finalize().into_bytes().into())
     }
 
@@ -133,6 +135,17 @@ pub enum PepperOrigin {
     Previous,
     /// Without a pepper.
     Unpeppered,
+}
+
+#[cfg(test)]
+thread_local! {
+    static HASHES_MADE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How many hashes this thread has made under a pepper, for tests that say that none was.
+#[cfg(test)]
+pub(crate) fn hashes_made() -> u64 {
+    HASHES_MADE.get()
 }
 
 /// What is hashed for a fingerprint. Never changes: stored fingerprints would be strangers.

@@ -70,6 +70,9 @@ pub struct Metrics {
     pub tokens_issued_to_refresh_tokens: Counter,
     /// Families of refresh tokens that ended because one was used again.
     pub token_families_revoked: Counter,
+    jwks: [Counter; 2],
+    /// For how long the keys of some issuer could not be confirmed, in seconds.
+    pub jwks_age_seconds: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -209,6 +212,7 @@ impl Metrics {
             "Families of refresh tokens revoked because one was used again",
             token_families_revoked.clone(),
         );
+        let (jwks, jwks_age_seconds) = register_jwks(&mut registry);
         Self {
             tokens_issued_to_keys: issued_by("client_credentials"),
             tokens_issued_to_refresh_tokens: issued_by("refresh_token"),
@@ -235,6 +239,8 @@ impl Metrics {
             metering_lag_seconds,
             metering_journal_bytes,
             store_errors,
+            jwks,
+            jwks_age_seconds,
         }
     }
 
@@ -277,6 +283,16 @@ impl Metrics {
         self.store_errors.get_or_create_owned(&OperationLabels { operation }).inc();
     }
 
+    /// Counts an attempt at an issuer's key set.
+    pub fn jwks_refreshed(&self, good: bool) {
+        let [ok, failed] = &self.jwks;
+        if good {
+            ok.inc()
+        } else {
+            failed.inc()
+        };
+    }
+
     /// The text that Prometheus scrapes (OpenMetrics 1.0).
     ///
     /// # Errors
@@ -310,6 +326,15 @@ impl RouteMetrics {
         });
         Self { requests, duration: durations.get_or_create_owned(&RouteLabels { route: route.to_owned() }) }
     }
+}
+
+/// Attempts that ended well and badly, and the age of the oldest set.
+fn register_jwks(registry: &mut Registry) -> ([Counter; 2], Gauge<f64, AtomicU64>) {
+    let refreshes = Family::<ResultLabels, Counter>::default();
+    registry.register("jwks_refresh", "Attempts at the key set of an issuer, by result", refreshes.clone());
+    let age = Gauge::<f64, AtomicU64>::default();
+    registry.register("jwks_age_seconds", "For how long an issuer's key set was not confirmed", age.clone());
+    (["ok", "failed"].map(|result| refreshes.get_or_create_owned(&ResultLabels { result })), age)
 }
 
 fn status_class(status: Option<u16>) -> usize {

@@ -1,6 +1,8 @@
 //! Who gets in, what the upstream learns of them, and what the others are told.
 
-use crate::callers::{fetch, send};
+use std::time::{Duration, Instant};
+
+use crate::callers::{Crowd, fetch, send};
 use crate::harness::Setup;
 use crate::upstream::Upstream;
 
@@ -168,4 +170,42 @@ fn one_address_that_guesses_is_slowed_and_its_neighbours_are_not() {
     assert_eq!(refused.problem(), "too_many_failures");
     assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
     assert_eq!(fetch(setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]).status, 200, "a known key always passes");
+}
+
+#[test]
+fn guessing_at_full_speed_reaches_the_store_at_the_budget_s_pace_and_disturbs_nobody() {
+    const BURST: usize = 20;
+    let upstream = Upstream::start_counting();
+    let setup = Setup::sqlite_with(upstream.address, "[auth.failures]\nrate = \"10/s\"\nburst = 20\n");
+    let client = setup.client(&["acme", "--rate", "1000000/s", "--burst", "1000000"]);
+    let key = setup.key(&client, &[]);
+    let revoked = setup.key(&client, &[]);
+    setup.json(&["key", "revoke", &revoked.id]);
+    let _gateway = setup.start();
+    let status = |raw: &str| fetch(setup.data, "/", &[&format!("X-API-Key: {raw}")]).status;
+    assert_eq!(status(&key.raw), 200);
+    let look_ups = || {
+        let text = String::from_utf8(fetch(setup.admin, "/metrics", &[]).body).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("octroi_auth_cache_total{result=\"miss\"} "));
+        line.map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    let before = look_ups();
+    let began = Instant::now();
+    // From the same address: one who is known, one who guesses, one with a key that was revoked.
+    let known = Crowd::start(setup.data, 2, "/", &key.raw, Duration::from_millis(1));
+    let former = Crowd::start(setup.data, 1, "/", &revoked.raw, Duration::ZERO);
+    let mut guesses = Vec::new();
+    while began.elapsed() < Duration::from_secs(3) {
+        guesses.push(status(&format!("guess-number-{}", guesses.len())));
+    }
+    let (known, former) = (known.stop(), former.stop());
+    // Whatever came back of the budget while this ran, rounded up.
+    let allowed = BURST + usize::try_from(began.elapsed().as_millis()).unwrap() / 100 + 1;
+    assert!(known.count() > 200 && known.other_than(200) == 0, "a known key was refused");
+    let judged = guesses.iter().filter(|status| **status == 401).count() + former.count() - former.other_than(401);
+    assert!((BURST..=allowed).contains(&judged), "{judged} of {allowed} guesses were judged");
+    assert!(guesses.iter().all(|status| [401, 429].contains(status)));
+    assert!(guesses.len() + former.count() > 2 * allowed, "too slow to show anything");
+    let asked = look_ups() - before;
+    assert!(asked <= allowed, "{asked} look-ups for a budget of {allowed}");
 }

@@ -9,7 +9,7 @@ use crate::harness::{Setup, eventually, text};
 use crate::upstream::Upstream;
 
 /// An older application's table with `count` clients, whose raw keys are `raw-key-of-<number>`.
-fn older(database: &TestDatabase, count: u32) {
+pub(crate) fn older(database: &TestDatabase, count: u32) {
     database.execute(&format!(
         "CREATE TABLE clients (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text NOT NULL,
              api_key text NOT NULL, created_at timestamptz NOT NULL);

@@ -224,6 +224,12 @@ fn ask_until_cut(address: SocketAddr, request: &[u8], pause: Duration, stop: &At
     }
 }
 
+/// Asks on a connection that stays; none: it was closed without a whole answer.
+pub(crate) fn ask(stream: &mut TcpStream, request: &[u8]) -> Option<u16> {
+    stream.write_all(request).ok()?;
+    whole_answer(stream, &mut [0; 4096]).map(|(_, status)| status)
+}
+
 /// Reads one answer with a Content-Length; its request id and status.
 fn whole_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Option<(String, u16)> {
     let mut filled = 0;

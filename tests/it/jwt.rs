@@ -199,6 +199,11 @@ fn an_issuer_s_troubles_cost_nobody_whose_key_is_known() {
     eventually("all six are told", || gateway.log().matches("no new keys").count() == 6);
     let ready = fetch(setup.data, "/.octroi/readyz", &[]);
     assert_eq!((ready.status, ready.json()["degraded"].clone()), (200, json!(["issuers"])));
+    let metrics = String::from_utf8(fetch(setup.admin, "/metrics", &[]).body).unwrap();
+    for line in ["octroi_jwks_refresh_total{result=\"ok\"} 6", "octroi_jwks_refresh_total{result=\"failed\"} 6"] {
+        assert!(metrics.lines().any(|other| other == line), "{line} is not in {metrics}");
+    }
+    assert!(metrics.contains("\noctroi_jwks_age_seconds "), "{metrics}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod stores;
 mod upstream;
 
 mod adoption;
+mod at_scale;
 mod auth;
 mod backfill;
 mod bodies;
@@ -37,5 +38,6 @@ mod rotation;
 mod shutdown;
 mod start;
 mod store_contract;
+mod timing;
 mod tokens;
 mod usage;

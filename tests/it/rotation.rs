@@ -24,7 +24,7 @@ on_both!(
     a_version_is_noted_once,
 );
 
-const NEXT: &str = "the pepper that comes next: 0123456789abcdef0123456789abcdef";
+pub(crate) const NEXT: &str = "the pepper that comes next: 0123456789abcdef0123456789abcdef";
 
 fn hash(number: u8) -> KeyHash {
     KeyHash([number; 32])
@@ -169,14 +169,14 @@ fn ask(setup: &Setup, key: &Key) -> u16 {
 }
 
 /// Keys under each pepper's version, and those whose pepper is not known.
-fn counted(setup: &Setup) -> (Vec<(i64, i64, bool)>, i64) {
+pub(crate) fn counted(setup: &Setup) -> (Vec<(i64, i64, bool)>, i64) {
     let status = setup.json(&["pepper", "status"]);
     let number = |value: &Value| value.as_i64().unwrap();
     let of = |item: &Value| (number(&item["version"]), number(&item["keys"]), item["current"].as_bool().unwrap());
     (status["items"].as_array().unwrap().iter().map(of).collect(), number(&status["unknown"]))
 }
 
-fn set_peppers(setups: &mut [Setup; 2], current: &str, previous: &str) {
+pub(crate) fn set_peppers(setups: &mut [Setup; 2], current: &str, previous: &str) {
     for setup in setups {
         setup.set("API_KEY_PEPPER", current);
         setup.set("API_KEY_PEPPER_PREVIOUS", previous);
@@ -184,7 +184,7 @@ fn set_peppers(setups: &mut [Setup; 2], current: &str, previous: &str) {
 }
 
 /// One after the other, as a roll-out does; the callers of the other one go on.
-fn restart(setups: &[Setup; 2], gateways: [Gateway; 2]) -> [Gateway; 2] {
+pub(crate) fn restart(setups: &[Setup; 2], gateways: [Gateway; 2]) -> [Gateway; 2] {
     let [first, second] = gateways;
     assert_eq!(first.stop(), 0);
     let first = setups[0].start();

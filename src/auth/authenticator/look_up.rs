@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Authenticator, Trust};
 use crate::auth::cache::Cached;
-use crate::auth::error::{AuthError, InvalidReason};
+use crate::auth::error::AuthError;
 use crate::auth::failures::{Admission, Reservation};
 use crate::auth::loader::Loaded;
 use crate::model::clock::Monotonic;
@@ -37,6 +37,8 @@ impl Authenticator {
         cached: Arc<Cached>,
         hash: KeyHash,
         raw: &[u8],
+        address: IpAddr,
+        began: Monotonic,
     ) -> Result<Arc<Cached>, AuthError> {
         if self.feed.store_is_reachable() {
             let load = self.loader.load(self.peppers.hashes(hash, raw), Some(cached.loaded_at));
@@ -45,7 +47,7 @@ impl Authenticator {
                     self.metrics.auth_cache_miss.inc();
                     return Ok(newer);
                 }
-                Ok(Loaded::Unknown) => return Err(AuthError::invalid(InvalidReason::Unknown)),
+                Ok(Loaded::Dead(dead)) => return self.settle(Err(dead.into()), address, began).await,
                 Ok(Loaded::Unavailable) | Err(_) => {}
             }
         }
@@ -57,29 +59,46 @@ impl Authenticator {
         Ok(cached)
     }
 
-    /// Reads an identity again that must not be used as it is. No failure budget: the key was
-    /// good once, so this is no guess.
-    pub(super) async fn reload(&self, cached: &Cached, hash: KeyHash, raw: &[u8]) -> Result<Arc<Cached>, AuthError> {
+    /// Reads an identity again that must not be used as it is. No failure budget unless it is over:
+    /// the key was good once, so this is no guess.
+    pub(super) async fn reload(
+        &self,
+        cached: &Cached,
+        hash: KeyHash,
+        raw: &[u8],
+        address: IpAddr,
+        began: Monotonic,
+    ) -> Result<Arc<Cached>, AuthError> {
         self.metrics.auth_cache_miss.inc();
-        self.load(hash, raw, Some(cached.loaded_at)).await
+        let outcome = self.load(hash, raw, Some(cached.loaded_at)).await;
+        self.settle(outcome, address, began).await
     }
 
     /// Steps 5-7.
-    pub(super) async fn look_up(&self, hash: KeyHash, raw: &[u8], address: IpAddr) -> Result<Arc<Cached>, AuthError> {
+    pub(super) async fn look_up(
+        &self,
+        hash: KeyHash,
+        raw: &[u8],
+        address: IpAddr,
+        began: Monotonic,
+    ) -> Result<Arc<Cached>, AuthError> {
         let reservation = match self.charge(address, || self.identities.find(&hash)).await? {
             Ok(reservation) => reservation,
             Err(cached) => return Ok(cached),
         };
-        if self.unknowns.contains(&hash, self.clock.monotonic()) {
+        if let Some(dead) = self.unknowns.find(&hash, self.clock.monotonic()) {
             self.metrics.auth_cache_negative.inc();
-            return Err(AuthError::invalid(InvalidReason::Unknown));
+            return Err(dead.into());
         }
         self.metrics.auth_cache_miss.inc();
         let outcome = self.load(hash, raw, None).await;
         match &outcome {
             // A store that cannot answer is not the caller's failure.
             Ok(_) | Err(AuthError::Unavailable) => reservation.give_back(self.clock.monotonic()),
-            Err(_) => drop(reservation),
+            Err(_) => {
+                drop(reservation);
+                self.end_of_slot(began).await;
+            }
         }
         outcome
     }
@@ -121,7 +140,7 @@ impl Authenticator {
         let patience = if self.feed.store_is_reachable() { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
         match timeout(patience, self.loader.load(self.peppers.hashes(hash, raw), than)).await {
             Ok(Loaded::Known(cached)) => Ok(cached),
-            Ok(Loaded::Unknown) => Err(AuthError::invalid(InvalidReason::Unknown)),
+            Ok(Loaded::Dead(dead)) => Err(dead.into()),
             Ok(Loaded::Unavailable) | Err(_) => Err(AuthError::Unavailable),
         }
     }

@@ -5,6 +5,12 @@
 //! look-up of its client) is what a forger would have us do. What turns out good, or cannot be
 //! judged, is given back.
 //!
+//! First uses of one token that come together are not made to share its verification. What is
+//! verified stands in the cache before the next request of that worker runs, unless the client has
+//! to be looked up; and then the budget that each is charged in advance holds the crowd back. So a
+//! token is verified as often as there are workers, or once in its life as often as the budget has
+//! room: milliseconds (`benches/identity.rs`), and no lock for all others.
+//!
 //! The identity of a stranger's token is its client's row with the token's scopes and subject; that
 //! of our own is what its own row says. It is void when the client changes, and when the issuer's
 //! keys do.
@@ -212,7 +218,7 @@ impl Authenticator {
         let patience = if reachable && fallback().is_none() { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
         match timeout(patience, self.client_loader.load(named)).await {
             Ok(LoadedClient::Known(client)) => Ok(client),
-            Ok(LoadedClient::Refused(fault)) => Err(refusal(fault)),
+            Ok(LoadedClient::Refused(dead)) => Err(dead.into()),
             Ok(LoadedClient::Unavailable) | Err(_) => {
                 let client = fallback().ok_or(AuthError::Unavailable)?;
                 self.metrics.auth_stale.inc();

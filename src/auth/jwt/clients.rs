@@ -2,7 +2,8 @@
 //!
 //! Read on the control runtime, one read for each missing client however many wait, and cached
 //! like keys are: void when the feed tells of a change, refreshed in the background, good for
-//! `max_stale` while the store is away.
+//! `max_stale` while the store is away. A name that is nobody's is remembered with the unknown keys,
+//! so that an issuer whose tokens name strangers does not have each of them looked up.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::fault::TokenFault;
+use crate::auth::cache::{Dead, Unknowns};
 use crate::clients::{LiveClient, LiveClients, Stamp};
+use crate::crypto::pepper::sha256;
 use crate::model::client::Client;
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::id::ClientId;
@@ -35,6 +38,7 @@ pub(in crate::auth) struct ClientLoader {
     pub(in crate::auth) deadline: Duration,
     pub(in crate::auth) cache_ttl: Duration,
     pub(in crate::auth) known: ClientCache,
+    pub(in crate::auth) unknowns: Arc<Unknowns>,
 }
 
 /// Clients by what tokens call them, and look-ups under way.
@@ -77,7 +81,7 @@ pub(in crate::auth) enum LoadedClient {
     /// It is this.
     Known(Arc<KnownClient>),
     /// Nobody, or several.
-    Refused(TokenFault),
+    Refused(Dead),
     /// The store could not say.
     Unavailable,
 }
@@ -122,6 +126,10 @@ impl ClientLoader {
 
     /// Looks a client up, together with everyone else who wants it.
     pub(in crate::auth) async fn load(self: &Arc<Self>, named: &str) -> LoadedClient {
+        // By a digest: names are as long as an issuer likes. No key's hash can be equal to one.
+        if let Some(dead) = self.unknowns.find(&sha256(named.as_bytes()), self.clock.monotonic()) {
+            return LoadedClient::Refused(dead);
+        }
         let Some(mut flight) = self.join(named) else { return LoadedClient::Unavailable };
         // An error: the task ended without an answer.
         let landed = flight.wait_for(Option::is_some).await;
@@ -167,12 +175,16 @@ impl ClientLoader {
     async fn read(&self, named: &str) -> LoadedClient {
         for reads_left in (0..READS_MAX).rev() {
             let mark = self.clients.mark();
+            let era = self.unknowns.era();
             let began = self.clock.monotonic();
             let row = match self.query(named).await {
                 Ok(Ok(row)) => row,
+                Ok(Err(_)) if self.unknowns.era() != era && reads_left > 0 => continue,
                 Ok(Err(fault)) => {
+                    let dead = Dead::token(fault);
+                    self.unknowns.note(sha256(named.as_bytes()), dead, era, began);
                     self.known.entries.invalidate(named);
-                    return LoadedClient::Refused(fault);
+                    return LoadedClient::Refused(dead);
                 }
                 Err(error) => return self.failed(&error),
             };

@@ -27,15 +27,15 @@ async fn issuers(file: &NamedTempFile, signers: &[&Signer]) -> Issuers {
         keys: KeyLocation::File(file.path().to_owned()),
         client_claim: "azp".to_owned(),
         scopes_claim: "scope".to_owned(),
-        leeway: std::time::Duration::from_secs(30),
-        max_lifetime: std::time::Duration::from_hours(1),
+        leeway: Duration::from_secs(30),
+        max_lifetime: Duration::from_hours(1),
         types: TokenTypes { named: vec!["jwt".to_owned(), "at+jwt".to_owned()], absent: true },
     };
     let clock: SharedClock = ManualClock::at(Timestamp::from_second(NOW).unwrap());
     let issuers = Issuers::new(&[rules], &clock).unwrap();
     for issuer in &issuers.issuers {
         let Keys::Kept(source) = &issuer.keys else { panic!("none is our own") };
-        Tasks::spawn_here(Arc::clone(source).run(tokio_util::sync::CancellationToken::new()));
+        Tasks::spawn_here(Arc::clone(source).run(Metrics::new(&[], &[]), tokio_util::sync::CancellationToken::new()));
         assert!(source.keys().await.is_ok(), "the file is a key set");
     }
     issuers

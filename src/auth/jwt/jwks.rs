@@ -28,6 +28,7 @@ use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::token::TokenAlgorithm;
 use crate::server::outbound::{AuthorityFault, Outbound, OutboundFault, OutboundRules};
 use crate::tasks::catch_panic;
+use crate::telemetry::metrics::Metrics;
 
 /// The keys of one issuer.
 pub(super) struct KeySource {
@@ -35,7 +36,8 @@ pub(super) struct KeySource {
     algorithms: Vec<TokenAlgorithm>,
     location: Location,
     held: ArcSwapOption<HeldKeys>,
-    /// When the last good set was fetched, whether or not it differed.
+    /// When the last good set was fetched, whether or not it differed; before the first, when the
+    /// process began to ask.
     confirmed_at: AtomicU64,
     asking: Mutex<Asking>,
     wanted: Notify,
@@ -113,7 +115,7 @@ impl KeySource {
             algorithms: config.algorithms.clone(),
             location,
             held: ArcSwapOption::empty(),
-            confirmed_at: AtomicU64::new(0),
+            confirmed_at: AtomicU64::new(clock.monotonic().0),
             // The first attempt is on its way: the task begins with it.
             asking: Mutex::new(Asking { pending: true, unknown_at: None, failed_at: None, failures: 0 }),
             wanted: Notify::new(),
@@ -128,8 +130,12 @@ impl KeySource {
             self.attempt_ended(|asking| asking.pending).await;
         }
         let held = self.held.load_full().ok_or(NoKeys)?;
-        let age = self.clock.monotonic().since(Monotonic(self.confirmed_at.load(Ordering::Acquire)));
-        if age > SET_AGE_MAX { Err(NoKeys) } else { Ok(held) }
+        if self.age(self.clock.monotonic()) > SET_AGE_MAX { Err(NoKeys) } else { Ok(held) }
+    }
+
+    /// How long ago the keys were confirmed.
+    pub(super) fn age(&self, now: Monotonic) -> Duration {
+        now.since(Monotonic(self.confirmed_at.load(Ordering::Acquire)))
     }
 
     /// The generation of the keys held, without waiting and whatever their age.
@@ -159,10 +165,10 @@ impl KeySource {
     }
 
     /// Keeps the set fresh until told to stop.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, metrics: Arc<Metrics>, stop: CancellationToken) {
         let refresh = async {
             loop {
-                self.attempt().await;
+                metrics.jwks_refreshed(self.attempt().await);
                 let pause = self.pause();
                 tokio::select! {
                     () = tokio::time::sleep(pause) => self.lock().pending = true,
@@ -176,10 +182,12 @@ impl KeySource {
         }
     }
 
-    /// One attempt at a new set. A panic in it (what comes is a stranger's) is a failure like others.
-    pub(super) async fn attempt(&self) {
+    /// One attempt at a new set, and whether it brought one or confirmed the last. A panic in it (what
+    /// comes is a stranger's) is a failure like others.
+    pub(super) async fn attempt(&self) -> bool {
         let now = self.clock.monotonic();
         let outcome = catch_panic(self.refresh(now)).await.unwrap_or(Err(RefreshFault::Panic));
+        let good = outcome.is_ok();
         let recovered = {
             let mut asking = self.lock();
             asking.pending = false;
@@ -197,6 +205,7 @@ impl KeySource {
             }
         }
         self.attempts.send_modify(|attempts| *attempts += 1);
+        good
     }
 
     async fn refresh(&self, now: Monotonic) -> Result<(), RefreshFault> {

@@ -36,6 +36,7 @@ pub(super) mod testing;
 mod vectors;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::claims::{Claims, Facts};
 pub(super) use self::clients::{ClientCache, ClientLoader, KnownClient, LoadedClient};
@@ -45,11 +46,12 @@ use self::keys::{KeySet, VerificationKey};
 pub(super) use self::known::{KnownToken, KnownTokens};
 use self::token::Token;
 use crate::config::token_issuer::TokenIssuerConfig;
-use crate::model::clock::SharedClock;
+use crate::model::clock::{Monotonic, SharedClock};
 use crate::model::secret::SecretBytes;
 use crate::model::token::TokenAlgorithm;
 use crate::server::outbound::AuthorityFault;
 use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
 
 /// All whose tokens are believed.
 pub struct Issuers {
@@ -172,12 +174,21 @@ impl Issuers {
     }
 
     /// Starts to fetch keys, and keeps them fresh.
-    pub(super) fn start(&self, tasks: &Tasks) {
+    pub(super) fn start(&self, tasks: &Tasks, metrics: &Arc<Metrics>) {
         for issuer in &self.issuers {
             if let Keys::Kept(source) = &issuer.keys {
-                tasks.spawn_vital("issuer keys", Arc::clone(source).run(tasks.soft().clone()));
+                tasks.spawn_vital("issuer keys", Arc::clone(source).run(Arc::clone(metrics), tasks.soft().clone()));
             }
         }
+    }
+
+    /// For how long an issuer's keys could not be confirmed: the longest of all of them.
+    pub(super) fn oldest_keys(&self, now: Monotonic) -> Duration {
+        let ages = self.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            Keys::Kept(source) => Some(source.age(now)),
+            Keys::Own(_) => None,
+        });
+        ages.max().unwrap_or_default()
     }
 
     /// Whether a token would be verified with the same keys again.

@@ -39,7 +39,7 @@ async fn bench() -> Arc<Bench> {
         types: TokenTypes { named: vec!["at+jwt".into()], absent: false },
     };
     let bench = Bench::with_issuers(Duration::from_secs(1), |clock| Issuers::new(&[rules], clock).unwrap());
-    bench.authenticator.issuers.start(&bench.authenticator.tasks);
+    bench.authenticator.issuers.start(&bench.authenticator.tasks, &bench.metrics);
     bench.step().await;
     bench.add(KEY);
     // The first token waits for the keys; the file may go then. From elsewhere: it is charged.
@@ -190,4 +190,54 @@ async fn memory_is_given_back() {
     bench.clock.advance(Duration::from_mins(11));
     let upkeep = bench.authenticator.upkeep();
     assert_eq!(upkeep.sweep(crate::model::clock::Clock::monotonic(&*bench.clock)), 0, "the token held its client");
+}
+
+#[tokio::test]
+async fn tokens_that_name_nobody_have_the_store_asked_once_in_two_seconds() {
+    let bench = bench().await;
+    let naming = |name: &str, number: u32| token(&SIGNER, &json!({ "client_id": name, "jti": number.to_string() }));
+    bench.add("one-of-two");
+    bench.add("other-of-two");
+    for raw in ["one-of-two", "other-of-two"] {
+        bench.change(raw, |record| record.client.name = "twins".into());
+    }
+    for (name, refusal) in [("client 4", "jwt_unknown_client"), ("twins", "jwt_ambiguous_client")] {
+        let before = bench.store.look_ups();
+        for number in 0..20 {
+            assert_eq!(ends(&bench, &naming(name, number)).await, refusal);
+        }
+        assert_eq!(bench.store.look_ups() - before, 1, "{name}");
+        bench.pass(Duration::from_secs(2)).await;
+        assert_eq!(ends(&bench, &naming(name, 0)).await, refusal);
+        assert_eq!(bench.store.look_ups() - before, 2, "{name}");
+    }
+    // Its client is made: the change says so at once.
+    assert_eq!(ends(&bench, &naming("client 4", 1)).await, "jwt_unknown_client");
+    bench.add("key-of-client-4");
+    bench.tell_of("key-of-client-4", true);
+    bench.step().await;
+    assert_eq!(ends(&bench, &naming("client 4", 1)).await, "ok");
+    assert_eq!(ends(&bench, &good(1)).await, "ok", "others are not concerned");
+}
+
+#[tokio::test]
+async fn a_thousand_first_uses_of_one_token_verify_it_no_oftener_than_the_budget_holds() {
+    let bench = bench().await;
+    let all_at_once = async |number| {
+        let verified = || {
+            let text = bench.metrics.encode().unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(r#"octroi_auth_cache_total{result="miss"} "#));
+            line.map_or(0, |count| count.parse::<u32>().unwrap())
+        };
+        let (before, mut crowd) = (verified(), JoinSet::new());
+        for _ in 0..1_000 {
+            let bench = Arc::clone(&bench);
+            crowd.spawn(async move { ends(&bench, &good(number)).await });
+        }
+        assert!(crowd.join_all().await.into_iter().all(|outcome| outcome == "ok"));
+        verified() - before
+    };
+    let cold = all_at_once(1).await;
+    assert!((1..=100).contains(&cold), "{cold} verifications while the client was looked up");
+    assert_eq!(all_at_once(2).await, 1, "a client that is known is not waited for");
 }

@@ -58,7 +58,7 @@ impl Bench {
     /// The task that keeps the set fresh; its first attempt has ended.
     async fn running(&self) {
         let mut attempts = self.source.attempts.subscribe();
-        Tasks::spawn_here(Arc::clone(&self.source).run(CancellationToken::new()));
+        Tasks::spawn_here(Arc::clone(&self.source).run(Metrics::new(&[], &[]), CancellationToken::new()));
         attempts.wait_for(|ended| *ended > 0).await.unwrap();
     }
 }
@@ -120,14 +120,14 @@ async fn a_set_that_nobody_confirms_serves_for_a_day() {
 async fn without_a_first_set_there_is_none_to_judge_by() {
     let bench = Bench::new();
     // Whoever comes while the first attempt is under way waits for it.
-    let (keys, ()) = tokio::join!(bench.source.keys(), bench.source.attempt());
+    let (keys, _) = tokio::join!(bench.source.keys(), bench.source.attempt());
     assert_eq!(keys.unwrap_err(), NoKeys);
     assert_eq!(bench.source.keys().await.unwrap_err(), NoKeys, "and nobody waits when none is");
     assert!(bench.source.is_away());
 
     let bench = Bench::new();
     bench.publish("first");
-    let (keys, ()) = tokio::join!(bench.source.keys(), bench.source.attempt());
+    let (keys, _) = tokio::join!(bench.source.keys(), bench.source.attempt());
     assert!(keys.is_ok());
 }
 
