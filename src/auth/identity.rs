@@ -5,16 +5,16 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 use super::jwt::Verified;
 use crate::clients::{CredentialKind, IdentityHeaders, LiveClient, Principal};
 use crate::model::access::Scopes;
-use crate::model::addresses::AddressRanges;
 use crate::model::client::Client;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, TokenId};
-use crate::model::key::CredentialRecord;
+use crate::model::key::{ApiKey, CredentialRecord};
 use crate::model::rate::RateLimit;
 
 /// The principal behind a key. `client` is the live one of `record.client`.
@@ -24,6 +24,7 @@ pub(super) fn principal(record: &CredentialRecord, client: Arc<LiveClient>, now:
         let limit = RateLimit::new(key.rate?, key.burst);
         Some(client.key_limiter(key.id, limit, now))
     });
+    let scopes = key.map_or_else(Scopes::default, |key| key.scopes.clone());
     Principal {
         client,
         kind: CredentialKind::Key,
@@ -31,9 +32,13 @@ pub(super) fn principal(record: &CredentialRecord, client: Arc<LiveClient>, now:
         api_key_id: key.map_or(ApiKeyId::NIL, |key| key.id),
         token_id: TokenId::NIL,
         key_limiter,
-        scopes: key.map_or_else(Scopes::default, |key| key.scopes.clone()),
-        allowed_addresses: key.map_or_else(AddressRanges::default, |key| key.allowed_addresses.clone()),
-        headers: headers(record),
+        headers: headers(&record.client, key.map(public_id).as_deref(), None, &scopes),
+        scopes,
+        allowed_addresses: key
+            .map(|key| &key.allowed_addresses)
+            .filter(|ranges| !ranges.is_empty())
+            .cloned()
+            .map(Box::new),
     }
 }
 
@@ -42,7 +47,6 @@ pub(super) fn token_principal(row: &Client, client: Arc<LiveClient>, token: &Ver
     let facts = &token.facts;
     // Only tokens of our own have rows that usage can name.
     let id = facts.id.as_deref().filter(|_| token.own).and_then(|id| id.parse().ok());
-    let scopes = (!facts.scopes.is_empty()).then(|| facts.scopes.to_string());
     Principal {
         client,
         kind: CredentialKind::Jwt,
@@ -50,35 +54,36 @@ pub(super) fn token_principal(row: &Client, client: Arc<LiveClient>, token: &Ver
         token_id: id.unwrap_or(TokenId::NIL),
         key_limiter: None,
         scopes: facts.scopes.clone(),
-        allowed_addresses: AddressRanges::default(),
-        headers: IdentityHeaders {
-            client_id: value(&row.id.to_string()),
-            client_name: value(&percent_encoded(&row.name)),
-            key_id: None,
-            subject: facts.subject.as_deref().and_then(|subject| value(&percent_encoded(subject))),
-            scopes: scopes.and_then(|scopes| value(&scopes)),
-        },
+        allowed_addresses: None,
+        headers: headers(row, None, facts.subject.as_deref(), &facts.scopes),
     }
 }
 
-fn headers(record: &CredentialRecord) -> IdentityHeaders {
-    let key = record.key.as_ref();
-    let scopes = key.filter(|key| !key.scopes.is_empty()).map(|key| key.scopes.to_string());
-    IdentityHeaders {
-        client_id: value(&record.client.id.to_string()),
-        client_name: value(&percent_encoded(&record.client.name)),
-        key_id: key.and_then(|key| match &key.key_id {
-            Some(key_id) => value(&percent_encoded(key_id)),
-            None => value(&key.id.to_string()),
-        }),
-        subject: None,
-        scopes: scopes.and_then(|scopes| value(&scopes)),
-    }
+/// What people call a key; its row's id where it came without a public one.
+fn public_id(key: &ApiKey) -> String {
+    key.key_id.as_deref().map_or_else(|| key.id.to_string(), percent_encoded)
+}
+
+/// All values lie in one piece of memory, and a copy of one for a request allocates nothing.
+fn headers(client: &Client, key: Option<&str>, subject: Option<&str>, scopes: &Scopes) -> IdentityHeaders {
+    let client_id = Some(client.id.to_string());
+    let client_name = Some(percent_encoded(&client.name));
+    let scopes = (!scopes.is_empty()).then(|| scopes.to_string());
+    let texts = [client_id, client_name, key.map(ToOwned::to_owned), subject.map(percent_encoded), scopes];
+    let all =
+        Bytes::from(texts.iter().flatten().map(String::as_str).collect::<String>().into_boxed_str().into_boxed_bytes());
+    let mut taken = 0;
+    let [client_id, client_name, key_id, subject, scopes] = texts.map(|text| {
+        let begin = taken;
+        taken += text.as_ref()?.len();
+        value(all.slice(begin..taken))
+    });
+    IdentityHeaders { client_id, client_name, key_id, subject: subject.map(Box::new), scopes: scopes.map(Box::new) }
 }
 
 /// Every text that comes here is visible ASCII and spaces by now; what is not makes no header.
-fn value(text: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(text).ok()
+fn value(text: Bytes) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(text).ok()
 }
 
 /// Percent-encoded outside visible ASCII. The percent sign is encoded too, so that decoding

@@ -36,8 +36,8 @@ pub struct Principal {
     pub key_limiter: Option<Arc<Limiter>>,
     /// What it may do.
     pub scopes: Scopes,
-    /// From where it may be used.
-    pub allowed_addresses: AddressRanges,
+    /// From where it may be used; none: from everywhere, like most.
+    pub allowed_addresses: Option<Box<AddressRanges>>,
     /// What the upstream is told, ready to be inserted.
     pub headers: IdentityHeaders,
 }
@@ -53,13 +53,14 @@ impl Principal {
             token_id: TokenId::NIL,
             key_limiter: None,
             scopes: Scopes::default(),
-            allowed_addresses: AddressRanges::default(),
+            allowed_addresses: None,
             headers: IdentityHeaders::default(),
         }
     }
 }
 
-/// The identity headers of CONTRACT "To the upstream", made once when the principal is.
+/// The identity headers of CONTRACT "To the upstream", made once when the principal is. There are as
+/// many of these as known keys: what most of them lack takes no room.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityHeaders {
     /// `X-Octroi-Client-Id`
@@ -69,7 +70,7 @@ pub struct IdentityHeaders {
     /// `X-Octroi-Key-Id`
     pub key_id: Option<HeaderValue>,
     /// `X-Octroi-Subject`
-    pub subject: Option<HeaderValue>,
+    pub subject: Option<Box<HeaderValue>>,
     /// `X-Octroi-Scopes`; absent when there are none.
-    pub scopes: Option<HeaderValue>,
+    pub scopes: Option<Box<HeaderValue>>,
 }

@@ -78,7 +78,7 @@ async fn a_token_s_identity_is_its_client_and_its_own_claims() {
     assert_eq!(principal.token_id.to_string(), id, "our own tokens have rows");
     assert!(principal.api_key_id.is_nil());
     assert_eq!(principal.scopes.to_string(), "a b");
-    assert_eq!(principal.headers.subject.as_ref().unwrap(), "user");
+    assert_eq!(principal.headers.subject.as_deref().unwrap(), "user");
     assert_eq!(principal.headers.client_name.as_ref().unwrap(), "client%201");
     let by_key = bench.call(KEY).await.unwrap();
     assert!(Arc::ptr_eq(&principal.client, &by_key.client), "one client, one limit");
