@@ -77,7 +77,7 @@ fn keys(criterion: &mut Criterion) {
     let pepper = peppers().current;
     criterion.bench_function("key/plain SHA-256", |bencher| bencher.iter(|| sha256(black_box(raw))));
     criterion.bench_function("key/HMAC", |bencher| bencher.iter(|| pepper.hash(black_box(raw))));
-    let requests = bench.keys(repeat_n(bench.client, STRANGERS));
+    let requests = bench.keys(repeat_n(bench.client, STRANGERS), &Scopes::default());
     let gate = bench.gate(bench.no_issuers());
     let known = &requests[..KNOWN];
     hits(&bench, &gate, known, KNOWN as u64);

@@ -65,7 +65,7 @@ impl Bench {
     }
 
     /// Keys of these clients, and a request with each.
-    pub(crate) fn keys(&self, owners: impl Iterator<Item = ClientId>) -> Vec<HeaderMap> {
+    pub(crate) fn keys(&self, owners: impl Iterator<Item = ClientId>, scopes: &Scopes) -> Vec<HeaderMap> {
         let pepper = peppers().current;
         let (keys, requests) = owners
             .map(|client_id| {
@@ -77,7 +77,7 @@ impl Bench {
                     hash: pepper.hash(made.text.expose().as_bytes()),
                     hash_kind: HashKind::Hmac,
                     pepper_version: Some(1),
-                    scopes: Scopes::new(["orders:read".to_owned()]).expect("a scope"),
+                    scopes: scopes.clone(),
                     expires_at: None,
                     created_at: None,
                 };

@@ -228,7 +228,7 @@ impl Authenticator {
     /// # Errors
     /// The private reason.
     pub fn authorize(&self, route: &RouteConfig, principal: &Principal, address: IpAddr) -> Result<(), AuthError> {
-        let error = if !principal.allowed_addresses.admit(address) {
+        let error = if !principal.may_call_from(address) {
             AuthError::AddressDenied
         } else if !principal.scopes.contain_all(&route.scopes) {
             AuthError::InsufficientScope

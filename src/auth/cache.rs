@@ -31,8 +31,8 @@ pub(super) struct Cached {
     pub(super) stamp: Stamp,
     /// When the read began.
     pub(super) loaded_at: Monotonic,
-    /// Judged at every use.
-    pub(super) validity: KeyValidity,
+    /// Judged at every use; none: it has no end, like most.
+    validity: Option<Box<KeyValidity>>,
     /// Not before this is it refreshed (again).
     refresh_at: AtomicU64,
 }
@@ -46,13 +46,14 @@ impl Cached {
         fresh_for: Duration,
     ) -> Self {
         let refresh_at = AtomicU64::new(loaded_at.after(fresh_for).0);
+        let validity = (!validity.is_unlimited()).then(|| Box::new(validity));
         Self { principal, stamp, loaded_at, validity, refresh_at }
     }
 
     /// Why the key does not work now, if it does not. Reads the wall clock only for keys that
     /// have an end.
     pub(super) fn defect(&self, wall: impl FnOnce() -> Timestamp) -> Option<KeyDefect> {
-        if self.validity.is_unlimited() { None } else { self.validity.defect(wall()) }
+        self.validity.as_ref()?.defect(wall())
     }
 
     /// Whether the caller is the one that should refresh it: one at a time, and after a refresh
@@ -219,7 +220,7 @@ impl Hasher for DigestHasher {
     }
 }
 
-/// At 1 KiB each, 100 MiB.
+/// At 1 KiB each (`benches/memory.rs`), 100 MiB.
 const IDENTITIES_MAX: u64 = 100_000;
 
 /// A tenth, so that strangers cannot make us remember more of them than of our clients.

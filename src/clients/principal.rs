@@ -1,5 +1,6 @@
 //! Who is calling: the answer of authentication.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -36,13 +37,19 @@ pub struct Principal {
     pub key_limiter: Option<Arc<Limiter>>,
     /// What it may do.
     pub scopes: Scopes,
-    /// From where it may be used.
-    pub allowed_addresses: AddressRanges,
+    /// From where it may be used; none: from everywhere, like most.
+    pub allowed_addresses: Option<Box<AddressRanges>>,
     /// What the upstream is told, ready to be inserted.
     pub headers: IdentityHeaders,
 }
 
 impl Principal {
+    /// Whether it may be used from this address.
+    #[must_use]
+    pub fn may_call_from(&self, address: IpAddr) -> bool {
+        self.allowed_addresses.as_ref().is_none_or(|ranges| ranges.admit(address))
+    }
+
     /// The principal of a route that asks for nothing: `nobody` is the nil client.
     #[must_use]
     pub fn nobody(nobody: Arc<LiveClient>) -> Self {
@@ -53,13 +60,14 @@ impl Principal {
             token_id: TokenId::NIL,
             key_limiter: None,
             scopes: Scopes::default(),
-            allowed_addresses: AddressRanges::default(),
+            allowed_addresses: None,
             headers: IdentityHeaders::default(),
         }
     }
 }
 
-/// The identity headers of CONTRACT "To the upstream", made once when the principal is.
+/// The identity headers of CONTRACT "To the upstream", made once when the principal is. There are as
+/// many of these as known keys: what most of them lack takes no room.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityHeaders {
     /// `X-Octroi-Client-Id`
@@ -69,7 +77,7 @@ pub struct IdentityHeaders {
     /// `X-Octroi-Key-Id`
     pub key_id: Option<HeaderValue>,
     /// `X-Octroi-Subject`
-    pub subject: Option<HeaderValue>,
+    pub subject: Option<Box<HeaderValue>>,
     /// `X-Octroi-Scopes`; absent when there are none.
-    pub scopes: Option<HeaderValue>,
+    pub scopes: Option<Box<HeaderValue>>,
 }

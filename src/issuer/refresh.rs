@@ -55,7 +55,7 @@ impl TokenIssuer {
                 kind: CredentialKind::Key,
                 api_key_id: record.key.id,
                 key_limiter: key_limit.map(|limit| live.key_limiter(record.key.id, limit, began)),
-                allowed_addresses: record.key.allowed_addresses.clone(),
+                allowed_addresses: Some(Box::new(record.key.allowed_addresses.clone())),
                 ..Principal::nobody(live)
             };
             PresentedRefresh { principal, text: text.clone(), record }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// `orders:items:write`, not `orders` and not `ordersfoo:read`. A lone `*` contains everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Scopes(Vec<String>);
+pub struct Scopes(Box<[String]>);
 
 impl Scopes {
     /// A set of the given names; the first that is no scope name is the error.
@@ -28,7 +28,7 @@ impl Scopes {
                 scopes.push(name);
             }
         }
-        Ok(Self(scopes))
+        Ok(Self(scopes.into()))
     }
 
     /// Whether nothing is granted or asked.

@@ -10,7 +10,7 @@ use thiserror::Error;
 /// A set of networks (RFC 4632, RFC 4291 §2.3). The empty set is no rule: every address will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct AddressRanges(Vec<IpNet>);
+pub struct AddressRanges(Box<[IpNet]>);
 
 /// Text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -30,7 +30,7 @@ impl AddressRanges {
                 ranges.push(range);
             }
         }
-        Ok(Self(ranges))
+        Ok(Self(ranges.into()))
     }
 
     /// Whether there is no rule.

@@ -118,11 +118,11 @@ impl Rewrite<'_> {
     fn set_ours(&self, headers: &mut HeaderMap) {
         if let Some(identity) = self.identity {
             let pairs = [
-                (CLIENT_ID, &identity.client_id),
-                (CLIENT_NAME, &identity.client_name),
-                (KEY_ID, &identity.key_id),
-                (SUBJECT, &identity.subject),
-                (SCOPES, &identity.scopes),
+                (CLIENT_ID, identity.client_id.as_ref()),
+                (CLIENT_NAME, identity.client_name.as_ref()),
+                (KEY_ID, identity.key_id.as_ref()),
+                (SUBJECT, identity.subject.as_deref()),
+                (SCOPES, identity.scopes.as_deref()),
             ];
             for (name, value) in pairs {
                 if let Some(value) = value {

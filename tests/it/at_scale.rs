@@ -22,6 +22,9 @@ const KEYS: u32 = 100_000;
 /// Nobody uses these until the end.
 const DORMANT: u32 = 10_000;
 
+/// Callers that walk, on each node.
+const WALKERS: usize = 4;
+
 /// Callers that ask with the old application's keys, one after the other.
 struct Walk {
     next: Arc<AtomicU32>,
@@ -34,6 +37,7 @@ impl Walk {
     fn over(addresses: &[SocketAddr], first: u32, last: u32) -> Self {
         let (next, refused) = (Arc::new(AtomicU32::new(first)), Arc::new(AtomicUsize::new(0)));
         let threads = addresses
+            .repeat(WALKERS)
             .iter()
             .map(|address| {
                 let (address, next, refused) = (*address, Arc::clone(&next), Arc::clone(&refused));

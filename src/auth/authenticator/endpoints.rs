@@ -61,7 +61,7 @@ impl Authenticator {
         };
         let cached = self.identify_key(raw, address, now).await?;
         let principal = self.judge(&cached)?;
-        if !principal.allowed_addresses.admit(address) {
+        if !principal.may_call_from(address) {
             return Err(AuthError::AddressDenied);
         }
         Ok(Some(principal))

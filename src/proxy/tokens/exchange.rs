@@ -40,7 +40,7 @@ impl Visit<'_> {
         let presented = self.issuer.find_refresh(&text).await?.ok_or(GrantFault::from(RefreshFault::Unknown))?;
         attempt.was_good(self.gateway.clock.monotonic());
         self.context.identified(&presented.principal);
-        if !presented.principal.allowed_addresses.admit(caller) {
+        if !presented.principal.may_call_from(caller) {
             return Err(AuthError::AddressDenied.into());
         }
         self.spend(&presented.principal)?;

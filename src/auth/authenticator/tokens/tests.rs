@@ -82,7 +82,7 @@ async fn a_token_s_identity_is_its_client_and_its_own_claims() {
     assert!(principal.token_id.is_nil(), "only tokens of our own have rows");
     assert!(principal.api_key_id.is_nil());
     assert_eq!(principal.scopes.to_string(), "a b");
-    assert_eq!(principal.headers.subject.as_ref().unwrap(), "user");
+    assert_eq!(principal.headers.subject.as_deref().unwrap(), "user");
     assert_eq!(principal.headers.client_name.as_ref().unwrap(), "client%201");
     let by_key = bench.call(KEY).await.unwrap();
     assert!(Arc::ptr_eq(&principal.client, &by_key.client), "one client, one limit");
