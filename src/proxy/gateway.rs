@@ -237,9 +237,9 @@ impl WorkerGateway {
         let keep_host = config.preserve_host && head.headers.contains_key(http::header::HOST);
         let (body, intake) = OutgoingBody::new(body, routed.route.max_body);
         context.takes_in(intake);
-        let request = forward::request(head, routed.target.clone(), body);
+        let request = forward::request(head, routed.target.clone());
         let (peer, intake, leaving) = context.for_call();
-        let call = Call { request, keep_host, intake, peer, leaving };
+        let call = Call { request, body, keep_host, intake, peer, leaving };
         let exchanged = self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock).await;
         let response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
         context.answered(routed.route.upstream);
