@@ -200,7 +200,7 @@ impl SizeLine {
         let (mut start, mut size) = (16, size);
         loop {
             start -= 1;
-            text[start] = b"0123456789abcdef"[size % 16];
+            text[start] = b"0123456789ABCDEF"[size % 16];
             size /= 16;
             if size == 0 {
                 break;

@@ -24,6 +24,13 @@ pub fn head_end(bytes: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
+/// Whether every line of `head` ends with CR LF. A bare LF ends a line for some readers and is a
+/// part of it for others.
+#[must_use]
+pub fn has_whole_line_ends(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).all(|end| end > 0 && head[end - 1] == b'\r')
+}
+
 /// The lines of a head as a map; the values share `head`, which the lines were parsed from.
 /// `None`: a line is none after all, which the parser has ruled out.
 pub(super) fn to_map(head: &Bytes, lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {

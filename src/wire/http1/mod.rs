@@ -3,6 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | [`answer`] | the head of a response: parsed strictly, and how its body ends |
+//! | [`request`] | the head of a request: the plain shape, what is refused, what another engine judges |
+//! | [`response`] | the head of a response, written |
 //! | [`chunks`] | the chunked coding, read and written |
 //! | [`fields`] | header lines between bytes and a map; lengths; where a head ends |
 //!
@@ -12,6 +14,8 @@
 pub mod answer;
 pub mod chunks;
 pub mod fields;
+pub mod request;
+pub mod response;
 
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
