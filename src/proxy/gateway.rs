@@ -41,7 +41,7 @@ use crate::wire::observed::Observed;
 const UNITS: u32 = 1;
 
 /// The body of every response, observed by its request's context.
-pub type ResponseBody = Observed<Body<ReturningBody>, RequestContext>;
+pub type ResponseBody = Observed<Body<ReturningBody>, Box<RequestContext>>;
 
 /// A worker's gateway.
 pub struct WorkerGateway {

@@ -25,7 +25,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
 use super::caller_io::CallerIo;
-use super::fast_lane::{self, Leaving};
+use super::fast_lane::{self, HeadLimits, Leaving};
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
 use crate::config::server::ServerLimits;
@@ -40,7 +40,7 @@ const LEAST_BUFFER: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Protocol {
     hyper: Builder,
-    head_max: usize,
+    heads: HeadLimits,
 }
 
 impl Protocol {
@@ -52,17 +52,19 @@ impl Protocol {
         hyper.keep_alive(false).half_close(false).header_read_timeout(None::<Duration>);
         // The buffer's limit is a soft one; that of the head is exact.
         hyper.max_buf_size(buffer).max_header_size(buffer);
-        if limits.header_count > LINES_ON_STACK {
-            hyper.max_headers(limits.header_count + 1);
+        let mut lines = LINES_ON_STACK;
+        if limits.header_count > lines {
+            lines = limits.header_count + 1;
+            hyper.max_headers(lines);
         }
-        Self { hyper, head_max: buffer }
+        Self { hyper, heads: HeadLimits { bytes: buffer, lines } }
     }
 }
 
 /// Serves one connection to its end.
 pub(super) async fn run<H: Handler>(stream: TcpStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
     let io = |stream, before| CallerIo::new(stream, before, Arc::clone(&watch), Arc::clone(&handler));
-    match fast_lane::serve(stream, &*handler, &watch, protocol.head_max).await {
+    match fast_lane::serve(stream, &*handler, &watch, protocol.heads).await {
         Leaving::Gone => {}
         Leaving::Done(stream) => finish(io(stream, BytesMut::new()), &watch).await,
         Leaving::Refused(stream, refusal) => {

@@ -49,6 +49,15 @@ enum Stop {
     Other(BytesMut),
 }
 
+/// What the other engine takes, which refuses what is larger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadLimits {
+    /// Of a head.
+    pub(super) bytes: usize,
+    /// Of a head.
+    pub(super) lines: usize,
+}
+
 /// A connection in the lane.
 struct Lane<'a, H> {
     caller: SharedCaller,
@@ -57,13 +66,16 @@ struct Lane<'a, H> {
     peer: Peer,
     /// Kept from answer to answer.
     outgoing: BytesMut,
-    /// Larger heads are another engine's to refuse.
-    head_max: usize,
+    limits: HeadLimits,
 }
 
-/// Serves a connection until it ends or leaves the lane. `head_max`: the largest head that is
-/// looked at.
-pub(super) async fn serve<H: Handler>(stream: TcpStream, handler: &H, watch: &Arc<Watch>, head_max: usize) -> Leaving {
+/// Serves a connection until it ends or leaves the lane.
+pub(super) async fn serve<H: Handler>(
+    stream: TcpStream,
+    handler: &H,
+    watch: &Arc<Watch>,
+    limits: HeadLimits,
+) -> Leaving {
     let caller = Caller::shared(stream);
     let lane = Lane {
         caller: Arc::clone(&caller),
@@ -71,7 +83,7 @@ pub(super) async fn serve<H: Handler>(stream: TcpStream, handler: &H, watch: &Ar
         watch,
         peer: Peer::new(Arc::clone(watch)),
         outgoing: BytesMut::new(),
-        head_max,
+        limits,
     };
     let stop = lane.run().await;
     // A body that somebody still holds holds the socket; there is nobody, or it is theirs.
@@ -92,14 +104,19 @@ impl<H: Handler> Lane<'_, H> {
                 Ok(head) => head,
                 Err(stop) => return stop,
             };
-            if let Err(stop) = self.exchange(head).await {
+            let done = match request::judge(&head, self.limits.lines) {
+                Judged::Plain(head) => self.exchange(head).await,
+                Judged::Refused(_) => Err(Stop::Refused(Refusal::Malformed)),
+                Judged::Other => Err(Stop::Other(joined(&head, &caller::lock(&self.caller).incoming))),
+            };
+            if let Err(stop) = done {
                 return stop;
             }
         }
     }
 
-    /// Waits for a plain head. `seen`: how much of what has come is known to hold no whole one.
-    fn poll_head(&self, seen: &mut usize, context: &mut Context<'_>) -> Poll<Result<PlainHead, Stop>> {
+    /// Waits for a whole head. `seen`: how much of what has come is known to hold no whole one.
+    fn poll_head(&self, seen: &mut usize, context: &mut Context<'_>) -> Poll<Result<Bytes, Stop>> {
         self.watch.runs_in(context.waker());
         match self.watch.verdict() {
             Verdict::None => {}
@@ -112,10 +129,14 @@ impl<H: Handler> Lane<'_, H> {
             let incoming = &mut caller.incoming;
             if !incoming.is_empty() {
                 self.watch.received();
-                if let Some(end) = head_end(incoming, *seen) {
-                    return Poll::Ready(self.judge(incoming, end));
+                let end = head_end(incoming, *seen);
+                if let Some(end) = end.filter(|end| *end <= self.limits.bytes) {
+                    return Poll::Ready(Ok(incoming.split_to(end).freeze()));
                 }
-                if incoming.len() > self.head_max || (*seen == 0 && request::is_hopeless(incoming)) {
+                if end.is_some()
+                    || incoming.len() > self.limits.bytes
+                    || (*seen == 0 && request::is_hopeless(incoming, self.limits.lines))
+                {
                     return Poll::Ready(Err(Stop::Other(incoming.split())));
                 }
                 *seen = incoming.len();
@@ -127,18 +148,6 @@ impl<H: Handler> Lane<'_, H> {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Stop::Gone)),
                 Ok(_) => {}
             }
-        }
-    }
-
-    fn judge(&self, incoming: &mut BytesMut, end: usize) -> Result<PlainHead, Stop> {
-        if end > self.head_max {
-            return Err(Stop::Other(incoming.split()));
-        }
-        let head = incoming.split_to(end).freeze();
-        match request::judge(&head) {
-            Judged::Plain(head) => Ok(head),
-            Judged::Refused(_) => Err(Stop::Refused(Refusal::Malformed)),
-            Judged::Other => Err(Stop::Other(joined(&head, incoming))),
         }
     }
 

@@ -204,7 +204,7 @@ proptest! {
     fn what_is_plain_hyper_reads_the_same(head in heads()) {
         let bytes = Bytes::from(head.clone().into_bytes());
         let Some(end) = head_end(&bytes, 0) else { return Ok(()) };
-        let Judged::Plain(plain) = request::judge(&bytes.slice(..end)) else { return Ok(()) };
+        let Judged::Plain(plain) = request::judge(&bytes.slice(..end), 100) else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let theirs = runtime.block_on(by_hyper(&bytes[..end]));
         let ours = (plain.request.method().clone(), plain.request.uri().to_string(), plain.request.headers().clone());

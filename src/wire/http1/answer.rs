@@ -7,13 +7,12 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 use httparse::{Header, ParserConfig, Response, Status};
 use thiserror::Error;
 
 use super::Framing;
-use super::fields::{self, LINES_MAX};
+use super::fields::{self, Facts, LINES_MAX};
 
 /// The largest head that is taken.
 pub const HEAD_MAX: usize = 64 * 1024;
@@ -109,33 +108,41 @@ fn parse_whole(head: &Bytes, to_head: bool) -> Result<Option<AnswerHead>, Answer
         return Ok(None);
     }
     let is_old = response.version == Some(0);
-    let headers = fields::to_map(head, response.headers).ok_or(httparse::Error::HeaderName)?;
-    let framing = framing(status, is_old, &headers, to_head)?;
-    let has_both = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
+    let (headers, facts) = fields::to_map(head, response.headers).ok_or(httparse::Error::HeaderName)?;
+    let framing = framing(status, is_old, &headers, facts, to_head)?;
+    let has_both = facts.codings > 0 && facts.lengths > 0;
+    let stays = !facts.close && (!is_old || facts.keep_alive);
     let reason = response.reason.filter(|reason| Some(*reason) != status.canonical_reason());
     Ok(Some(AnswerHead {
         status,
         reason: reason.map(|reason| head.slice_ref(reason.as_bytes())),
         framing,
-        keeps_alive: keeps_alive(is_old, &headers) && framing != Framing::UntilClose && !has_both,
+        keeps_alive: stays && framing != Framing::UntilClose && !has_both,
         headers,
     }))
 }
 
-fn framing(status: StatusCode, is_old: bool, headers: &HeaderMap, to_head: bool) -> Result<Framing, AnswerFault> {
-    let has_none = to_head || matches!(status.as_u16(), 101 | 204 | 304);
-    if has_none {
+fn framing(
+    status: StatusCode,
+    is_old: bool,
+    headers: &HeaderMap,
+    facts: Facts,
+    to_head: bool,
+) -> Result<Framing, AnswerFault> {
+    if to_head || matches!(status.as_u16(), 101 | 204 | 304) {
         return Ok(Framing::Empty);
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if facts.codings > 0 {
         if is_old {
             return Err(AnswerFault::Framing("Transfer-Encoding in an answer before HTTP/1.1"));
         }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        if facts.codings > 1 || !facts.chunked {
             return Err(AnswerFault::Framing("Transfer-Encoding of the answer is something else than one `chunked`"));
         }
         return Ok(Framing::Chunked);
+    }
+    if facts.lengths == 0 {
+        return Ok(Framing::UntilClose);
     }
     match fields::length(headers) {
         Ok(None) => Ok(Framing::UntilClose),
@@ -143,11 +150,6 @@ fn framing(status: StatusCode, is_old: bool, headers: &HeaderMap, to_head: bool)
         Ok(Some(length)) => Ok(Framing::Length(length)),
         Err(fields::BadLength) => Err(AnswerFault::Framing("Content-Length of the answer is no length")),
     }
-}
-
-fn keeps_alive(is_old: bool, headers: &HeaderMap) -> bool {
-    let says = |token: &[u8]| headers.get_all(CONNECTION).iter().any(|line| fields::has_token(line, token));
-    !says(b"close") && (!is_old || says(b"keep-alive"))
 }
 
 #[cfg(test)]

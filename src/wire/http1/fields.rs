@@ -1,7 +1,7 @@
 //! Header lines: from parsed bytes into a map, from a map into bytes; lengths; the end of a head.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The most lines that a head or a trailer section may have.
@@ -31,15 +31,64 @@ pub fn has_whole_line_ends(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).all(|end| end > 0 && head[end - 1] == b'\r')
 }
 
-/// The lines of a head as a map; the values share `head`, which the lines were parsed from.
-/// `None`: a line is none after all, which the parser has ruled out.
-pub(super) fn to_map(head: &Bytes, lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {
+/// What the lines of a head say about its message and its connection, noted while they are read:
+/// asking the map afterwards costs a look-up for each question.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts about a head that have nothing to do with each other")]
+pub(super) struct Facts {
+    /// Lines of `Content-Length`.
+    pub(super) lengths: usize,
+    /// Lines of `Transfer-Encoding`.
+    pub(super) codings: usize,
+    /// One of those was nothing but `chunked`.
+    pub(super) chunked: bool,
+    /// `Connection: close`
+    pub(super) close: bool,
+    /// `Connection: keep-alive`
+    pub(super) keep_alive: bool,
+    /// `Expect: 100-continue`
+    pub(super) expects: bool,
+    /// Another `Expect`.
+    pub(super) expects_more: bool,
+    /// An `Upgrade` to anything but `h2c`.
+    pub(super) upgrades: bool,
+    /// `TE: trailers`
+    pub(super) takes_trailers: bool,
+}
+
+impl Facts {
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+        match *name {
+            CONTENT_LENGTH => self.lengths += 1,
+            TRANSFER_ENCODING => {
+                self.codings += 1;
+                self.chunked |= value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            }
+            CONNECTION => {
+                self.close |= has_token(value, b"close");
+                self.keep_alive |= has_token(value, b"keep-alive");
+            }
+            EXPECT if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => self.expects = true,
+            EXPECT => self.expects_more = true,
+            UPGRADE => self.upgrades |= value != "h2c",
+            TE => self.takes_trailers |= has_token(value, b"trailers"),
+            _ => {}
+        }
+    }
+}
+
+/// The lines of a head as a map, and what they say; the values share `head`, which the lines were
+/// parsed from. `None`: a line is none after all, which the parser has ruled out.
+pub(super) fn to_map(head: &Bytes, lines: &[httparse::Header<'_>]) -> Option<(HeaderMap, Facts)> {
     let mut headers = HeaderMap::with_capacity(lines.len() + SPARE);
+    let mut facts = Facts::default();
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
-        headers.append(name, HeaderValue::from_maybe_shared(head.slice_ref(line.value)).ok()?);
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value)).ok()?;
+        facts.note(&name, &value);
+        headers.append(name, value);
     }
-    Some(headers)
+    Some((headers, facts))
 }
 
 /// Room for the headers that are added on the way, so that the map is allocated once.

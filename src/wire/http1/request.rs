@@ -12,12 +12,12 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Uri};
 use httparse::{Header, ParserConfig, Status};
 
 use super::Framing;
-use super::fields::{self, LINES_MAX};
+use super::fields::{self, Facts, LINES_MAX};
 
 /// A plain head.
 #[derive(Debug)]
@@ -49,53 +49,57 @@ pub enum Judged {
     Other,
 }
 
-/// Whether `bytes`, which are no whole head, cannot become one that is read here: another engine
-/// judges them, and does not have to wait for the rest.
+/// Whether `bytes`, which are no whole head, cannot become one that any engine takes: another one
+/// refuses them, and does not have to wait for the rest. `lines_max`: as for [`judge`].
 #[must_use]
-pub fn is_hopeless(bytes: &[u8]) -> bool {
+pub fn is_hopeless(bytes: &[u8], lines_max: usize) -> bool {
     let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
-    httparse::Request::new(&mut lines).parse(bytes).is_err()
+    match httparse::Request::new(&mut lines).parse(bytes) {
+        Ok(_) => false,
+        Err(httparse::Error::TooManyHeaders) => lines_max <= LINES_MAX,
+        Err(_) => true,
+    }
 }
 
-/// Judges a whole head, with the empty line that ends it.
+/// Judges a whole head, with the empty line that ends it. `lines_max`: how many lines another
+/// engine would read; at least [`LINES_MAX`].
 #[must_use]
-pub fn judge(head: &Bytes) -> Judged {
+pub fn judge(head: &Bytes, lines_max: usize) -> Judged {
     if !fields::has_whole_line_ends(head) {
         return Judged::Refused("a line that ends without CR");
     }
     let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES_MAX];
     let mut request = httparse::Request::new(&mut []);
     let parsed = ParserConfig::default().parse_request_with_uninit_headers(&mut request, head, &mut lines);
-    if parsed != Ok(Status::Complete(head.len())) || request.version != Some(1) {
+    if parsed == Err(httparse::Error::TooManyHeaders) && lines_max > LINES_MAX {
+        let mut lines = vec![httparse::EMPTY_HEADER; lines_max];
+        let mut request = httparse::Request::new(&mut lines);
+        let parsed = request.parse(head);
+        return judge_parsed(head, parsed, &request);
+    }
+    judge_parsed(head, parsed, &request)
+}
+
+fn judge_parsed(head: &Bytes, parsed: httparse::Result<usize>, request: &httparse::Request<'_, '_>) -> Judged {
+    if parsed != Ok(Status::Complete(head.len())) {
         return Judged::Other;
     }
     let (Some(method), Some(target)) = (request.method, request.path) else { return Judged::Other };
-    if !target.starts_with('/') {
-        return Judged::Other;
-    }
-    let Some(headers) = fields::to_map(head, request.headers) else { return Judged::Other };
-    let Ok(method) = Method::from_bytes(method.as_bytes()) else { return Judged::Other };
-    let Ok(uri) = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())) else { return Judged::Other };
-    judge_headers(method, uri, headers, target.contains('#'))
-}
-
-fn judge_headers(method: Method, uri: Uri, headers: HeaderMap, has_fragment: bool) -> Judged {
-    let framing = match framing(&headers) {
-        Ok(Some(framing)) => framing,
-        Ok(None) => return Judged::Other,
+    let Some((headers, facts)) = fields::to_map(head, request.headers) else { return Judged::Other };
+    // First of all, and whatever the shape: behind another engine nobody could tell any more.
+    let framing = match framing(&headers, facts) {
+        Ok(framing) => framing,
         Err(why) => return Judged::Refused(why),
     };
-    let expects = match headers.get(EXPECT) {
-        None => false,
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => true,
-        Some(_) => return Judged::Other,
-    };
-    if method == Method::CONNECT || headers.get_all(UPGRADE).iter().any(|value| value != "h2c") {
+    let is_plain = request.version == Some(1) && target.starts_with('/') && !facts.expects_more && !facts.upgrades;
+    let Some(framing) = framing.filter(|_| is_plain) else { return Judged::Other };
+    let Ok(method) = Method::from_bytes(method.as_bytes()) else { return Judged::Other };
+    let Ok(uri) = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())) else { return Judged::Other };
+    if method == Method::CONNECT {
         return Judged::Other;
     }
-    let says = |name, token: &[u8]| headers.get_all(name).iter().any(|line| fields::has_token(line, token));
-    let closes = says(CONNECTION, b"close");
-    let takes_trailers = says(TE, b"trailers");
+    let has_fragment = target.contains('#');
+    let Facts { close: closes, expects, takes_trailers, .. } = facts;
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -104,34 +108,21 @@ fn judge_headers(method: Method, uri: Uri, headers: HeaderMap, has_fragment: boo
 }
 
 /// How the body ends. `None`: for another engine to say.
-fn framing(headers: &HeaderMap) -> Result<Option<Framing>, &'static str> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if length.is_some() {
-            return Err("both Content-Length and Transfer-Encoding");
-        }
-        if codings.next().is_some() || !is_chunked(coding) {
-            return Err("Transfer-Encoding is something else than one `chunked`");
-        }
-        return Ok(Some(Framing::Chunked));
+fn framing(headers: &HeaderMap, facts: Facts) -> Result<Option<Framing>, &'static str> {
+    match facts {
+        Facts { lengths: 0, codings: 0, .. } => Ok(Some(Framing::Empty)),
+        Facts { lengths: 1.., codings: 1.., .. } => Err("both Content-Length and Transfer-Encoding"),
+        Facts { codings: 1, chunked: true, .. } => Ok(Some(Framing::Chunked)),
+        Facts { codings: 1.., .. } => Err("Transfer-Encoding is something else than one `chunked`"),
+        Facts { lengths: 2.., .. } => Ok(None),
+        _ => match headers.get(CONTENT_LENGTH).and_then(|length| fields::decimal(length.as_bytes())) {
+            None => Err("Content-Length is no length"),
+            Some(0) => Ok(Some(Framing::Empty)),
+            // No body is as long; hyper draws the same line.
+            Some(length) if length > u64::MAX - 2 => Ok(None),
+            Some(length) => Ok(Some(Framing::Length(length))),
+        },
     }
-    let Some(length) = length else { return Ok(Some(Framing::Empty)) };
-    if lengths.next().is_some() {
-        return Ok(None);
-    }
-    match fields::decimal(length.as_bytes()) {
-        None => Err("Content-Length is no length"),
-        Some(0) => Ok(Some(Framing::Empty)),
-        // No body is as long; hyper draws the same line.
-        Some(length) if length > u64::MAX - 2 => Ok(None),
-        Some(length) => Ok(Some(Framing::Length(length))),
-    }
-}
-
-fn is_chunked(coding: &HeaderValue) -> bool {
-    coding.as_bytes().eq_ignore_ascii_case(b"chunked")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::*;
 
 /// `plain` with the framing, `refused` or `other`.
 fn verdict(head: &str) -> String {
-    match judge(&Bytes::copy_from_slice(head.as_bytes())) {
+    match judge(&Bytes::copy_from_slice(head.as_bytes()), LINES_MAX) {
         Judged::Plain(head) => format!("plain {:?}", head.framing),
         Judged::Refused(_) => "refused".to_owned(),
         Judged::Other => "other".to_owned(),
@@ -39,6 +39,12 @@ fn heads_are_plain_refused_or_for_another_engine() {
         ("POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n", "refused"),
         ("POST / HTTP/1.1\r\nContent-Length:\r\n\r\n", "refused"),
         ("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", "refused"),
+        // Refused whatever the shape: behind another engine nobody could tell any more.
+        ("POST / HTTP/1.0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "refused"),
+        ("POST http://a/ HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "refused"),
+        ("POST / HTTP/1.1\r\nExpect: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "refused"),
+        ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nTransfer-Encoding: x\r\n\r\n", "refused"),
+        ("GET / HTTP/1.0\nHost: a\r\n\r\n", "refused"),
         // Other shapes: hyper reads, answers or refuses.
         ("POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", "other"),
         ("POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", "other"),
@@ -66,11 +72,16 @@ fn heads_are_plain_refused_or_for_another_engine() {
     }
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(LINES_MAX + 1));
     assert_eq!(verdict(&many), "other");
+    // Where more lines are allowed, they are read here too, and judged.
+    let more = |head: &str| judge(&Bytes::copy_from_slice(head.as_bytes()), 2 * LINES_MAX);
+    assert!(matches!(more(&many), Judged::Plain(_)));
+    let both = many.replacen("a: b\r\n", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 1);
+    assert!(matches!(more(&both), Judged::Refused(_)));
 }
 
 #[test]
 fn what_a_head_says_is_told() {
-    let told = |head: &str| match judge(&Bytes::copy_from_slice(head.as_bytes())) {
+    let told = |head: &str| match judge(&Bytes::copy_from_slice(head.as_bytes()), LINES_MAX) {
         Judged::Plain(head) => (head.closes, head.expects, head.takes_trailers, head.has_fragment),
         _ => panic!("{head:?} is plain"),
     };
@@ -91,6 +102,8 @@ fn a_beginning_is_hopeless_when_no_end_could_mend_it() {
         ("GET / HTTP/3", true),
         ("GET / HTTP/1.1\r\nA : b", true),
     ] {
-        assert_eq!(is_hopeless(bytes.as_bytes()), hopeless, "{bytes:?}");
+        assert_eq!(is_hopeless(bytes.as_bytes(), LINES_MAX), hopeless, "{bytes:?}");
     }
+    let many = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(LINES_MAX + 1));
+    assert!(is_hopeless(many.as_bytes(), LINES_MAX) && !is_hopeless(many.as_bytes(), 2 * LINES_MAX));
 }
