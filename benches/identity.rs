@@ -149,7 +149,7 @@ fn bearer(bench: &Bench, signer: Option<&Signer>, key: ApiKeyId) -> HeaderMap {
 fn tokens(criterion: &mut Criterion) {
     let bench = Bench::new();
     let file = bench.folder.path().join("keys.json");
-    bench.keys(repeat_n(bench.client, 1));
+    bench.keys(repeat_n(bench.client, 1), &Scopes::default());
     let keys = bench.control.block_on(bench.store.keys.list(None, None, 1)).expect("keys are listed");
     let key = keys.items[0].id;
     for (name, algorithm) in [

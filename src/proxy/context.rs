@@ -210,7 +210,8 @@ impl RequestContext {
         self.status = Some(response.status().as_u16());
         response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
         self.standing.write(response.headers_mut());
-        response.map(|body| Observed::new(Body::Stream(body), Some(self)))
+        // On the heap from here on: the response is moved often.
+        response.map(|body| Observed::new(Body::Stream(body), Some(Box::new(self))))
     }
 
     /// Answers with a refusal; settled here, because the answer is ours and whole.
@@ -383,7 +384,7 @@ impl RequestContext {
 /// The outcome of a request that the gateway itself answered, in the access log.
 const ANSWERED: &str = "answered";
 
-impl Observer<ReturnFault> for RequestContext {
+impl Observer<ReturnFault> for Box<RequestContext> {
     fn ended(mut self, end: End<'_, ReturnFault>, bytes: u64) {
         self.end(&end, bytes);
     }

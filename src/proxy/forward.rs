@@ -1,13 +1,11 @@
 //! The request as the upstream gets it, the response as the caller gets it.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
 
 use super::headers::strip_response;
-use super::intake::OutgoingBody;
 use super::path::CanonicalPath;
 
 /// Where the request goes: the canonical path, without `strip`, and the query untouched.
@@ -31,18 +29,12 @@ pub(super) fn target(uri: &Uri, path: &CanonicalPath<'_>, strip: Option<&str>) -
     PathAndQuery::try_from(text).expect("a canonical path and a parsed query are a target")
 }
 
-/// A request of ours, with a head that was rewritten already.
-pub(super) fn request(head: Head, target: PathAndQuery, body: OutgoingBody) -> Request<OutgoingBody> {
-    let is_chunked = !body.is_end_stream() && body.size_hint().exact().is_none();
-    let mut request = Request::new(body);
+/// The head of a request of ours, whose headers were rewritten already.
+pub(super) fn request(head: Head, target: PathAndQuery) -> Request<()> {
+    let mut request = Request::new(());
     *request.method_mut() = head.method;
     *request.uri_mut() = Uri::from(target);
-    *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = head.headers;
-    if is_chunked {
-        // Said aloud: for GET and HEAD hyper would otherwise send no body.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     request
 }
 

@@ -42,7 +42,7 @@ use crate::wire::observed::Observed;
 const UNITS: u32 = 1;
 
 /// The body of every response, observed by its request's context.
-pub type ResponseBody = Observed<Body<ReturningBody>, RequestContext>;
+pub type ResponseBody = Observed<Body<ReturningBody>, Box<RequestContext>>;
 
 /// A worker's gateway.
 pub struct WorkerGateway {
@@ -259,9 +259,9 @@ impl WorkerGateway {
         let keep_host = config.preserve_host && head.headers.contains_key(http::header::HOST);
         let (body, intake) = OutgoingBody::new(body, routed.route.max_body);
         context.takes_in(intake);
-        let request = forward::request(head, routed.target.clone(), body);
+        let request = forward::request(head, routed.target.clone());
         let (peer, intake, leaving) = context.for_call();
-        let call = Call { request, keep_host, intake, peer, leaving };
+        let call = Call { request, body, keep_host, intake, peer, leaving };
         let exchanged = self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock).await;
         let response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
         context.answered(routed.route.upstream);

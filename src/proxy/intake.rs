@@ -3,8 +3,8 @@
 //! Trailers of requests end here: they arrive after every decision was made, and an upstream
 //! that merges them into the headers would take an identity from them.
 //!
-//! The body is read by the upstream connection's task while the request waits in its own; what
-//! both must know stands in an [`Intake`]. A request without a body has none.
+//! The body travels with the exchange while the request's context stays behind; what both must
+//! know stands in an [`Intake`]. A request without a body has none.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -18,8 +18,7 @@
 //! | [`headers`] | what crosses to the upstream, what comes back |
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
-//! | `upstream` | one call: endpoint, connection, retry; the seam for an HTTP half of our own |
-//! | `heard` | whether an upstream has begun to answer |
+//! | `upstream` | one call: endpoint, connection, retry; below it HTTP/1.1 towards upstreams |
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
@@ -35,7 +34,6 @@ mod context;
 mod forward;
 pub mod gateway;
 pub mod headers;
-mod heard;
 mod intake;
 pub mod path;
 mod pool;

@@ -1,25 +1,15 @@
 //! Idle connections to one endpoint, on one worker.
 //!
 //! Last in, first out: the connection used last is the one most likely still open and warm, and
-//! those that are not needed grow old at the bottom. No socket is probed before use: that is a
-//! system call for every request to learn what the failed write says anyway.
+//! those that are not needed grow old at the bottom. No socket is probed before use: whether
+//! something happened on it, the runtime knows without a system call.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
-
-use super::heard::Heard;
-use super::intake::OutgoingBody;
+use super::upstream::Connection;
 use crate::model::clock::Monotonic;
-
-/// The sending half of an upstream connection, and whether the other half has heard an answer.
-#[derive(Debug)]
-pub(super) struct Sender {
-    pub(super) half: SendRequest<OutgoingBody>,
-    pub(super) heard: Heard,
-}
 
 /// The connections of one endpoint that are not in use.
 #[derive(Debug)]
@@ -34,7 +24,7 @@ pub(super) struct Pool {
 struct State {
     /// The time of the last tick; exact enough for ages of seconds.
     now: Monotonic,
-    idle: VecDeque<(Sender, Monotonic)>,
+    idle: VecDeque<(Box<Connection>, Monotonic)>,
 }
 
 impl Pool {
@@ -43,12 +33,12 @@ impl Pool {
     }
 
     /// A connection that seems open, and is this caller's alone until given back.
-    pub(super) fn take(&self) -> Option<Sender> {
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
         let mut state = self.state();
         loop {
-            let (sender, _) = state.idle.pop_back()?;
-            if sender.half.is_ready() {
-                return Some(sender);
+            let (connection, _) = state.idle.pop_back()?;
+            if connection.is_quiet() {
+                return Some(connection);
             }
         }
     }
@@ -57,18 +47,15 @@ impl Pool {
     pub(super) fn tick(&self, now: Monotonic) {
         let mut state = self.state();
         state.now = now;
-        state.idle.retain(|(sender, since)| !sender.half.is_closed() && now.since(*since) < self.keep_alive);
+        state.idle.retain(|(connection, since)| now.since(*since) < self.keep_alive && connection.is_quiet());
     }
 
-    /// Keeps a connection for the next request. One that cannot take another (the upstream
-    /// closes it, or is still being sent to) is dropped, which closes it when it is done.
-    fn give_back(&self, sender: Sender) {
-        if !sender.half.is_ready() {
-            return;
-        }
+    /// Keeps a connection for the next request.
+    pub(super) fn give_back(&self, mut connection: Box<Connection>) {
+        connection.rest();
         let mut state = self.state();
         let now = state.now;
-        state.idle.push_back((sender, now));
+        state.idle.push_back((connection, now));
         if state.idle.len() > self.limit {
             state.idle.pop_front();
         }
@@ -81,23 +68,5 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.state().idle.len()
-    }
-}
-
-/// A connection in use, and where it belongs.
-#[derive(Debug)]
-pub(super) struct Lease {
-    sender: Sender,
-    home: Arc<Pool>,
-}
-
-impl Lease {
-    pub(super) fn new(sender: Sender, home: Arc<Pool>) -> Self {
-        Self { sender, home }
-    }
-
-    /// Called when the response was read to its end.
-    pub(super) fn give_back(self) {
-        self.home.give_back(self.sender);
     }
 }

@@ -10,11 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::pool::Lease;
-use super::upstream::Budget;
+use super::upstream::{Budget, ConnectionFault, Download};
 use crate::server::Peer;
 
 /// Why a response's body did not come down whole.
@@ -22,7 +20,7 @@ use crate::server::Peer;
 pub enum ReturnFault {
     /// The upstream reset or closed the connection, or framed it wrongly.
     #[error("the upstream's body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ConnectionFault),
     /// It stood still for `idle_timeout`.
     #[error("the upstream's body stood still")]
     Late,
@@ -34,8 +32,8 @@ pub enum ReturnFault {
 /// See the module.
 #[derive(Debug)]
 pub struct ReturningBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
+    /// None: it failed, and the connection with it, whose state nobody knows.
+    download: Option<Download>,
     peer: Peer,
     idle: Duration,
     budget: Budget,
@@ -44,19 +42,9 @@ pub struct ReturningBody {
 }
 
 impl ReturningBody {
-    /// A body that was read from `lease`'s connection, which has just given its head.
-    pub(super) fn new(incoming: Incoming, lease: Lease, peer: Peer, idle: Duration, budget: Budget) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), peer, idle, budget, waiting: false, failed: None };
-        body.release_at_end(false);
-        body
-    }
-
-    fn release_at_end(&mut self, ended: bool) {
-        if (ended || self.incoming.is_end_stream())
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
-        }
+    /// A body whose head is there.
+    pub(super) fn new(download: Download, peer: Peer, idle: Duration, budget: Budget) -> Self {
+        Self { download: Some(download), peer, idle, budget, waiting: false, failed: None }
     }
 
     /// Waits for more; too long is a fault.
@@ -74,8 +62,7 @@ impl ReturningBody {
     fn fail_next_time(&mut self, fault: ReturnFault, context: &mut Context<'_>) {
         self.failed = Some(fault);
         self.peer.disarm();
-        // The connection is in an unknown state: closed by being dropped.
-        self.lease = None;
+        self.download = None;
         context.waker().wake_by_ref();
     }
 }
@@ -89,7 +76,8 @@ impl Body for ReturningBody {
         if let Some(fault) = body.failed.take() {
             return Poll::Ready(Some(Err(fault)));
         }
-        let frame = match Pin::new(&mut body.incoming).poll_frame(context) {
+        let Some(download) = &mut body.download else { return Poll::Ready(None) };
+        let frame = match download.poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 if let Some(fault) = body.wait() {
@@ -107,21 +95,20 @@ impl Body for ReturningBody {
             return Poll::Pending;
         }
         match frame {
-            None => body.release_at_end(true),
-            Some(Ok(ref frame)) => body.release_at_end(frame.is_trailers()),
-            Some(Err(error)) => {
-                body.fail_next_time(ReturnFault::Broken(error), context);
-                return Poll::Pending;
+            Some(Err(fault)) => {
+                body.fail_next_time(ReturnFault::Broken(fault), context);
+                Poll::Pending
             }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Ready(None),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(ReturnFault::Broken)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failed.is_none() && self.incoming.is_end_stream()
+        self.download.as_ref().is_some_and(Download::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.download.as_ref().map_or_else(SizeHint::default, Download::size_hint)
     }
 }

@@ -1,12 +1,13 @@
 //! One call to an upstream: which endpoint, which connection, and what is tried again.
 //!
 //! [`Upstream::exchange`] is the seam of the upstream side: "send this head and this body, give
-//! me head and body back". It is a plain function on purpose. An HTTP/1 half of our own takes
-//! hyper's place behind it without anything above noticing; nothing above knows of hyper's
-//! client but the type of the returned body.
+//! me head and body back". It is a plain function on purpose. Below it is an HTTP/1 half of our
+//! own, in the request's own task: `connection` (the socket, and an exchange up to the head of
+//! its answer), `upload` (the request on its way out), `download` (the answer's body). Nothing
+//! above knows how the bytes move.
 //!
 //! What is tried again, and why it is safe:
-//! - a request that hyper hands back was never written: any method, its body untouched;
+//! - a request of which not a byte was written: any method, its body untouched;
 //! - a request without a body and with a safe method (GET, HEAD, OPTIONS) that was written to a
 //!   *kept* connection which then died without a byte of answer: once, on a new connection. The
 //!   upstream had most likely closed the connection before it saw the request;
@@ -21,27 +22,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use super::heard::{Heard, HeardIo};
+use self::connection::Exchange;
+pub(super) use self::connection::{Connection, ConnectionFault};
+pub(super) use self::download::Download;
+use self::upload::Upload;
 use super::intake::{Intake, OutgoingBody};
-use super::pool::{Lease, Pool, Sender};
+use super::pool::Pool;
 use super::returning::ReturningBody;
 use crate::config::upstream::{Endpoint, UpstreamConfig};
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::server::Peer;
-use crate::tasks::Tasks;
+use crate::wire::http1::answer::AnswerHead;
 
-/// The most that one connection buffers: pieces large enough to be cheap, and no more, because
-/// it is held for every body under way.
-const BUFFER: usize = 64 * 1024;
+mod connection;
+mod download;
+mod upload;
 
 /// Why there is no response.
 #[derive(Debug, Error)]
@@ -63,7 +63,7 @@ pub enum ExchangeFault {
     },
     /// The connection broke, or what came back was not HTTP.
     #[error("the upstream broke off before its response")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ConnectionFault),
     /// It switched protocols, which nobody had asked for.
     #[error("the upstream switched protocols unasked")]
     SwitchedProtocols,
@@ -100,8 +100,10 @@ impl Budget {
 
 /// What goes up, and who waits for it.
 pub(super) struct Call<'a, F> {
-    /// Head and body. Its Host is the caller's; see `keep_host`.
-    pub(super) request: Request<OutgoingBody>,
+    /// The head. Its Host is the caller's; see `keep_host`. Its framing is the body's.
+    pub(super) request: Request<()>,
+    /// The body.
+    pub(super) body: OutgoingBody,
     /// Whether that Host stays; else it is the endpoint's authority.
     pub(super) keep_host: bool,
     /// What is known about the body.
@@ -167,39 +169,34 @@ impl Upstream {
         clock: &SharedClock,
     ) -> Result<Response<ReturningBody>, ExchangeFault> {
         let budget = Budget::start(clock, self.request_timeout);
-        let is_replayable = is_safe(call.request.method()) && call.request.body().is_end_stream();
+        let mut upload = Upload::new(call.body);
+        let is_replayable = is_safe(call.request.method()) && upload.is_empty();
+        let asked = Asked { head: &call.request, keep_host: call.keep_host, peer: call.peer, intake: call.intake };
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let mut fault = None;
         for offset in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[(turn + offset) % self.endpoints.len()];
-            if !call.keep_host {
-                call.request.headers_mut().insert(HOST, endpoint.authority.clone());
-            }
             let mut kept = endpoint.pool.take();
-            // A copy of the head for the one retry. It costs a map of headers for each safe
-            // request on a kept connection; the values are shared, not copied.
-            let mut spare = (is_replayable && kept.is_some()).then(|| copy_of_head(&call.request));
+            let mut may_repeat = is_replayable;
             loop {
                 let is_kept = kept.is_some();
-                let sender = match kept.take() {
-                    Some(sender) => sender,
+                let connection = match kept.take() {
+                    Some(connection) => connection,
                     None => match self.connect(endpoint, &budget).await {
-                        Ok(sender) => sender,
+                        Ok(connection) => connection,
                         Err(error) => {
                             fault = Some(error);
                             break;
                         }
                     },
                 };
-                match self
-                    .send(sender, call.request, endpoint, &mut call.leaving, call.peer, call.intake, &budget)
-                    .await
-                {
+                (call.leaving)(true);
+                match self.send(connection, upload, endpoint, &asked, &budget).await {
                     Sent::Answered(response) => return response,
                     Sent::Late => return Err(ExchangeFault::Late),
-                    Sent::NotWritten(request, error) => {
+                    Sent::NotWritten(unsent, error) => {
                         (call.leaving)(false);
-                        call.request = *request;
+                        upload = unsent;
                         if !is_kept {
                             // New, and closed at once: as good as refused.
                             fault = Some(ExchangeFault::Broken(error));
@@ -207,56 +204,62 @@ impl Upstream {
                         }
                         kept = endpoint.pool.take();
                     }
-                    Sent::Broken { error, heard } => match spare.take().filter(|_| is_kept && !heard) {
-                        // On a new connection: another kept one may have died the same way.
-                        Some(request) => call.request = request,
-                        None => return Err(ExchangeFault::Broken(error)),
-                    },
+                    // Once, and on a new connection: another kept one may have died the same way.
+                    Sent::Broken { heard: false, .. } if is_kept && may_repeat => {
+                        may_repeat = false;
+                        upload = Upload::new(OutgoingBody::NONE);
+                    }
+                    Sent::Broken { error, .. } => return Err(ExchangeFault::Broken(error)),
                 }
             }
         }
         Err(fault.expect("an upstream has at least one endpoint, and its loop ends with a fault"))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a call, which the retry must keep apart")]
     async fn send(
         &self,
-        mut sender: Sender,
-        request: Request<OutgoingBody>,
+        mut connection: Box<Connection>,
+        upload: Upload,
         endpoint: &EndpointState,
-        leaving: &mut impl FnMut(bool),
-        peer: &Peer,
-        intake: Option<&Intake>,
+        asked: &Asked<'_>,
         budget: &Budget,
     ) -> Sent {
-        leaving(true);
-        sender.heard.forget();
-        let answer = sender.half.try_send_request(request);
-        let answered = self.head_in_time(answer, peer, intake, budget).await;
-        peer.disarm();
+        let host = (!asked.keep_host).then_some(&endpoint.authority);
+        upload.write_head(&mut connection.outgoing, asked.head, host);
+        let mut exchange = Exchange::new(connection, upload, *asked.head.method() == Method::HEAD);
+        let answer = poll_fn(|context| exchange.poll_head(context));
+        let answered = self.head_in_time(answer, asked.peer, asked.intake, budget).await;
+        asked.peer.disarm();
         match answered {
             None => Sent::Late,
-            Some(Ok(response)) if response.status() == http::StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Ok(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 Sent::Answered(Err(ExchangeFault::SwitchedProtocols))
             }
-            Some(Ok(response)) => Sent::Answered(Ok(self.returning(response, sender, endpoint, peer, budget))),
-            Some(Err(mut error)) => match error.take_message() {
-                Some(request) => Sent::NotWritten(Box::new(request), error.into_error()),
-                None => Sent::Broken { error: error.into_error(), heard: sender.heard.anything() },
+            Some(Ok(head)) => Sent::Answered(Ok(self.returning(head, exchange, endpoint, asked.peer, budget))),
+            Some(Err(error)) => match exchange.take_unsent() {
+                Some(upload) if matches!(error, ConnectionFault::Io(_)) => Sent::NotWritten(upload, error),
+                _ => Sent::Broken { error, heard: exchange.heard() },
             },
         }
     }
 
     fn returning(
         &self,
-        response: Response<Incoming>,
-        sender: Sender,
+        head: AnswerHead,
+        exchange: Exchange,
         endpoint: &EndpointState,
         peer: &Peer,
         budget: &Budget,
     ) -> Response<ReturningBody> {
-        let lease = Lease::new(sender, Arc::clone(&endpoint.pool));
-        response.map(|incoming| ReturningBody::new(incoming, lease, peer.clone(), self.idle_timeout, budget.clone()))
+        let download = Download::new(exchange, head.framing, head.keeps_alive, &endpoint.pool);
+        let body = ReturningBody::new(download, peer.clone(), self.idle_timeout, budget.clone());
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        if let Some(reason) = head.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+            response.extensions_mut().insert(reason);
+        }
+        response
     }
 
     /// Waits for the head. While the request's body still moves up, the upstream is not late:
@@ -290,7 +293,7 @@ impl Upstream {
         .await
     }
 
-    async fn connect(&self, endpoint: &EndpointState, budget: &Budget) -> Result<Sender, ExchangeFault> {
+    async fn connect(&self, endpoint: &EndpointState, budget: &Budget) -> Result<Box<Connection>, ExchangeFault> {
         let authority = || endpoint.endpoint.authority.clone();
         let connected = async {
             match endpoint.address {
@@ -305,18 +308,7 @@ impl Upstream {
         };
         // Requests are written whole; without the option the connection still works.
         let _ = stream.set_nodelay(true);
-        let heard = Heard::default();
-        let (half, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake(TokioIo::new(HeardIo::new(stream, heard.clone())))
-            .await
-            .map_err(ExchangeFault::Broken)?;
-        // On this worker, as a task of its own: polled inside the request's task, each of the
-        // two would be polled for the other's events. What goes wrong on it, the request hears.
-        Tasks::spawn_here(async move {
-            let _ = connection.await;
-        });
-        Ok(Sender { half, heard })
+        Ok(Box::new(Connection::new(stream)))
     }
 
     #[cfg(test)]
@@ -325,13 +317,20 @@ impl Upstream {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for one match; the large variant is the usual one")]
+/// What of a call stays the same whichever connection it is tried on.
+struct Asked<'a> {
+    head: &'a Request<()>,
+    keep_host: bool,
+    peer: &'a Peer,
+    intake: Option<&'a Intake>,
+}
+
 enum Sent {
     Answered(Result<Response<ReturningBody>, ExchangeFault>),
-    NotWritten(Box<Request<OutgoingBody>>, hyper::Error),
+    NotWritten(Upload, ConnectionFault),
     /// Written, and no whole head came back; `heard`: a part of one did.
     Broken {
-        error: hyper::Error,
+        error: ConnectionFault,
         heard: bool,
     },
     Late,
@@ -340,15 +339,6 @@ enum Sent {
 /// Methods that may be sent twice when nobody knows whether the first arrived (RFC 9110 §9.2.1).
 fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-fn copy_of_head(request: &Request<OutgoingBody>) -> Request<OutgoingBody> {
-    let mut copy = Request::new(OutgoingBody::NONE);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
-//! The caller's socket, observed: what moves on it and what stands still goes to the watch.
+//! The caller's socket as hyper gets it, observed: what moves on it and what stands still goes to the watch.
 //!
 //! Two more things need the bytes and therefore stand here. hyper answers what it cannot parse
 //! by itself, without a body; those answers are exchanged for the handler's. And hyper drops a
 //! fragment from the request target before anyone can see it; the request line is looked at for
-//! a `#` as it comes in (a pipelined one is not, which loses nothing but the refusal: what is
-//! matched and what is forwarded stay the same).
+//! a `#` as it comes in.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -27,14 +26,18 @@ pub(super) struct CallerIo<H> {
     stream: TcpStream,
     watch: Arc<Watch>,
     handler: Arc<H>,
+    /// What was read before hyper came in.
+    before: BytesMut,
     in_request_line: bool,
     /// Our own last answer, as far as it is not written yet.
     answer: Option<Bytes>,
 }
 
 impl<H: Handler> CallerIo<H> {
-    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>, handler: Arc<H>) -> Self {
-        Self { stream, watch, handler, in_request_line: false, answer: None }
+    /// A socket off which `before` was read already: the beginning of a request.
+    pub(super) fn new(stream: TcpStream, before: BytesMut, watch: Arc<Watch>, handler: Arc<H>) -> Self {
+        let in_request_line = !before.is_empty();
+        Self { stream, watch, handler, before, in_request_line, answer: None }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
@@ -106,7 +109,12 @@ impl<H: Handler> AsyncRead for CallerIo<H> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
         let before = into.filled().len();
-        ready!(Pin::new(&mut io.stream).poll_read(context, into))?;
+        if io.before.is_empty() {
+            ready!(Pin::new(&mut io.stream).poll_read(context, into))?;
+        } else {
+            let length = io.before.len().min(into.remaining());
+            into.put_slice(&io.before.split_to(length));
+        }
         if into.filled().len() > before {
             io.received(&into.filled()[before..]);
         }

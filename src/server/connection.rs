@@ -1,8 +1,11 @@
-//! One connection: hyper frames, the watch judges, the handler answers.
+//! One connection: the fast lane for as long as it is plain, then hyper, once.
+//!
+//! A head that is not plain leaves [`fast_lane`] for hyper, with the bytes that were read.
+//! hyper answers that one request and closes the connection: whatever comes next is read by the
+//! lane again, so that no head is taken that was not judged by its bytes.
 //!
 //! hyper's own header timeout is off, because it is a timer per request and runs while nothing
-//! happens; the deadlines are those of [`watch`](super::watch). The seam for an HTTP/1 half of
-//! our own is [`run`]: a socket in, calls of the handler, the socket's end.
+//! happens; the deadlines are those of [`watch`](super::watch).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -22,6 +25,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
 use super::caller_io::CallerIo;
+use super::fast_lane::{self, HeadLimits, Leaving};
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
 use crate::config::server::ServerLimits;
@@ -32,25 +36,55 @@ const LINES_ON_STACK: usize = 100;
 /// The least a connection may buffer; more where heads may be larger.
 const LEAST_BUFFER: usize = 64 * 1024;
 
-/// hyper, set up once a worker. Its limits stand above ours, as a backstop: ours answer with a
-/// body that says what was too large.
-pub(super) fn protocol(limits: &ServerLimits) -> Builder {
-    let buffer = LEAST_BUFFER.max(2 * (limits.uri + limits.headers));
-    let mut builder = Builder::new();
-    // The buffer's limit is a soft one; that of the head is exact.
-    builder.half_close(false).header_read_timeout(None::<Duration>).max_buf_size(buffer).max_header_size(buffer);
-    if limits.header_count > LINES_ON_STACK {
-        builder.max_headers(limits.header_count + 1);
+/// What both engines take, set up once a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Protocol {
+    hyper: Builder,
+    heads: HeadLimits,
+}
+
+impl Protocol {
+    /// The engines' limits stand above ours, as a backstop: ours answer with a body that says what
+    /// was too large.
+    pub(super) fn new(limits: &ServerLimits) -> Self {
+        let buffer = LEAST_BUFFER.max(2 * (limits.uri + limits.headers));
+        let mut hyper = Builder::new();
+        hyper.keep_alive(false).half_close(false).header_read_timeout(None::<Duration>);
+        // The buffer's limit is a soft one; that of the head is exact.
+        hyper.max_buf_size(buffer).max_header_size(buffer);
+        let mut lines = LINES_ON_STACK;
+        if limits.header_count > lines {
+            lines = limits.header_count + 1;
+            hyper.max_headers(lines);
+        }
+        Self { hyper, heads: HeadLimits { bytes: buffer, lines } }
     }
-    builder
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run<H: Handler>(stream: TcpStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Builder) {
+pub(super) async fn run<H: Handler>(stream: TcpStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
+    let io = |stream, before| CallerIo::new(stream, before, Arc::clone(&watch), Arc::clone(&handler));
+    match fast_lane::serve(stream, &*handler, &watch, protocol.heads).await {
+        Leaving::Gone => {}
+        Leaving::Done(stream) => finish(io(stream, BytesMut::new()), &watch).await,
+        Leaving::Refused(stream, refusal) => {
+            let mut io = io(stream, BytesMut::new());
+            io.answer_with(refusal);
+            finish(io, &watch).await;
+        }
+        Leaving::Other(stream, before) => {
+            let io = io(stream, before);
+            // On the heap, because few connections come here.
+            Box::pin(run_hyper(io, handler, Arc::clone(&watch), protocol.hyper)).await;
+        }
+    }
+}
+
+/// Has hyper serve one request.
+async fn run_hyper<H: Handler>(io: CallerIo<H>, handler: Arc<H>, watch: Arc<Watch>, protocol: Builder) {
     let peer = Peer::new(Arc::clone(&watch));
-    let io = TokioIo::new(CallerIo::new(stream, Arc::clone(&watch), Arc::clone(&handler)));
     let service = service_fn(|request| answer(request, Arc::clone(&handler), peer.clone(), Arc::clone(&watch)));
-    let mut connection = protocol.serve_connection(io, service);
+    let mut connection = protocol.serve_connection(TokioIo::new(io), service);
     let mut told = false;
     let verdict = std::future::poll_fn(|context| {
         watch.runs_in(context.waker());
@@ -98,7 +132,7 @@ async fn answer<H: Handler>(
     let is_head = request.method() == Method::HEAD;
     let is_old = request.version() == Version::HTTP_10;
     let expects = request.headers().contains_key(EXPECT);
-    let request = request.map(|incoming| RequestBody::new(incoming, Arc::clone(&watch), expects));
+    let request = request.map(|incoming| RequestBody::of_engine(incoming, Arc::clone(&watch), expects));
     let mut response = handler.handle(request, &peer).await;
     if watch.is_unread() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

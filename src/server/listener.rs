@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1::Builder;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
@@ -21,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::watch::{Sweeper, TICK, Watch};
 use super::{Handler, Refusal, connection};
 use crate::config::server::{ServerConfig, TimeoutConfig};
+use crate::model::clock::{Clock as _, SystemClock};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use crate::wire::problem::to_last_bytes;
@@ -114,11 +114,13 @@ pub async fn serve<H: Handler>(
         handler,
         places,
         timeouts: config.timeouts,
-        protocol: connection::protocol(&config.limits),
+        protocol: connection::Protocol::new(&config.limits),
+        clock: SystemClock::new(),
         sweeper: Sweeper::new(),
         connections: TaskTracker::new(),
         tasks,
     });
+    worker.sweeper.clock().set_date(worker.clock.wall());
     let mut accepting = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let listener = TcpListener::from_std(listener)?;
@@ -141,7 +143,9 @@ struct Worker<H> {
     handler: Arc<H>,
     places: Places,
     timeouts: TimeoutConfig,
-    protocol: Builder,
+    protocol: connection::Protocol,
+    /// For dates.
+    clock: SystemClock,
     sweeper: Arc<Sweeper>,
     connections: TaskTracker,
     tasks: Tasks,
@@ -206,6 +210,7 @@ impl<H: Handler> Worker<H> {
             tokio::select! {
                 now = ticks.tick() => {
                     self.sweeper.clock().set(now - started);
+                    self.sweeper.clock().set_date(self.clock.wall());
                     self.handler.tick();
                     self.sweeper.sweep();
                 }

@@ -4,7 +4,8 @@
 //! | file | owns |
 //! |---|---|
 //! | [`listener`] | binding, accepting within the cap, the end of accepting |
-//! | `connection` | one connection: hyper on one side, verdicts of the watch on the other |
+//! | `connection` | one connection, from the lane to hyper to its end |
+//! | `fast_lane` | plain HTTP/1.1, read and answered by ourselves |
 //! | `peer` | the connection as a handler sees it |
 //! | `watch` | what a connection is doing and since when; the sweep that finds it too slow |
 //! | `caller_io` | the socket, observed; answers of hyper's own get a body |
@@ -15,6 +16,7 @@
 
 mod caller_io;
 mod connection;
+mod fast_lane;
 pub mod listener;
 pub mod outbound;
 mod peer;
@@ -32,7 +34,7 @@ use http::{Request, Response};
 
 pub use listener::{Places, bind, serve};
 pub use peer::Peer;
-pub use request_body::{BodyFault, RequestBody};
+pub use request_body::{BodyFault, BrokenBody, RequestBody};
 
 /// What answers requests. Total: whatever goes wrong is a response.
 pub trait Handler: Send + Sync + 'static {

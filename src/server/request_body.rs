@@ -4,6 +4,7 @@
 //! it unread leaves bytes in the socket; what has already arrived is taken out here, so that a
 //! refused request with a small body does not cost its caller the connection.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -13,7 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::fast_lane::caller::{self, SharedCaller};
 use super::watch::Watch;
+use crate::wire::http1::chunks::ChunkFault;
 
 /// How many pieces of an unwanted body are taken out of the connection's buffer.
 const UNWANTED_PIECES: usize = 4;
@@ -26,28 +29,93 @@ pub enum BodyFault {
     Late,
     /// The caller left, or framed it wrongly.
     #[error("the request body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BrokenBody),
+}
+
+/// How a request's body broke off.
+#[derive(Debug, Error)]
+pub enum BrokenBody {
+    /// hyper's word for it.
+    #[error(transparent)]
+    Engine(#[from] hyper::Error),
+    /// The connection broke.
+    #[error("the caller's connection broke")]
+    Io(#[from] io::Error),
+    /// The caller closed it.
+    #[error("the caller left")]
+    Closed,
+    /// It was framed wrongly.
+    #[error(transparent)]
+    Chunks(#[from] ChunkFault),
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source {
+    None,
+    Engine(Incoming),
+    Caller(SharedCaller),
+}
+
+impl Source {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        match self {
+            Self::None => Poll::Ready(None),
+            Self::Engine(incoming) => {
+                Pin::new(incoming).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(BrokenBody::Engine)))
+            }
+            Self::Caller(caller) => caller::lock(caller).poll_body(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Engine(incoming) => incoming.is_end_stream(),
+            Self::Caller(caller) => caller::lock(caller).body_has_ended(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Engine(incoming) => incoming.size_hint(),
+            Self::Caller(caller) => caller::lock(caller).body_hint(),
+        }
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    source: Source,
     watch: Arc<Watch>,
     /// The caller waits for `100 Continue`, which reading would send.
     expects: bool,
+    begun: bool,
     ended: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, watch: Arc<Watch>, expects: bool) -> Self {
-        Self { incoming, watch, expects, ended: false }
+    /// hyper's.
+    pub(super) fn of_engine(incoming: Incoming, watch: Arc<Watch>, expects: bool) -> Self {
+        Self { source: Source::Engine(incoming), watch, expects, begun: false, ended: false }
+    }
+
+    /// Read off the caller's connection.
+    pub(super) fn of_caller(caller: SharedCaller, watch: Arc<Watch>, expects: bool) -> Self {
+        Self { source: Source::Caller(caller), watch, expects, begun: false, ended: false }
+    }
+
+    /// There is none.
+    pub(super) fn none(watch: Arc<Watch>) -> Self {
+        Self { source: Source::None, watch, expects: false, begun: false, ended: true }
     }
 
     fn take_out_what_is_there(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..UNWANTED_PIECES {
-            match Pin::new(&mut self.incoming).poll_frame(&mut context) {
+            match self.source.poll(&mut context) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(None) => {
                     self.ended = true;
@@ -65,7 +133,8 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let body = self.get_mut();
-        let frame = match Pin::new(&mut body.incoming).poll_frame(context) {
+        body.begun = true;
+        let frame = match body.source.poll(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending if body.watch.body_late() => return Poll::Ready(Some(Err(BodyFault::Late))),
             Poll::Pending => {
@@ -79,24 +148,25 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.source.size_hint()
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.ended || self.incoming.is_end_stream() {
+        if self.ended || self.source.is_end_stream() {
             return;
         }
         self.watch.body_not_wanted();
-        if !self.expects {
+        // One that was begun and given up is large, slow or broken.
+        if !self.expects && !self.begun {
             self.take_out_what_is_there();
         }
-        if !self.ended && !self.incoming.is_end_stream() {
+        if !self.ended && !self.source.is_end_stream() {
             self.watch.leave_unread();
         }
     }

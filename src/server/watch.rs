@@ -15,6 +15,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::HeaderValue;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::config::server::TimeoutConfig;
 
@@ -28,22 +30,59 @@ const LINGER: u64 = 5_000;
 /// No time: nothing is waited for.
 const NEVER: u64 = 0;
 
-/// The worker's coarse time, in milliseconds; starts at 1, because 0 is [`NEVER`].
+/// The worker's coarse time, in milliseconds; starts at 1, because 0 is [`NEVER`]. And the date.
 #[derive(Debug)]
-pub(super) struct CoarseClock(AtomicU64);
+pub(super) struct CoarseClock {
+    millis: AtomicU64,
+    // A std mutex, held for a copy: one thread, so never contended.
+    date: Mutex<Date>,
+}
+
+/// A second and its text.
+#[derive(Debug)]
+struct Date {
+    second: i64,
+    text: DateText,
+}
+
+/// As a `Date` header writes it (RFC 9110 §5.6.7).
+pub(super) type DateText = [u8; 29];
+
+impl Date {
+    fn of(second: i64) -> Self {
+        let text = Timestamp::from_second(second)
+            .and_then(|at| DateTimePrinter::new().timestamp_to_rfc9110_string(&at))
+            .ok()
+            .and_then(|text| text.into_bytes().try_into().ok());
+        // Years beyond 9999 have no date; nobody reads this one.
+        Self { second, text: text.unwrap_or(*b"Thu, 01 Jan 1970 00:00:00 GMT") }
+    }
+}
 
 impl CoarseClock {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(1)))
+        Arc::new(Self { millis: AtomicU64::new(1), date: Mutex::new(Date::of(0)) })
     }
 
     /// Sets how long the worker has run.
     pub(super) fn set(&self, since_start: Duration) {
-        self.0.store(millis(since_start) + 1, Relaxed);
+        self.millis.store(millis(since_start) + 1, Relaxed);
+    }
+
+    /// Sets the date.
+    pub(super) fn set_date(&self, now: Timestamp) {
+        let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        if date.second != now.as_second() {
+            *date = Date::of(now.as_second());
+        }
+    }
+
+    fn date(&self) -> DateText {
+        self.date.lock().unwrap_or_else(PoisonError::into_inner).text
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.millis.load(Relaxed)
     }
 }
 
@@ -148,6 +187,11 @@ impl Watch {
 
     pub(super) fn ip_value(&self) -> &HeaderValue {
         &self.address_value
+    }
+
+    /// Now, for a `Date` header.
+    pub(super) fn date(&self) -> DateText {
+        self.clock.date()
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -4,8 +4,9 @@
 //! are smuggled. Everything refused here is refused with the connection closed, because nobody
 //! can say where the next request on it would begin.
 //!
-//! What hyper has already settled cannot be seen here: of a message with both Content-Length and
-//! Transfer-Encoding it drops the length and closes the connection afterwards.
+//! What an engine has already settled cannot be seen here (how lines end; of a message with both
+//! Content-Length and Transfer-Encoding, hyper drops the length): that is judged before, by the
+//! bytes, in [`http1::request`](super::http1::request).
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;

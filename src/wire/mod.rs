@@ -7,9 +7,11 @@
 //! | [`problem`] | the body of an error (RFC 9457), as a response or as raw bytes |
 //! | [`percent`] | text as visible ASCII |
 //! | [`head`] | what a request's head may be, before anything is decided from it |
+//! | [`http1`] | HTTP/1.1 as bytes: heads, lengths, chunks |
 
 pub mod body;
 pub mod head;
+pub mod http1;
 pub mod observed;
 pub mod percent;
 pub mod problem;

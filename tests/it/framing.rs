@@ -53,6 +53,22 @@ fn ambiguous_heads_are_refused_and_never_forwarded() {
         ),
         ("a signed length", format!("POST / HTTP/1.1\r\nHost: a\r\n{k}Content-Length: +1\r\n\r\na"), &[400]),
         ("a listed length", format!("POST / HTTP/1.1\r\nHost: a\r\n{k}Content-Length: 1, 1\r\n\r\na"), &[400]),
+        (
+            "a length beside a coding",
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\n{k}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            &[400],
+        ),
+        (
+            "a coding beside a length",
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\n{k}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+            ),
+            &[400],
+        ),
+        ("a bare LF", format!("GET / HTTP/1.1\r\nHost: a\nX-A: b\r\n{k}\r\n"), &[400]),
+        ("a bare LF at the end", format!("GET / HTTP/1.1\r\nHost: a\r\n{k}\n"), &[400]),
         ("obs-fold", format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n{k}\r\n"), &[400]),
         ("space before the colon", format!("GET / HTTP/1.1\r\nHost: a\r\nX-A : b\r\n{k}\r\n"), &[400]),
         ("NUL in a value", format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: b\0c\r\n{k}\r\n"), &[400]),

@@ -1,5 +1,6 @@
 //! Calls through a real server to upstreams that speak bytes.
 
+mod both_ways;
 mod kept_connections;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::proxy::headers::Rewrite;
 use crate::proxy::returning::ReturnFault;
 use crate::server::testing::{Caller, Running, config, in_time};
 use crate::server::{Handler, Refusal, RequestBody};
+use crate::tasks::Tasks;
 use crate::wire::body::Body;
 use crate::wire::observed::{End, Observed, Observer};
 
@@ -77,7 +79,8 @@ impl Handler for Through {
         let (body, intake) = OutgoingBody::new(body, Some(LIMIT));
         let notes = self.notes.clone();
         let call = Call {
-            request: forward::request(head, target, body),
+            request: forward::request(head, target),
+            body,
             keep_host: false,
             intake: intake.as_deref(),
             peer,

@@ -19,7 +19,7 @@ fn watched() -> (Arc<Sweeper>, Arc<Watch>) {
 
 /// Moves the coarse time and looks.
 fn after(sweeper: &Sweeper, seconds: u64) {
-    sweeper.clock.0.fetch_add(seconds * 1_000, Relaxed);
+    sweeper.clock.millis.fetch_add(seconds * 1_000, Relaxed);
     sweeper.sweep();
 }
 
