@@ -5,6 +5,9 @@
 //! than the budget; a look-up that finds its key, or learns nothing, is given back. A credential
 //! that is cached never comes here: nobody is locked out by a neighbour's bad key.
 //!
+//! What is under way is counted apart and not taken out of the budget: time brings a budget back
+//! once, however many look-ups it passes over, so that what each had taken could not be returned.
+//!
 //! A budget that is only *in flight* is not spent: right after a start, hundreds of good keys may
 //! arrive from behind one balancer. Who finds it so waits for the look-ups under way instead of
 //! being refused for failures that nobody has made.
@@ -18,7 +21,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Notify;
 
-use crate::clients::limiter::{Limiter, Policy, PolicyName, Spent};
+use crate::clients::limiter::{Limiter, Policy, PolicyName};
 use crate::config::auth::FailureBudget;
 use crate::model::clock::Monotonic;
 use crate::model::rate::RateLimit;
@@ -79,17 +82,34 @@ impl Failures {
         tokio::pin!(settled);
         // Listening starts before looking, so that nothing that settles in between is missed.
         settled.as_mut().enable();
-        match budget.limiter.check(1, now) {
-            Ok(spent) => {
-                budget.in_flight.fetch_add(1, Ordering::AcqRel);
-                Admission::Charged(Reservation { budget: Arc::clone(&budget), spent })
-            }
-            Err(refusal) if budget.in_flight.load(Ordering::Acquire) == 0 => Admission::Exhausted(refusal.wait),
-            Err(_) => {
+        loop {
+            // In this order: a failure is charged before it leaves the count, so that it is seen in
+            // the one or in the other.
+            let in_flight = budget.in_flight.load(Ordering::Acquire);
+            let (left, wait) = budget.left(now);
+            if in_flight < left {
+                let more = in_flight + 1;
+                if budget.in_flight.compare_exchange(in_flight, more, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    return Admission::Charged(Reservation { budget: Arc::clone(&budget), at: now, failed: true });
+                }
+            } else if in_flight == 0 {
+                return Admission::Exhausted(wait);
+            } else {
                 settled.await;
-                Admission::TryAgain
+                return Admission::TryAgain;
             }
         }
+    }
+}
+
+impl Budget {
+    /// Failures that may be made now, and how long until one more.
+    fn left(&self, now: Monotonic) -> (u32, Duration) {
+        let snapshot = match self.limiter.check(0, now) {
+            Ok(spent) => spent.snapshot,
+            Err(refusal) => refusal.snapshot,
+        };
+        (snapshot.remaining, snapshot.reset)
     }
 }
 
@@ -105,26 +125,33 @@ impl Origin {
     }
 }
 
-/// A failure charged in advance. Dropped, it stays charged: also when its caller went away, or
-/// hanging up would make guessing free.
+/// Room for a failure, held while it is found out whether it is one. Dropped, it is charged: also
+/// when its caller went away, or hanging up would make guessing free.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Arc<Budget>,
-    spent: Spent,
+    at: Monotonic,
+    failed: bool,
 }
 
 impl Reservation {
     /// It was no failure.
-    pub(super) fn give_back(self, now: Monotonic) {
-        self.budget.limiter.give_back(&self.spent, now);
-        self.budget.settled.notify_one();
+    pub(super) fn give_back(mut self) {
+        self.failed = false;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.budget.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.failed {
+            // It fits: nobody else was let into the room that was held for it.
+            let _ = self.budget.limiter.check(1, self.at);
+        }
+        let last = self.budget.in_flight.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last {
             self.budget.settled.notify_waiters();
+        } else if !self.failed {
+            self.budget.settled.notify_one();
         }
     }
 }
@@ -179,7 +206,7 @@ mod tests {
         let failures = failures(1);
         for _ in 0..100 {
             match failures.charge("192.0.2.1".parse().unwrap(), NOW).await {
-                Admission::Charged(reservation) => reservation.give_back(NOW),
+                Admission::Charged(reservation) => reservation.give_back(),
                 other => panic!("{other:?}"),
             }
         }
@@ -190,11 +217,29 @@ mod tests {
         let failures = failures(1);
         let address = "192.0.2.1".parse().unwrap();
         let Admission::Charged(first) = failures.charge(address, NOW).await else { panic!("the first is refused") };
-        let (second, ()) = tokio::join!(failures.charge(address, NOW), async { first.give_back(NOW) });
+        let (second, ()) = tokio::join!(failures.charge(address, NOW), async { first.give_back() });
         assert!(matches!(second, Admission::TryAgain), "{second:?}");
         let Admission::Charged(first) = failures.charge(address, NOW).await else { panic!("nothing came back") };
         let (second, ()) = tokio::join!(failures.charge(address, NOW), async { drop(first) });
         assert!(matches!(second, Admission::TryAgain), "{second:?}");
         assert!(matches!(failures.charge(address, NOW).await, Admission::Exhausted(_)), "it was a failure after all");
+    }
+
+    #[tokio::test]
+    async fn look_ups_that_overlap_for_long_and_succeed_cost_nothing() {
+        let failures = failures(20);
+        let address = "192.0.2.1".parse().unwrap();
+        let mut under_way = std::collections::VecDeque::new();
+        let mut now = NOW;
+        for _ in 0..5_000 {
+            now = now.after(Duration::from_millis(2));
+            match failures.charge(address, now).await {
+                Admission::Charged(reservation) => under_way.push_back(reservation),
+                other => panic!("{other:?} after {:?}", now.since(NOW)),
+            }
+            if under_way.len() > 8 {
+                under_way.pop_front().unwrap().give_back();
+            }
+        }
     }
 }

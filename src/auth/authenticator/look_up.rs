@@ -94,7 +94,7 @@ impl Authenticator {
         let outcome = self.load(hash, raw, None).await;
         match &outcome {
             // A store that cannot answer is not the caller's failure.
-            Ok(_) | Err(AuthError::Unavailable) => reservation.give_back(self.clock.monotonic()),
+            Ok(_) | Err(AuthError::Unavailable) => reservation.give_back(),
             Err(_) => {
                 drop(reservation);
                 self.end_of_slot(began).await;

@@ -126,7 +126,7 @@ impl Authenticator {
         match &outcome {
             // Who cannot be judged has not failed.
             Ok(_) | Err(AuthError::Unavailable | AuthError::IssuerUnavailable) => {
-                reservation.give_back(self.clock.monotonic());
+                reservation.give_back();
             }
             Err(_) => drop(reservation),
         }
