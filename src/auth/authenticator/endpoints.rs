@@ -19,8 +19,8 @@ pub struct Attempt(Reservation);
 
 impl Attempt {
     /// It was no guess: the charge is given back.
-    pub fn was_good(self, now: Monotonic) {
-        self.0.give_back(now);
+    pub fn was_good(self) {
+        self.0.give_back();
     }
 }
 

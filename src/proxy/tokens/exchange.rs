@@ -38,7 +38,7 @@ impl Visit<'_> {
         let caller = self.context.caller();
         let attempt = self.gateway.authenticator.charge_attempt(caller).await?;
         let presented = self.issuer.find_refresh(&text).await?.ok_or(GrantFault::from(RefreshFault::Unknown))?;
-        attempt.was_good(self.gateway.clock.monotonic());
+        attempt.was_good();
         self.context.identified(&presented.principal);
         if !presented.principal.may_call_from(caller) {
             return Err(AuthError::AddressDenied.into());

@@ -42,7 +42,7 @@ impl Visit<'_> {
         let attempt = self.gateway.authenticator.charge_attempt(self.context.caller()).await?;
         let existing = self.find(&text).await?;
         if existing.is_some() || principal.is_some() {
-            attempt.was_good(self.gateway.clock.monotonic());
+            attempt.was_good();
         }
         let by = principal.map(|principal| principal.client.id);
         match existing.filter(|existing| by.is_none_or(|client| client == existing.client())) {
