@@ -94,7 +94,7 @@ impl Bench {
         Gate { authenticator, tasks }
     }
 
-    async fn call(&self, gate: &Gate, headers: &HeaderMap) -> Arc<octroi::clients::Principal> {
+    async fn call(&self, gate: &Gate, headers: &HeaderMap) -> octroi::auth::Identified {
         let now = self.clock.monotonic();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let principal = gate.authenticator.authenticate(&self.route, headers, address, now).await;

@@ -8,14 +8,16 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::jwt::Verified;
 use crate::clients::{Principal, Stamp};
+use crate::crypto::pepper::KeyHashes;
 use crate::model::clock::Monotonic;
 use crate::model::key::{KeyDefect, KeyHash, KeyValidity};
 
@@ -30,8 +32,23 @@ pub(super) struct Cached {
     pub(super) loaded_at: Monotonic,
     /// Judged at every use.
     pub(super) validity: KeyValidity,
+    /// With what it is read again.
+    pub(super) source: Source,
     /// Not before this is it refreshed (again).
     refresh_at: AtomicU64,
+    /// Not before this is it reviewed (again) for an exchange that rests on it.
+    review_at: AtomicU64,
+    /// A review found that it stands no more.
+    withdrawn: AtomicBool,
+}
+
+/// What a credential is looked up by; never the credential.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A key's hashes.
+    Key(KeyHashes),
+    /// A token's digest, and what it says.
+    Token(KeyHash, Arc<Verified>),
 }
 
 impl Cached {
@@ -41,9 +58,19 @@ impl Cached {
         validity: KeyValidity,
         loaded_at: Monotonic,
         fresh_for: Duration,
+        source: Source,
     ) -> Self {
         let refresh_at = AtomicU64::new(loaded_at.after(fresh_for).0);
-        Self { principal, stamp, loaded_at, validity, refresh_at }
+        Self {
+            principal,
+            stamp,
+            loaded_at,
+            validity,
+            source,
+            refresh_at,
+            review_at: AtomicU64::new(0),
+            withdrawn: AtomicBool::new(false),
+        }
     }
 
     /// Why the key does not work now, if it does not. Reads the wall clock only for keys that
@@ -55,13 +82,28 @@ impl Cached {
     /// Whether the caller is the one that should refresh it: one at a time, and after a refresh
     /// that failed not at once again.
     pub(super) fn claim_refresh(&self, now: Monotonic) -> bool {
-        let due = self.refresh_at.load(Ordering::Relaxed);
-        due <= now.0
-            && self
-                .refresh_at
-                .compare_exchange(due, now.after(REFRESH_PAUSE).0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        claim(&self.refresh_at, now, REFRESH_PAUSE)
     }
+
+    /// Whether the caller is the one that should review it.
+    pub(super) fn claim_review(&self, now: Monotonic) -> bool {
+        claim(&self.review_at, now, REVIEW_PAUSE)
+    }
+
+    /// Ends the exchanges that rest on it.
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Release);
+    }
+
+    /// Whether a review ended it.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+}
+
+fn claim(at: &AtomicU64, now: Monotonic, pause: Duration) -> bool {
+    let due = at.load(Ordering::Relaxed);
+    due <= now.0 && at.compare_exchange(due, now.after(pause).0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Identities.
@@ -191,6 +233,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(2);
 
 /// Between two attempts to refresh the same identity.
 const REFRESH_PAUSE: Duration = Duration::from_secs(5);
+
+/// Between two reviews of the same identity.
+const REVIEW_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::cache::{Cached, Identities, Unknowns};
+use super::cache::{Cached, Identities, Source, Unknowns};
 use super::identity;
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
@@ -182,8 +182,9 @@ impl Loader {
                     self.note_pepper(&record, origin);
                     self.hash_anew(&record, origin, hashes.current());
                     let validity = record.key.as_ref().map_or_else(KeyValidity::default, ApiKey::validity);
+                    let source = Source::Key(hashes);
                     let principal = Arc::new(identity::principal(&record, attachment.client, began));
-                    let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl);
+                    let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl, source);
                     let cached = Arc::new(cached);
                     if attachment.current {
                         self.identities.insert(hashes.current(), Arc::clone(&cached));

@@ -7,6 +7,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `authenticator/look_up`, `authenticator/tokens` | the steps where the cache has no answer: for keys, for tokens |
+//! | `authenticator/standing` | whether what a long exchange rests on still stands |
 //! | `credential` | from headers to exactly one credential |
 //! | `cache` | what is known of keys, and how far it may be trusted |
 //! | `failures` | the budget of failures of an address |
@@ -48,7 +49,7 @@ mod double;
 #[cfg(test)]
 mod testing;
 
-pub use authenticator::{Authenticator, Dependencies};
+pub use authenticator::{Authenticator, Dependencies, Identified};
 pub use error::{AuthError, InvalidReason};
 pub use jwt::{Issuers, TokenFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};

@@ -207,7 +207,7 @@ impl<H: Handler> Worker<H> {
                 now = ticks.tick() => {
                     self.sweeper.clock().set(now - started);
                     self.handler.tick();
-                    self.sweeper.sweep();
+                    self.sweeper.sweep(|grant| self.handler.still_stands(grant));
                 }
                 () = self.tasks.hard().cancelled() => break,
             }

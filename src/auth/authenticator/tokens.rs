@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::look_up::{LOOK_UP_DEADLINE, RECHECK_PATIENCE};
 use super::{Authenticator, Trust};
-use crate::auth::cache::Cached;
+use crate::auth::cache::{Cached, Source};
 use crate::auth::error::{AuthError, InvalidReason};
 use crate::auth::identity;
 use crate::auth::jwt::{KnownClient, KnownToken, LoadedClient, Refused, TokenFault, Verified};
@@ -91,7 +91,7 @@ impl Authenticator {
             match loaded {
                 LoadedClient::Known(client) if !client.current => {}
                 LoadedClient::Known(client) => {
-                    let identity = identity_of(&token, &client, loader.cache_ttl);
+                    let identity = identity_of(digest, &token, &client, loader.cache_ttl);
                     tokens.insert(digest, KnownToken { identity, token });
                 }
                 LoadedClient::Refused(_) => tokens.remove(&digest),
@@ -131,8 +131,8 @@ impl Authenticator {
         Ok(self.remember(digest, Arc::new(verified), &client))
     }
 
-    fn remember(&self, digest: KeyHash, token: Arc<Verified>, client: &KnownClient) -> Arc<Cached> {
-        let identity = identity_of(&token, client, self.client_loader.cache_ttl);
+    pub(super) fn remember(&self, digest: KeyHash, token: Arc<Verified>, client: &KnownClient) -> Arc<Cached> {
+        let identity = identity_of(digest, &token, client, self.client_loader.cache_ttl);
         if client.current {
             self.tokens.insert(digest, KnownToken { identity: Arc::clone(&identity), token });
         }
@@ -141,7 +141,7 @@ impl Authenticator {
 
     /// The client that a token names: from the cache where that can be trusted, else from the
     /// store; where the store cannot be reached, what is cached serves unless it is void.
-    async fn client_of(&self, token: &Verified) -> Result<Arc<KnownClient>, AuthError> {
+    pub(super) async fn client_of(&self, token: &Verified) -> Result<Arc<KnownClient>, AuthError> {
         let named = token.facts.client.as_str();
         let now = self.clock.monotonic();
         let trust = |client: &KnownClient, now| self.trust_in(&client.live, client.stamp, client.loaded_at, now);
@@ -168,10 +168,16 @@ impl Authenticator {
     }
 }
 
-fn identity_of(token: &Verified, client: &KnownClient, fresh_for: std::time::Duration) -> Arc<Cached> {
+fn identity_of(
+    digest: KeyHash,
+    token: &Arc<Verified>,
+    client: &KnownClient,
+    fresh_for: std::time::Duration,
+) -> Arc<Cached> {
     let validity = KeyValidity { revoked_at: None, expires_at: Some(token.facts.expires_at) };
     let principal = Arc::new(identity::token_principal(&client.row, Arc::clone(&client.live), token));
-    Arc::new(Cached::new(principal, client.stamp, validity, client.loaded_at, fresh_for))
+    let source = Source::Token(digest, Arc::clone(token));
+    Arc::new(Cached::new(principal, client.stamp, validity, client.loaded_at, fresh_for, source))
 }
 
 fn refusal(fault: TokenFault) -> AuthError {
