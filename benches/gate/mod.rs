@@ -122,7 +122,7 @@ impl Bench {
         let now = self.clock.monotonic();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let principal = gate.authenticator.authenticate(&self.route, headers, address, now).await;
-        principal.expect("the credential is good")
+        Arc::clone(principal.expect("the credential is good").principal())
     }
 }
 

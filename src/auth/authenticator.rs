@@ -20,7 +20,10 @@
 mod endpoints;
 mod look_up;
 mod refusal;
+mod standing;
 mod tokens;
+
+pub use standing::Identified;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -208,11 +211,14 @@ impl Authenticator {
         headers: &HeaderMap,
         address: IpAddr,
         now: Monotonic,
-    ) -> Result<Arc<Principal>, AuthError> {
+    ) -> Result<Identified, AuthError> {
         let outcome = match route.auth {
-            RouteAuth::None => return Ok(Arc::clone(&self.nobody)),
+            RouteAuth::None => return Ok(Identified::nobody(&self.nobody)),
             RouteAuth::Required | RouteAuth::Key | RouteAuth::Jwt => {
-                self.identify(route, headers, address, now).await.and_then(|cached| self.judge(&cached))
+                match self.identify(route, headers, address, now).await {
+                    Ok(cached) => self.judge(&cached).map(|()| Identified::known(cached)),
+                    Err(error) => Err(error),
+                }
             }
         };
         match &outcome {
@@ -357,7 +363,7 @@ impl Authenticator {
 
     /// Step 8. The key before its client: a revoked key of a suspended client says no more than
     /// an unknown one.
-    fn judge(&self, cached: &Cached) -> Result<Arc<Principal>, AuthError> {
+    fn judge(&self, cached: &Cached) -> Result<(), AuthError> {
         let principal = &cached.principal;
         if let Some(defect) = cached.defect(|| self.clock.wall()) {
             let reason = match defect {
@@ -373,7 +379,7 @@ impl Authenticator {
         if principal.client.is_suspended() {
             return Err(AuthError::ClientSuspended { client: principal.client.id, key: principal.api_key_id });
         }
-        Ok(Arc::clone(principal))
+        Ok(())
     }
 }
 

@@ -16,8 +16,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::error::{AuthError, InvalidReason};
-use super::jwt::TokenFault;
+use super::jwt::{TokenFault, Verified};
 use crate::clients::{Principal, Stamp};
+use crate::crypto::pepper::KeyHashes;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{CredentialRecord, KeyDefect, KeyHash, KeyValidity};
@@ -33,8 +34,25 @@ pub(super) struct Cached {
     pub(super) loaded_at: Monotonic,
     /// Judged at every use; none: it has no end, like most.
     validity: Option<Box<KeyValidity>>,
+    /// What it is found by: a key's hash under the current pepper, a token's digest.
+    pub(super) digest: KeyHash,
+    /// With what it is read again.
+    pub(super) source: Source,
     /// Not before this is it refreshed (again).
     refresh_at: AtomicU64,
+    /// Not before this is it reviewed (again) for an exchange that rests on it. [`WITHDRAWN`]: a
+    /// review found that it stands no more.
+    review_at: AtomicU64,
+}
+
+/// What a credential is looked up by, beside its digest; never the credential. Small: there is one
+/// for each of a hundred thousand.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A key; with all its hashes where it may be stored under another than its digest.
+    Key(Option<Box<KeyHashes>>),
+    /// What a token says.
+    Token(Arc<Verified>),
 }
 
 impl Cached {
@@ -44,10 +62,12 @@ impl Cached {
         validity: KeyValidity,
         loaded_at: Monotonic,
         fresh_for: Duration,
+        (digest, source): (KeyHash, Source),
     ) -> Self {
         let refresh_at = AtomicU64::new(loaded_at.after(fresh_for).0);
         let validity = (!validity.is_unlimited()).then(|| Box::new(validity));
-        Self { principal, stamp, loaded_at, validity, refresh_at }
+        let review_at = AtomicU64::new(0);
+        Self { principal, stamp, loaded_at, validity, digest, source, refresh_at, review_at }
     }
 
     /// Why the key does not work now, if it does not. Reads the wall clock only for keys that
@@ -59,13 +79,28 @@ impl Cached {
     /// Whether the caller is the one that should refresh it: one at a time, and after a refresh
     /// that failed not at once again.
     pub(super) fn claim_refresh(&self, now: Monotonic) -> bool {
-        let due = self.refresh_at.load(Ordering::Relaxed);
-        due <= now.0
-            && self
-                .refresh_at
-                .compare_exchange(due, now.after(REFRESH_PAUSE).0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        claim(&self.refresh_at, now, REFRESH_PAUSE)
     }
+
+    /// Whether the caller is the one that should review it.
+    pub(super) fn claim_review(&self, now: Monotonic) -> bool {
+        claim(&self.review_at, now, REVIEW_PAUSE)
+    }
+
+    /// Ends the exchanges that rest on it.
+    pub(super) fn withdraw(&self) {
+        self.review_at.store(WITHDRAWN, Ordering::Release);
+    }
+
+    /// Whether a review ended it.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.review_at.load(Ordering::Acquire) == WITHDRAWN
+    }
+}
+
+fn claim(at: &AtomicU64, now: Monotonic, pause: Duration) -> bool {
+    let due = at.load(Ordering::Relaxed);
+    due <= now.0 && at.compare_exchange(due, now.after(pause).0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Identities.
@@ -232,6 +267,12 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(2);
 
 /// Between two attempts to refresh the same identity.
 const REFRESH_PAUSE: Duration = Duration::from_secs(5);
+
+/// No time ever: who looks at it has found that nothing rests on it any more.
+const WITHDRAWN: u64 = u64::MAX;
+
+/// Between two reviews of the same identity.
+const REVIEW_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::cache::Cached;
+use super::cache::{Cached, Source};
 use super::identity;
+use super::jwt::Verified;
 use crate::clients::LiveClients;
 use crate::model::clock::SharedClock;
 use crate::model::id::TokenId;
 use crate::model::issued::TokenRecord;
+use crate::model::key::KeyHash;
 use crate::model::rate::RateLimit;
 use crate::store::StoreError;
 use crate::store::tokens::TokenStore;
@@ -53,10 +55,10 @@ pub(super) enum LoadedToken {
 
 impl IssuedTokens {
     /// Looks a token up by its id.
-    pub(super) async fn load(self: &Arc<Self>, id: TokenId) -> LoadedToken {
-        let loader = Arc::clone(self);
+    pub(super) async fn load(self: &Arc<Self>, id: TokenId, digest: KeyHash, token: &Arc<Verified>) -> LoadedToken {
+        let (loader, source) = (Arc::clone(self), (digest, Arc::clone(token)));
         let look_up = self.tasks.spawn_control(async move {
-            timeout(loader.deadline, Arc::clone(&loader).read(id)).await.unwrap_or_else(|_elapsed| {
+            timeout(loader.deadline, Arc::clone(&loader).read(id, source)).await.unwrap_or_else(|_elapsed| {
                 loader.metrics.store_failed(OPERATION);
                 LoadedToken::Unavailable
             })
@@ -69,7 +71,7 @@ impl IssuedTokens {
         self.store.find(id).await.inspect_err(|error| self.failed(error))
     }
 
-    async fn read(self: Arc<Self>, id: TokenId) -> LoadedToken {
+    async fn read(self: Arc<Self>, id: TokenId, (digest, token): (KeyHash, Arc<Verified>)) -> LoadedToken {
         for reads_left in (0..READS_MAX).rev() {
             let mark = self.clients.mark();
             let began = self.clock.monotonic();
@@ -83,7 +85,8 @@ impl IssuedTokens {
                 continue;
             }
             let principal = Arc::new(identity::issued_principal(&record, attachment.client, began));
-            let identity = Cached::new(principal, attachment.stamp, record.validity(), began, self.cache_ttl);
+            let source = (digest, Source::Token(Arc::clone(&token)));
+            let identity = Cached::new(principal, attachment.stamp, record.validity(), began, self.cache_ttl, source);
             return LoadedToken::Known { identity: Arc::new(identity), current: attachment.current };
         }
         unreachable!("the last read returns whatever it finds")

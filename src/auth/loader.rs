@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::cache::{Cached, Dead, Identities, Unknowns};
+use super::cache::{Cached, Dead, Identities, Source, Unknowns};
 use super::identity;
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
@@ -180,8 +180,17 @@ impl Loader {
                     self.note_pepper(&record, origin);
                     self.hash_anew(&record, origin, hashes.current());
                     let validity = record.key.as_ref().map_or_else(KeyValidity::default, ApiKey::validity);
+                    let may_be_elsewhere = origin != PepperOrigin::Current || hashes.may_move();
+                    let source = Source::Key(may_be_elsewhere.then(|| Box::new(hashes)));
                     let principal = Arc::new(identity::principal(&record, attachment.client, began));
-                    let cached = Cached::new(principal, attachment.stamp, validity, began, self.cache_ttl);
+                    let cached = Cached::new(
+                        principal,
+                        attachment.stamp,
+                        validity,
+                        began,
+                        self.cache_ttl,
+                        (hashes.current(), source),
+                    );
                     let cached = Arc::new(cached);
                     if attachment.current {
                         self.identities.insert(hashes.current(), Arc::clone(&cached));

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `authenticator/look_up`, `authenticator/tokens` | the steps where the cache has no answer: for keys, for tokens |
 //! | `authenticator/refusal` | what a refusal tells by how it comes |
+//! | `authenticator/standing` | whether what a long exchange rests on still stands |
 //! | `credential` | from headers to exactly one credential |
 //! | `cache` | what is known of keys, and how far it may be trusted |
 //! | `failures` | the budget of failures of an address |
@@ -53,7 +54,7 @@ mod double;
 #[cfg(test)]
 mod testing;
 
-pub use authenticator::{Authenticator, Dependencies};
+pub use authenticator::{Authenticator, Dependencies, Identified};
 pub use error::{AuthError, InvalidReason};
 pub use jwt::{Issuers, OwnKeys, TokenFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};

@@ -99,6 +99,18 @@ pub struct KeyHashes {
 }
 
 impl KeyHashes {
+    /// That of a key which is stored under the only pepper there is: it can be found by no other.
+    #[must_use]
+    pub fn only(current: KeyHash) -> Self {
+        Self { hashes: [current; 3], peppered: 1 }
+    }
+
+    /// Whether two peppers are alive, so that the key may be stored under either at any time.
+    #[must_use]
+    pub fn may_move(&self) -> bool {
+        self.peppered > 1
+    }
+
     /// For one query.
     #[must_use]
     pub fn as_slice(&self) -> &[KeyHash] {

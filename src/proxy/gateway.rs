@@ -24,6 +24,7 @@ use super::route::NoRoute;
 use super::shared::{Gateway, Route};
 use super::upstream::{Call, ExchangeFault, Upstream};
 use super::{forward, reserved, tokens};
+use crate::auth::Identified;
 use crate::clients::Principal;
 use crate::config::route::RouteAuth;
 use crate::config::server::UnderscoreHeaders;
@@ -32,7 +33,7 @@ use crate::metering::Meter;
 use crate::model::clock::Monotonic;
 use crate::model::event_id::EventIdGenerator;
 use crate::model::id::RequestId;
-use crate::server::{Handler, Peer, Refusal, RequestBody};
+use crate::server::{Grant, Handler, Peer, Refusal, RequestBody};
 use crate::tasks::catch_panic;
 use crate::wire::body::Body;
 use crate::wire::head::{self, named_host};
@@ -106,6 +107,10 @@ impl Handler for WorkerGateway {
         let arrival = self.arrival(&http::HeaderMap::new(), &peer);
         let context = RequestContext::new(&self.shared, &peer, &arrival, &Method::GET, &Uri::from_static("/"));
         context.turn_away(&Rejection::Server(refusal))
+    }
+
+    fn still_stands(&self, grant: &Grant) -> bool {
+        self.shared.authenticator.still_stands(grant)
     }
 
     fn tick(&self) {
@@ -211,11 +216,14 @@ impl WorkerGateway {
         routed: &Routed<'_>,
         head: &Head,
         context: &mut RequestContext,
-    ) -> Result<Arc<Principal>, Rejection> {
+    ) -> Result<Identified, Rejection> {
         let now = self.shared.clock.monotonic();
         let authenticator = &self.shared.authenticator;
         let principal = authenticator.authenticate(&routed.route.config, &head.headers, context.caller(), now).await?;
         context.identified(&principal);
+        if let Some(grant) = principal.grant() {
+            context.peer().rests_on(grant);
+        }
         Ok(principal)
     }
 

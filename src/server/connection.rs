@@ -114,7 +114,7 @@ async fn run_hyper<H: Handler>(io: CallerIo<H>, handler: Arc<H>, watch: Arc<Watc
 /// Writes the last answer out and closes, for as long as the watch lets it.
 async fn finish<H: Handler>(mut io: CallerIo<H>, watch: &Watch) {
     std::future::poll_fn(|context| {
-        if matches!(watch.verdict(), Verdict::Close | Verdict::Stalled | Verdict::Shutdown) {
+        if matches!(watch.verdict(), Verdict::Close | Verdict::Stalled | Verdict::Shutdown | Verdict::Revoked) {
             return Poll::Ready(());
         }
         Pin::new(&mut io).poll_shutdown(context).map(|_| ())

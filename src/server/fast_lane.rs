@@ -121,7 +121,9 @@ impl<H: Handler> Lane<'_, H> {
         match self.watch.verdict() {
             Verdict::None => {}
             Verdict::HeadTimeout => return Poll::Ready(Err(Stop::Refused(Refusal::HeadTimeout))),
-            Verdict::Close | Verdict::Stalled | Verdict::Shutdown => return Poll::Ready(Err(Stop::Gone)),
+            Verdict::Close | Verdict::Stalled | Verdict::Shutdown | Verdict::Revoked => {
+                return Poll::Ready(Err(Stop::Gone));
+            }
         }
         let mut caller = caller::lock(&self.caller);
         loop {

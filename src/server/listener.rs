@@ -212,7 +212,7 @@ impl<H: Handler> Worker<H> {
                     self.sweeper.clock().set(now - started);
                     self.sweeper.clock().set_date(self.clock.wall());
                     self.handler.tick();
-                    self.sweeper.sweep();
+                    self.sweeper.sweep(|grant| self.handler.still_stands(grant));
                 }
                 () = self.tasks.hard().cancelled() => break,
             }

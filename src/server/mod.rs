@@ -25,9 +25,11 @@ mod request_body;
 pub(crate) mod testing;
 mod watch;
 
+use std::any::Any;
 use std::error::Error;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -35,6 +37,9 @@ use http::{Request, Response};
 pub use listener::{Places, bind, serve};
 pub use peer::Peer;
 pub use request_body::{BodyFault, BrokenBody, RequestBody};
+
+/// What an exchange rests on, whatever that is to the handler.
+pub type Grant = Arc<dyn Any + Send + Sync>;
 
 /// What answers requests. Total: whatever goes wrong is a response.
 pub trait Handler: Send + Sync + 'static {
@@ -47,6 +52,12 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Answers what is no request: the response is sent as it is, then the connection closes.
     fn refuse(&self, refusal: Refusal, address: IpAddr) -> Response<Bytes>;
+
+    /// Whether what a long exchange rests on still stands; asked about once a second of those
+    /// that have lasted some seconds, on the worker's thread. If not, the connection is cut.
+    fn still_stands(&self, _grant: &Grant) -> bool {
+        true
+    }
 
     /// Called on the worker's thread each tick (about 50 ms): for work that must not cost a
     /// timer per request.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::Grant;
 use super::watch::{CoarseClock, Verdict, Watch};
 use crate::config::server::TimeoutConfig;
 use crate::model::usage::CutReason;
@@ -52,8 +53,15 @@ impl Peer {
         match self.0.verdict() {
             Verdict::Stalled => Some(CutReason::Deadline),
             Verdict::Shutdown => Some(CutReason::Shutdown),
+            Verdict::Revoked => Some(CutReason::Revoked),
             Verdict::None | Verdict::Close | Verdict::HeadTimeout => None,
         }
+    }
+
+    /// What the exchange under way rests on, until its response has ended: asked after with
+    /// [`Handler::still_stands`](super::Handler::still_stands) once it has lasted a while.
+    pub fn rests_on(&self, grant: Grant) {
+        self.0.rests_on(grant);
     }
 
     /// Whether the request line had a fragment, which the parser has dropped. Asking forgets.

@@ -18,6 +18,7 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
+use super::Grant;
 use crate::config::server::TimeoutConfig;
 
 /// How often a worker looks at its connections.
@@ -26,6 +27,12 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// How long a closed connection is read on, so that the caller gets to see its answer: a socket
 /// closed with unread bytes in it is reset, and the reset overtakes the answer.
 const LINGER: u64 = 5_000;
+
+/// From this age on an exchange is asked after: whatever is shorter was judged a moment ago.
+const LONG: Duration = Duration::from_secs(2);
+
+/// Between two looks at what a long exchange rests on.
+const REVIEW_EACH: Duration = Duration::from_secs(1);
 
 /// No time: nothing is waited for.
 const NEVER: u64 = 0;
@@ -124,10 +131,12 @@ pub(super) enum Verdict {
     Stalled,
     /// Cut in the middle: the process stops.
     Shutdown,
+    /// Cut in the middle: what the exchange rests on was withdrawn.
+    Revoked,
 }
 
 impl Verdict {
-    const ALL: [Self; 5] = [Self::None, Self::Close, Self::HeadTimeout, Self::Stalled, Self::Shutdown];
+    const ALL: [Self; 6] = [Self::None, Self::Close, Self::HeadTimeout, Self::Stalled, Self::Shutdown, Self::Revoked];
 }
 
 /// One connection, as the sweep sees it.
@@ -152,6 +161,8 @@ pub(super) struct Watch {
     // Std mutexes around wakers, held for a copy: one thread, so never contended.
     connection: Mutex<Option<Waker>>,
     body_reader: Mutex<Option<Waker>>,
+    grant: Mutex<Option<Grant>>,
+    reviewed_at: AtomicU64,
 }
 
 impl Watch {
@@ -178,6 +189,8 @@ impl Watch {
             fragment: AtomicBool::new(false),
             connection: Mutex::new(None),
             body_reader: Mutex::new(None),
+            grant: Mutex::new(None),
+            reviewed_at: AtomicU64::new(NEVER),
         })
     }
 
@@ -217,8 +230,15 @@ impl Watch {
         self.handler_deadline.store(NEVER, Relaxed);
     }
 
+    /// The exchange rests on this, until its response has ended.
+    pub(super) fn rests_on(&self, grant: Grant) {
+        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = Some(grant);
+    }
+
     /// Nothing more is added to the response; when it is flushed, the connection is idle.
     pub(super) fn response_ended(&self) {
+        // Given back now: an idle connection keeps nobody's identity alive.
+        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.response_ended.store(true, Relaxed);
         self.handler_deadline.store(NEVER, Relaxed);
     }
@@ -342,7 +362,7 @@ impl Watch {
     }
 
     /// Looks once; `now` is the worker's coarse time.
-    fn sweep(&self, now: u64) {
+    fn sweep(&self, now: u64, stands: &impl Fn(&Grant) -> bool) {
         let over = |since: u64, limit: Duration| since != NEVER && now > since.saturating_add(millis(limit));
         let since = self.since.load(Relaxed);
         if over(self.write_blocked_since.load(Relaxed), self.timeouts.write_idle) {
@@ -353,9 +373,20 @@ impl Watch {
             Phase::Head if over(since, self.timeouts.request_head) => self.judge(Verdict::HeadTimeout),
             Phase::Idle if over(since, self.timeouts.keep_alive) => self.judge(Verdict::Close),
             Phase::Linger if over(since, Duration::from_millis(LINGER)) => self.judge(Verdict::Close),
+            Phase::Request if over(since, LONG) && !self.review(now, &over, stands) => self.judge(Verdict::Revoked),
             Phase::Request => self.sweep_request(now, &over),
             _ => {}
         }
+    }
+
+    /// Whether what the exchange rests on still stands, as far as was asked.
+    fn review(&self, now: u64, over: &impl Fn(u64, Duration) -> bool, stands: &impl Fn(&Grant) -> bool) -> bool {
+        let reviewed_at = self.reviewed_at.load(Relaxed);
+        if reviewed_at != NEVER && !over(reviewed_at, REVIEW_EACH) {
+            return true;
+        }
+        self.reviewed_at.store(now, Relaxed);
+        self.grant.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(stands)
     }
 
     fn sweep_request(&self, now: u64, over: &impl Fn(u64, Duration) -> bool) {
@@ -395,10 +426,10 @@ impl Sweeper {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(watch));
     }
 
-    /// Looks at all; forgets those that are gone.
-    pub(super) fn sweep(&self) {
+    /// Looks at all; forgets those that are gone. `stands` answers for what an exchange rests on.
+    pub(super) fn sweep(&self, stands: impl Fn(&Grant) -> bool) {
         let now = self.clock.now();
-        self.each(|watch| watch.sweep(now));
+        self.each(|watch| watch.sweep(now, &stands));
     }
 
     /// Has every connection end after what it is doing.

@@ -10,6 +10,8 @@ pub(crate) struct Event {
     pub(crate) request_id: String,
     pub(crate) status: Option<i64>,
     pub(crate) outcome: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) bytes_in: i64,
     pub(crate) bytes_out: i64,
 }
 
@@ -19,7 +21,8 @@ pub(crate) enum Books<'a> {
     Postgres(&'a TestDatabase),
 }
 
-const EVENTS: &str = "SELECT request_id, CAST(status AS bigint), outcome, CAST(bytes_out AS bigint) FROM usage_events";
+const EVENTS: &str = "SELECT request_id, CAST(status AS bigint), outcome, CAST(bytes_out AS bigint), reason, CAST(bytes_in AS bigint) \
+                      FROM usage_events";
 const ROLLUP: &str = "SELECT CAST(COALESCE(SUM(requests), 0) AS bigint) FROM usage_hourly WHERE outcome <> 'rejected'";
 
 impl<'a> Books<'a> {
@@ -68,6 +71,8 @@ impl<'a> Books<'a> {
                         status: row.get(1)?,
                         outcome: row.get(2)?,
                         bytes_out: row.get(3)?,
+                        reason: row.get(4)?,
+                        bytes_in: row.get(5)?,
                     })
                 });
                 rows.expect("readable").map(|row| row.expect("readable")).collect()
@@ -78,6 +83,8 @@ impl<'a> Books<'a> {
                     status: row.get(1),
                     outcome: row.get(2),
                     bytes_out: row.get(3),
+                    reason: row.get(4),
+                    bytes_in: row.get(5),
                 };
                 database.query(EVENTS).iter().map(read).collect()
             }

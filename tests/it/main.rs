@@ -11,6 +11,7 @@
 
 mod books;
 mod callers;
+mod cuts;
 mod database;
 mod harness;
 mod issuer;

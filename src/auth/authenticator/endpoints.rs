@@ -60,7 +60,8 @@ impl Authenticator {
             (_, Some(_)) => return Err(AuthError::Ambiguous("a header and the body carry one each")),
         };
         let cached = self.identify_key(raw, address, now).await?;
-        let principal = self.judge(&cached)?;
+        self.judge(&cached)?;
+        let principal = Arc::clone(&cached.principal);
         if !principal.may_call_from(address) {
             return Err(AuthError::AddressDenied);
         }

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::look_up::{LOOK_UP_DEADLINE, RECHECK_PATIENCE};
 use super::{Authenticator, Trust};
-use crate::auth::cache::Cached;
+use crate::auth::cache::{Cached, Source};
 use crate::auth::error::{AuthError, InvalidReason};
 use crate::auth::identity;
 use crate::auth::issued::LoadedToken;
@@ -102,7 +102,7 @@ impl Authenticator {
             match loaded {
                 LoadedClient::Known(client) if !client.current => {}
                 LoadedClient::Known(client) => {
-                    let identity = identity_of(&token, &client, loader.cache_ttl);
+                    let identity = identity_of(digest, &token, &client, loader.cache_ttl);
                     tokens.insert(digest, KnownToken { identity, token });
                 }
                 LoadedClient::Refused(_) => tokens.remove(&digest),
@@ -142,7 +142,7 @@ impl Authenticator {
     }
 
     /// Whose a verified token is. `known` is what it was before.
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         digest: KeyHash,
         token: &Arc<Verified>,
@@ -165,7 +165,7 @@ impl Authenticator {
         let serves = known.is_some_and(|known| self.trust(known, self.clock.monotonic()) != Trust::Void);
         let reachable = self.feed.store_is_reachable();
         let patience = if reachable && !serves { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
-        match timeout(patience, self.issued.load(id)).await {
+        match timeout(patience, self.issued.load(id, digest, token)).await {
             Ok(LoadedToken::Known { identity, current }) => {
                 if current {
                     let known = KnownToken { identity: Arc::clone(&identity), token: Arc::clone(token) };
@@ -183,7 +183,7 @@ impl Authenticator {
         let token = Arc::clone(&known.token);
         let Some(id) = token.facts.issued_id() else { return };
         self.tasks.spawn_control(async move {
-            match issued.load(id).await {
+            match issued.load(id, digest, &token).await {
                 LoadedToken::Known { identity, current: true } => tokens.insert(digest, KnownToken { identity, token }),
                 LoadedToken::Unknown => tokens.remove(&digest),
                 LoadedToken::Known { .. } | LoadedToken::Unavailable => {}
@@ -191,8 +191,8 @@ impl Authenticator {
         });
     }
 
-    fn remember(&self, digest: KeyHash, token: Arc<Verified>, client: &KnownClient) -> Arc<Cached> {
-        let identity = identity_of(&token, client, self.client_loader.cache_ttl);
+    pub(super) fn remember(&self, digest: KeyHash, token: Arc<Verified>, client: &KnownClient) -> Arc<Cached> {
+        let identity = identity_of(digest, &token, client, self.client_loader.cache_ttl);
         if client.current {
             self.tokens.insert(digest, KnownToken { identity: Arc::clone(&identity), token });
         }
@@ -201,7 +201,7 @@ impl Authenticator {
 
     /// The client that a token names: from the cache where that can be trusted, else from the
     /// store; where the store cannot be reached, what is cached serves unless it is void.
-    async fn client_of(&self, token: &Verified) -> Result<Arc<KnownClient>, AuthError> {
+    pub(super) async fn client_of(&self, token: &Verified) -> Result<Arc<KnownClient>, AuthError> {
         let named = token.facts.client.as_str();
         let now = self.clock.monotonic();
         let trust = |client: &KnownClient, now| self.trust_in(&client.live, client.stamp, client.loaded_at, now);
@@ -228,10 +228,16 @@ impl Authenticator {
     }
 }
 
-fn identity_of(token: &Verified, client: &KnownClient, fresh_for: std::time::Duration) -> Arc<Cached> {
+fn identity_of(
+    digest: KeyHash,
+    token: &Arc<Verified>,
+    client: &KnownClient,
+    fresh_for: std::time::Duration,
+) -> Arc<Cached> {
     let validity = KeyValidity { revoked_at: None, expires_at: Some(token.facts.expires_at) };
     let principal = Arc::new(identity::token_principal(&client.row, Arc::clone(&client.live), token));
-    Arc::new(Cached::new(principal, client.stamp, validity, client.loaded_at, fresh_for))
+    let source = (digest, Source::Token(Arc::clone(token)));
+    Arc::new(Cached::new(principal, client.stamp, validity, client.loaded_at, fresh_for, source))
 }
 
 fn refusal(fault: TokenFault) -> AuthError {

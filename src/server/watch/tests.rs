@@ -20,7 +20,7 @@ fn watched() -> (Arc<Sweeper>, Arc<Watch>) {
 /// Moves the coarse time and looks.
 fn after(sweeper: &Sweeper, seconds: u64) {
     sweeper.clock.millis.fetch_add(seconds * 1_000, Relaxed);
-    sweeper.sweep();
+    sweeper.sweep(|_| true);
 }
 
 #[test]
@@ -90,6 +90,6 @@ fn a_cut_says_why_and_a_gone_connection_is_forgotten() {
     sweeper.cut();
     assert_eq!(peer.cut_reason(), Some(CutReason::Shutdown));
     drop((watch, peer));
-    sweeper.sweep();
+    sweeper.sweep(|_| true);
     assert!(sweeper.watches.lock().unwrap().is_empty());
 }
