@@ -3,11 +3,11 @@
 //! The framing is decided and written here, from what the body knows of itself; what the
 //! caller's headers said about it does not cross.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request};
 use http_body::Body as _;
@@ -18,6 +18,7 @@ use crate::proxy::intake::OutgoingBody;
 use crate::wire::http1::Framing;
 use crate::wire::http1::chunks::SizeLine;
 use crate::wire::http1::fields::{write_decimal, write_line};
+use crate::wire::http1::outgoing::{Outgoing, WrongLength};
 
 /// Why a request does not go up whole.
 #[derive(Debug)]
@@ -34,17 +35,17 @@ impl From<io::Error> for UploadFault {
     }
 }
 
+impl From<WrongLength> for UploadFault {
+    fn from(_: WrongLength) -> Self {
+        Self::Body
+    }
+}
+
 /// A body on its way out, behind what stands in the connection's `outgoing`.
 #[derive(Debug)]
 pub(super) struct Upload {
     body: OutgoingBody,
-    /// With [`Framing::Length`], how much of it is still to come from the body.
-    framing: Framing,
-    data: Bytes,
-    /// What follows the data.
-    tail: &'static [u8],
-    /// Nothing more comes from the body.
-    ended: bool,
+    out: Outgoing,
     begun: bool,
 }
 
@@ -55,12 +56,12 @@ impl Upload {
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
-        Self { body, framing, data: Bytes::new(), tail: b"", ended: framing == Framing::Empty, begun: false }
+        Self { body, out: Outgoing::new(framing), begun: false }
     }
 
     /// Whether there is no body.
     pub(super) fn is_empty(&self) -> bool {
-        self.framing == Framing::Empty
+        self.out.framing() == Framing::Empty
     }
 
     /// Whether a byte has left.
@@ -85,15 +86,15 @@ impl Upload {
                 write_line(out, name.as_str().as_bytes(), value.as_bytes());
             }
         }
-        match self.framing {
+        match self.out.framing() {
             Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
-            Framing::Length(left) => write_length(out, left + self.data.len() as u64),
+            Framing::Length(left) => write_length(out, left + self.out.waiting() as u64),
             Framing::Empty | Framing::UntilClose if head.headers().contains_key(CONTENT_LENGTH) => write_length(out, 0),
             Framing::Empty | Framing::UntilClose => {}
         }
         out.put_slice(b"\r\n");
-        if self.framing == Framing::Chunked && !self.data.is_empty() {
-            out.put_slice(SizeLine::of(self.data.len()).as_bytes());
+        if self.out.framing() == Framing::Chunked && self.out.waiting() > 0 {
+            out.put_slice(SizeLine::of(self.out.waiting()).as_bytes());
         }
     }
 
@@ -104,27 +105,24 @@ impl Upload {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), UploadFault>> {
         loop {
-            let waits = self.wants_more() && self.poll_body(&mut connection.outgoing, context)?.is_pending();
-            if connection.outgoing.is_empty() && self.data.is_empty() && self.tail.is_empty() {
-                if waits {
-                    return Poll::Pending;
-                }
-                if self.ended {
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
+            let mut waits = false;
+            while self.out.takes_more(&connection.outgoing) && !waits {
+                waits = self.poll_body(&mut connection.outgoing, context)?.is_pending();
             }
-            let written = ready!(self.poll_write(connection, context))?;
+            if self.out.is_written(&connection.outgoing) {
+                return if waits { Poll::Pending } else { Poll::Ready(Ok(())) };
+            }
+            let stream = Pin::new(&mut connection.stream);
+            let written = match self.out.slices(&connection.outgoing) {
+                Some(slices) => ready!(stream.poll_write_vectored(context, &slices))?,
+                None => ready!(stream.poll_write(context, &connection.outgoing))?,
+            };
             if written == 0 {
                 return Poll::Ready(Err(UploadFault::Io(io::ErrorKind::WriteZero.into())));
             }
             self.begun = true;
-            self.advance(&mut connection.outgoing, written);
+            self.out.advance(&mut connection.outgoing, written);
         }
-    }
-
-    fn wants_more(&self) -> bool {
-        !self.ended && self.data.is_empty() && self.tail.is_empty()
     }
 
     fn poll_body(&mut self, outgoing: &mut BytesMut, context: &mut Context<'_>) -> Result<Poll<()>, UploadFault> {
@@ -133,54 +131,15 @@ impl Upload {
             Poll::Ready(frame) => frame,
         };
         let Some(frame) = frame else {
-            self.end()?;
+            self.out.finish()?;
             return Ok(Poll::Ready(()));
         };
-        let frame = frame.map_err(|_| UploadFault::Body)?;
-        let data = frame.into_data().unwrap_or_default();
-        if data.is_empty() {
-            // A chunk of nothing would be the last one.
-            return Ok(Poll::Ready(()));
-        }
-        if let Framing::Length(left) = &mut self.framing {
-            *left = left.checked_sub(data.len() as u64).ok_or(UploadFault::Body)?;
-            self.ended = *left == 0;
-        } else {
-            outgoing.put_slice(SizeLine::of(data.len()).as_bytes());
-            self.ended = self.body.is_end_stream();
-            self.tail = if self.ended { b"\r\n0\r\n\r\n" } else { b"\r\n" };
-        }
-        self.data = data;
+        let data = frame.map_err(|_| UploadFault::Body)?.into_data().unwrap_or_default();
+        let last = self.body.is_end_stream();
+        // Before anything has left, the head and one piece beside it: should the connection fail,
+        // both go to another one.
+        self.out.push(outgoing, data, last, self.begun)?;
         Ok(Poll::Ready(()))
-    }
-
-    fn end(&mut self) -> Result<(), UploadFault> {
-        self.ended = true;
-        match self.framing {
-            Framing::Chunked => self.tail = b"0\r\n\r\n",
-            Framing::Length(left) if left > 0 => return Err(UploadFault::Body),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn poll_write(&self, connection: &mut Connection, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut connection.stream);
-        if self.data.is_empty() && self.tail.is_empty() {
-            return stream.poll_write(context, &connection.outgoing);
-        }
-        let slices = [IoSlice::new(&connection.outgoing), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-        stream.poll_write_vectored(context, &slices)
-    }
-
-    fn advance(&mut self, outgoing: &mut BytesMut, mut written: usize) {
-        let before = outgoing.len().min(written);
-        outgoing.advance(before);
-        written -= before;
-        let data = self.data.len().min(written);
-        self.data.advance(data);
-        written -= data;
-        self.tail = &self.tail[written..];
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`request`] | the head of a request: the plain shape, what is refused, what another engine judges |
 //! | [`response`] | the head of a response, written |
 //! | [`chunks`] | the chunked coding, read and written |
+//! | [`outgoing`] | a body on its way out, in its framing |
 //! | [`fields`] | header lines between bytes and a map; lengths; where a head ends |
 //!
 //! Whatever two readers could take for two things is refused: the bytes come from peers that may
@@ -14,6 +15,7 @@
 pub mod answer;
 pub mod chunks;
 pub mod fields;
+pub mod outgoing;
 pub mod request;
 pub mod response;
 
