@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// A pepper for tests: 64 characters.
 pub(crate) const PEPPER: &str = "f3b1a4c2d5e6978812aa34bb56cc78dd90ee12ff34ab56cd78ef90a1b2c3d4e5";
 
+/// Lets an address fail as often as it likes, for tests that are about something else.
+pub(crate) const NO_BUDGET: &str = "[auth.failures]\nrate = \"100000/s\"\nburst = 100000\n";
+
 /// How long anything that must happen may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::callers::{Answer, fetch};
-use crate::harness::{Setup, eventually};
+use crate::harness::{NO_BUDGET, Setup, eventually};
 use crate::issuer::{Behaviour, Issuer};
 use crate::signer::{Signer, key_set};
 use crate::upstream::Upstream;
@@ -19,10 +19,10 @@ fn status(setup: &Setup, credential: &str) -> u16 {
     get(setup, "/", credential).status
 }
 
-/// A gateway's settings with issuers; guessing is not what these tests are about.
+/// A gateway's settings with issuers.
 fn setup(upstream: &Upstream, issuers: &[&Issuer]) -> Setup {
     let issuers: String = issuers.iter().map(|issuer| issuer.config()).collect();
-    Setup::sqlite_with(upstream.address, &format!("[auth.failures]\nrate = \"100000/s\"\nburst = 100000\n{issuers}"))
+    Setup::sqlite_with(upstream.address, &format!("{NO_BUDGET}{issuers}"))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::callers::{Crowd, fetch};
 use crate::database::TestDatabase;
-use crate::harness::Setup;
+use crate::harness::{NO_BUDGET, Setup};
 use crate::upstream::Upstream;
 
 /// One second from the commit is the promise; half a second on top is the test machine's, where a
@@ -113,7 +113,7 @@ fn on_file(path: &Path, sql: &str) {
 #[test]
 fn on_sqlite() {
     let upstream = Upstream::start_counting();
-    let setup = Setup::sqlite(upstream.address);
+    let setup = Setup::sqlite_with(upstream.address, NO_BUDGET);
     let path = setup.path("octroi.db");
     changes_from_outside_are_obeyed(&setup, |sql| on_file(&path, sql));
 }
@@ -122,7 +122,7 @@ fn on_sqlite() {
 fn on_postgres() {
     let upstream = Upstream::start_counting();
     let database = TestDatabase::create();
-    let setup = Setup::new(upstream.address, &database.url(), "");
+    let setup = Setup::new(upstream.address, &database.url(), NO_BUDGET);
     changes_from_outside_are_obeyed(&setup, |sql| database.execute(sql));
 }
 
@@ -130,7 +130,7 @@ fn on_postgres() {
 #[ignore = "takes minutes; prints figures"]
 fn latency_on_sqlite() {
     let upstream = Upstream::start_counting();
-    let setup = Setup::sqlite(upstream.address);
+    let setup = Setup::sqlite_with(upstream.address, NO_BUDGET);
     let path = setup.path("octroi.db");
     latency(&setup, |sql| on_file(&path, sql));
 }
@@ -140,6 +140,6 @@ fn latency_on_sqlite() {
 fn latency_on_postgres() {
     let upstream = Upstream::start_counting();
     let database = TestDatabase::create();
-    let setup = Setup::new(upstream.address, &database.url(), "");
+    let setup = Setup::new(upstream.address, &database.url(), NO_BUDGET);
     latency(&setup, |sql| database.execute(sql));
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::books::Books;
 use crate::callers::{Answer, fetch, send};
 use crate::database::TestDatabase;
-use crate::harness::{Gateway, Key, Setup, eventually};
+use crate::harness::{Gateway, Key, NO_BUDGET, Setup, eventually};
 use crate::upstream::Upstream;
 
 mod published;
@@ -18,9 +18,6 @@ mod refresh;
 
 /// 64 characters, as `openssl rand -hex 32` makes them.
 const JWT_SECRET: &str = "5f0c2a7be1d94386a0b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e7f80917263";
-
-/// Guessing is not what these tests are about.
-const NO_BUDGET: &str = "[auth.failures]\nrate = \"100000/s\"\nburst = 100000\n";
 
 /// A gateway that issues tokens, one client and its key.
 struct Bench {
