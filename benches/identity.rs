@@ -143,7 +143,15 @@ async fn filled(url: StoreUrl) -> (Store, Vec<HeaderMap>) {
     let store = store::open(&StoreConfig { url, migrate: true, start_timeout: Duration::ZERO }).await;
     let store = store.expect("a new file opens");
     store.migrations.up(false).await.expect("the migrations apply");
-    let acme = NewClient { name: "Acme".into(), rate: None, burst: None, metadata: serde_json::json!({}) };
+    let acme = NewClient {
+        name: "Acme".into(),
+        rate: None,
+        burst: None,
+        plan_id: None,
+        quota: None,
+        concurrency: None,
+        metadata: serde_json::json!({}),
+    };
     let client = store.clients.create(acme).await.expect("a client is made");
     let peppers = peppers();
     let (keys, requests) = (0..STRANGERS)
@@ -219,10 +227,11 @@ fn identity(criterion: &mut Criterion) {
     });
     criterion.bench_function("authenticate/miss", |bencher| bencher.iter_custom(|iterations| bench.misses(iterations)));
     let principal = bench.runtime.block_on(bench.call(&gate, &known[0]));
+    let when = || octroi::limit::When { arrived: bench.clock.wall(), now: bench.clock.monotonic() };
     criterion.bench_function("limit/charge", |bencher| {
-        bencher.iter(|| octroi::limit::charge(&principal, 1, bench.clock.monotonic()));
+        bencher.iter(|| octroi::limit::charge(&principal, octroi::limit::Cost::ONE, when()));
     });
-    let charge = octroi::limit::charge(&principal, 1, bench.clock.monotonic()).expect("a billion a second");
+    let charge = octroi::limit::charge(&principal, octroi::limit::Cost::ONE, when()).expect("a billion a second");
     let mut headers = HeaderMap::with_capacity(8);
     criterion.bench_function("limit/write", |bencher| {
         bencher.iter(|| {

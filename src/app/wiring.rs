@@ -9,9 +9,10 @@ use super::Addresses;
 use super::error::{StartError, unusable};
 use super::prepare::{await_store, migrations_applied};
 use crate::auth::{Authenticator, Dependencies, Issuers, PepperVersions, Presence, guard_hashes, guard_pepper};
-use crate::clients::LiveClients;
+use crate::clients::{Ledger, LiveClients};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
+use crate::limit::QuotaKeeper;
 use crate::metering::Journal;
 use crate::model::clock::{Clock, SharedClock};
 use crate::proxy::{Gateway, Parts as GatewayParts};
@@ -49,10 +50,12 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
-    let authenticator = authenticator(&config, peppers, versions, &store, &clock, &metrics, &tasks)?;
+    let clients = LiveClients::new(&metrics);
+    let authenticator = authenticator(&config, peppers, versions, &store, &clients, &clock, &metrics, &tasks)?;
     authenticator.follow_changes();
     let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
     tasks.spawn_control(present);
+    keep_quotas(&store, clients, &journal, &clock, &metrics, &tasks);
     journal.start(Arc::clone(&store.usage), &tasks);
     let readiness = readiness(&authenticator, &journal);
     let gateway = gateway(&config, &authenticator, &journal, &metrics, &readiness, &clock);
@@ -122,11 +125,13 @@ fn node_name() -> String {
     if name.trim_matches('.').is_empty() { "node".to_owned() } else { name }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is a part that was built before it")]
 fn authenticator(
     config: &Config,
     peppers: Peppers,
     versions: PepperVersions,
     store: &Store,
+    clients: &Arc<LiveClients>,
     clock: &SharedClock,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
@@ -144,12 +149,27 @@ fn authenticator(
         client_rows: Arc::clone(&store.clients),
         issuers,
         changes: Arc::clone(&store.changes),
-        clients: LiveClients::new(metrics),
+        clients: Arc::clone(clients),
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         tasks: tasks.clone(),
     };
     Ok(Authenticator::new(&config.auth, dependencies))
+}
+
+/// Quotas are counted from the ledger: what the journal commits, and what others did.
+fn keep_quotas(
+    store: &Store,
+    clients: Arc<LiveClients>,
+    journal: &Journal,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) {
+    let ledger = Ledger::new(Arc::clone(&clients));
+    journal.report_to(Arc::clone(&ledger));
+    let keeper = QuotaKeeper::new(Arc::clone(&store.quotas), clients, ledger, Arc::clone(clock), Arc::clone(metrics));
+    tasks.spawn_control(keeper.run(tasks.soft().clone()));
 }
 
 fn gateway(

@@ -169,7 +169,8 @@ impl Loader {
                         tracing::error!(client = %record.client.id, "the store answered with another key's row");
                         return Loaded::Unavailable;
                     };
-                    let attachment = self.clients.attach(&record.client, self.default_limit, mark, began);
+                    let attachment =
+                        self.clients.attach(&record.client, self.default_limit, mark, began, self.clock.wall());
                     if !attachment.current && reads_left > 0 {
                         continue;
                     }

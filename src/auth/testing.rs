@@ -212,6 +212,7 @@ fn record(number: u128, hash: KeyHash) -> CredentialRecord {
         rate: None,
         burst: None,
         plan_id: None,
+        allowance: crate::model::client::Allowance::default(),
         metadata: serde_json::json!({}),
         created_at,
         updated_at: created_at,

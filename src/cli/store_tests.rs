@@ -85,14 +85,14 @@ fn a_store_without_tables_asks_for_migrations() {
         assert!(failure.detail().contains("octroi migrate up"), "{line}");
     }
     let pending = session.json("migrate status");
-    assert_eq!(pending["items"].as_array().unwrap().len(), 10);
+    assert_eq!(pending["items"].as_array().unwrap().len(), 12);
     assert_eq!(pending["items"][0], serde_json::json!({"version": 1, "name": "create_clients", "applied_at": null}));
 
     let announced = session.json("migrate up --dry-run");
-    assert_eq!(announced["items"].as_array().unwrap().len(), 10);
+    assert_eq!(announced["items"].as_array().unwrap().len(), 12);
     assert!(session.json("migrate status")["items"][9]["applied_at"].is_null());
 
-    assert_eq!(session.json("migrate up")["items"].as_array().unwrap().len(), 10);
+    assert_eq!(session.json("migrate up")["items"].as_array().unwrap().len(), 12);
     assert_eq!(session.json("migrate up")["items"], serde_json::json!([]));
     assert!(session.json("migrate status")["items"][9]["applied_at"].is_string());
     assert_eq!(session.json("migrate verify"), serde_json::json!({"items": [], "next": null}));
@@ -103,7 +103,19 @@ fn a_store_without_tables_asks_for_migrations() {
 fn a_client_lives_from_creation_to_suspension() {
     let session = Session::migrated();
     let made = session.json("client create acme --rate 10/s");
-    let columns = ["id", "name", "status", "rate", "burst", "plan_id", "metadata", "created_at", "updated_at"];
+    let columns = [
+        "id",
+        "name",
+        "status",
+        "rate",
+        "burst",
+        "plan_id",
+        "metadata",
+        "created_at",
+        "updated_at",
+        "quota",
+        "concurrency",
+    ];
     assert_eq!(names(&made), BTreeSet::from(columns));
     assert_eq!((text(&made, "name"), text(&made, "status"), text(&made, "rate")), ("acme", "active", "10/s"));
     assert!(made["burst"].is_null());
@@ -158,7 +170,10 @@ fn lists_are_whole_and_page_on_request() {
 
     let csv = session.done("client list --output csv");
     assert_eq!(csv.lines().count(), 6);
-    assert!(csv.starts_with("id,name,status,rate,burst,plan_id,metadata,created_at,updated_at\n"), "{csv}");
+    assert!(
+        csv.starts_with("id,name,status,rate,burst,plan_id,metadata,created_at,updated_at,quota,concurrency\n"),
+        "{csv}"
+    );
     assert_eq!(session.done("client list").lines().count(), 6);
 }
 

@@ -12,6 +12,8 @@ pub mod clock;
 pub mod event_id;
 pub mod id;
 pub mod key;
+pub mod plan;
+pub mod quota;
 pub mod rate;
 pub mod secret;
 pub mod token;

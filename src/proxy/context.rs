@@ -18,7 +18,7 @@ use super::rejection::Rejection;
 use super::returning::{ReturnFault, ReturningBody};
 use super::shared::Gateway;
 use crate::clients::Principal;
-use crate::limit::Standing;
+use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
 use crate::model::causes::with_causes;
 use crate::model::clock::Monotonic;
@@ -51,6 +51,9 @@ pub struct RequestContext {
     key: ApiKeyId,
     token: TokenId,
     standing: Standing,
+    /// What was taken from its client's limits, until it is settled; its place among the client's
+    /// open requests for as long as this is here.
+    charge: Option<Charge>,
     entry: Option<Entry>,
     admitted: Monotonic,
     sent: bool,
@@ -93,6 +96,7 @@ impl RequestContext {
             key: ApiKeyId::NIL,
             token: TokenId::NIL,
             standing: Standing::default(),
+            charge: None,
             entry: None,
             admitted: arrival.started,
             sent: false,
@@ -149,8 +153,13 @@ impl RequestContext {
         }
     }
 
-    pub(super) fn admitted(&mut self, entry: Entry, now: Monotonic) {
+    pub(super) fn arrived(&self) -> Timestamp {
+        self.at
+    }
+
+    pub(super) fn admitted(&mut self, entry: Entry, charge: Charge, now: Monotonic) {
         self.entry = Some(entry);
+        self.charge = Some(charge);
         self.admitted = now;
     }
 
@@ -290,6 +299,12 @@ impl RequestContext {
 
     fn settle(&mut self, outcome: Outcome, reason: Option<CutReason>, bytes_out: u64) {
         let Some(entry) = self.entry.take() else { return };
+        if let Some(charge) = &self.charge
+            && outcome == Outcome::NotSent
+        {
+            // As the event: what never left for the upstream costs no units.
+            charge.settle_units(0);
+        }
         let now = self.gateway.clock.monotonic();
         let duration = now.since(self.admitted);
         entry.settle(&Settlement {

@@ -26,7 +26,7 @@ use super::{forward, reserved};
 use crate::clients::Principal;
 use crate::config::route::RouteAuth;
 use crate::config::server::UnderscoreHeaders;
-use crate::limit::{self, Charge};
+use crate::limit::{self, Charge, Cost, When};
 use crate::metering::Meter;
 use crate::model::clock::Monotonic;
 use crate::model::event_id::EventIdGenerator;
@@ -36,9 +36,6 @@ use crate::tasks::catch_panic;
 use crate::wire::body::Body;
 use crate::wire::head::{self, named_host};
 use crate::wire::observed::Observed;
-
-/// What one request costs.
-const UNITS: u32 = 1;
 
 /// The body of every response, observed by its request's context.
 pub type ResponseBody = Observed<Body<ReturningBody>, RequestContext>;
@@ -126,9 +123,11 @@ impl WorkerGateway {
         let principal = self.authenticate(&routed, &head, context).await?;
         // Before the limit, so that a forbidden caller cannot drain its client's budget.
         self.authorize(&routed, &principal, context)?;
+        // A client that was just looked up has quotas that the ledger is still asked about.
+        limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
         let now = self.shared.clock.monotonic();
-        let charge = limit(&principal, now, context)?;
+        let charge = limit(&principal, Cost::ONE, now, context)?;
         // Before the forwarding, so that nothing reaches an upstream uncounted; after the limit,
         // so that a flood of refused requests writes nothing.
         self.admit(charge, now, context).await?;
@@ -202,8 +201,8 @@ impl WorkerGateway {
     }
 
     async fn admit(&self, charge: Charge, now: Monotonic, context: &mut RequestContext) -> Result<(), Rejection> {
-        match self.meter.admit(&context.admission(UNITS)) {
-            Ok(entry) => context.admitted(entry, now),
+        match self.meter.admit(&context.admission(charge.units())) {
+            Ok(entry) => context.admitted(entry, charge, now),
             Err(full) => {
                 charge.refund(now);
                 return Err(full.into());
@@ -255,8 +254,8 @@ fn canonical_path(head: &Head) -> Result<CanonicalPath<'_>, Rejection> {
     Ok(canonicalise(head.uri.path())?)
 }
 
-fn limit(principal: &Principal, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
-    let charge = limit::charge(principal, UNITS, now).map_err(Rejection::Limit)?;
+fn limit(principal: &Principal, cost: Cost, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
+    let charge = limit::charge(principal, cost, When { arrived: context.arrived(), now }).map_err(Rejection::Limit)?;
     context.charged(charge.standing());
     Ok(charge)
 }

@@ -82,6 +82,8 @@ macro_rules! embedded {
             8 "0008" "create_peppers" "peppers",
             9 "0009" "add_key_addresses",
             10 "0010" "create_nodes" "nodes",
+            20 "0020" "create_plans" "plans",
+            21 "0021" "create_quota_marks" "quota_marks",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {
@@ -216,10 +218,11 @@ mod tests {
         let differing: Vec<_> = differences(SQLITE, &ledger).iter().map(|one| one.version).collect();
         assert_eq!(differing, [3, 4, 99]);
         let pending: Vec<_> = pending(SQLITE, &ledger).iter().map(|one| one.version).collect();
-        assert_eq!(pending, [5, 6, 7, 8, 9, 10]);
+        assert_eq!(pending, [5, 6, 7, 8, 9, 10, 20, 21]);
         let listed: Vec<_> =
             status(SQLITE, &ledger).iter().map(|one| (one.version, one.applied_at.is_some())).collect();
-        let expected: Vec<_> = (1..=10).map(|version| (version, version <= 4)).chain([(99, true)]).collect();
+        let expected: Vec<_> =
+            (1..=10).chain([20, 21]).map(|version| (version, version <= 4)).chain([(99, true)]).collect();
         assert_eq!(listed, expected);
     }
 }

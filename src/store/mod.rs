@@ -18,6 +18,7 @@ mod error;
 mod last_used;
 pub mod legacy;
 pub mod migrate;
+pub mod plans;
 mod postgres;
 pub mod rotation;
 mod sqlite;
@@ -50,6 +51,10 @@ pub struct Store {
     pub legacy: Option<Arc<dyn legacy::LegacyStore>>,
     /// `nodes`, and hashes while a pepper changes
     pub rotation: Arc<dyn rotation::RotationStore>,
+    /// `plans`
+    pub plans: Arc<dyn plans::PlanStore>,
+    /// What quotas are counted from
+    pub quotas: Arc<dyn plans::QuotaStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }

@@ -245,8 +245,13 @@ impl Metrics {
     /// The counters (admitted, refused) of a policy: resolve once, keep.
     #[must_use]
     pub fn limit_counters(&self, policy: &str) -> (Counter, Counter) {
-        let counter = |result| self.limit.get_or_create_owned(&LimitLabels { policy: policy.to_owned(), result });
-        (counter("admitted"), counter("refused"))
+        (self.limit_counter(policy, "admitted"), self.limit_counter(policy, "refused"))
+    }
+
+    /// The counter of one thing that a limit policy does.
+    #[must_use]
+    pub fn limit_counter(&self, policy: &str, result: &'static str) -> Counter {
+        self.limit.get_or_create_owned(&LimitLabels { policy: policy.to_owned(), result })
     }
 
     /// Counts a failed store operation.

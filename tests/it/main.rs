@@ -32,6 +32,7 @@ mod limits;
 mod migrations;
 mod outage;
 mod quickstart;
+mod quotas;
 mod revocation;
 mod rotation;
 mod shutdown;

@@ -18,6 +18,7 @@ mod legacy;
 mod migrate;
 mod partitions;
 mod peppers;
+mod plans;
 mod pool;
 mod rotation;
 mod row;
@@ -52,6 +53,8 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         changes: postgres.clone(),
         legacy: Some(postgres.clone()),
         rotation: postgres.clone(),
+        plans: postgres.clone(),
+        quotas: postgres.clone(),
         migrations: postgres,
     })
 }

@@ -17,6 +17,7 @@ mod keys;
 mod lane;
 mod migrate;
 mod peppers;
+mod plans;
 mod rotation;
 mod row;
 mod time;
@@ -45,6 +46,8 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         changes: sqlite.clone(),
         legacy: None,
         rotation: sqlite.clone(),
+        plans: sqlite.clone(),
+        quotas: sqlite.clone(),
         migrations: sqlite,
     })
 }

@@ -22,7 +22,7 @@ on_both!(
 const CLIENTS: [ClientId; 2] = [ClientId(Uuid::from_u128(0xA)), ClientId(Uuid::from_u128(0xB))];
 const KEY: ApiKeyId = ApiKeyId(Uuid::from_u128(0xC));
 
-fn event(occurred_at: &str, number: u64) -> UsageEvent {
+pub(super) fn event(occurred_at: &str, number: u64) -> UsageEvent {
     UsageEvent {
         id: event_id(occurred_at, number),
         request_id: format!("request-{number}"),
