@@ -190,6 +190,7 @@ fn route() -> RouteConfig {
         merge_slashes: false,
         encoded_slash: false,
         preserve_host: false,
+        cost: 1,
     }
 }
 

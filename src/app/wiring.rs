@@ -184,6 +184,8 @@ fn gateway(
         routes: config.routes.clone(),
         upstreams: config.upstreams.clone(),
         server: &config.server,
+        metering: &config.metering,
+        rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         rejected: journal.rejected(),
         metrics: Arc::clone(metrics),

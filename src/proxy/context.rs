@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Response, Uri};
 use jiff::Timestamp;
 
+use super::cost::DeclaredCost;
 use super::gateway::ResponseBody;
 use super::headers::X_REQUEST_ID;
 use super::intake::{Intake, IntakeFault};
@@ -54,6 +55,8 @@ pub struct RequestContext {
     /// What was taken from its client's limits, until it is settled; its place among the client's
     /// open requests for as long as this is here.
     charge: Option<Charge>,
+    /// What the upstream says it cost, if it is asked.
+    declared: Option<Arc<DeclaredCost>>,
     entry: Option<Entry>,
     admitted: Monotonic,
     sent: bool,
@@ -97,6 +100,7 @@ impl RequestContext {
             token: TokenId::NIL,
             standing: Standing::default(),
             charge: None,
+            declared: None,
             entry: None,
             admitted: arrival.started,
             sent: false,
@@ -187,6 +191,11 @@ impl RequestContext {
             }
         };
         (peer, intake.as_deref(), leaving)
+    }
+
+    /// What is said about the cost until the end counts.
+    pub(super) fn costs(&mut self, declared: Arc<DeclaredCost>) {
+        self.declared = Some(declared);
     }
 
     /// Notes that the upstream's head is there.
@@ -299,13 +308,16 @@ impl RequestContext {
 
     fn settle(&mut self, outcome: Outcome, reason: Option<CutReason>, bytes_out: u64) {
         let Some(entry) = self.entry.take() else { return };
-        if let Some(charge) = &self.charge
-            && outcome == Outcome::NotSent
-        {
-            // As the event: what never left for the upstream costs no units.
-            charge.settle_units(0);
-        }
         let now = self.gateway.clock.monotonic();
+        let declared = self.declared.as_ref().and_then(|declared| declared.units());
+        if let Some(charge) = &self.charge {
+            // As the event: what never left for the upstream costs no units.
+            let units = if outcome == Outcome::NotSent { Some(0) } else { declared };
+            charge.settle_units(units.unwrap_or(charge.units()));
+            if let (Some(cost), true) = (declared, self.gateway.rates_by_cost) {
+                charge.settle_rates(cost, now);
+            }
+        }
         let duration = now.since(self.admitted);
         entry.settle(&Settlement {
             status: self.status,
@@ -314,6 +326,7 @@ impl RequestContext {
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             bytes_in: self.bytes_in(),
             bytes_out,
+            units: declared,
         });
         self.gateway.metrics.request_ended(self.route, outcome, self.status, now.since(self.started));
     }

@@ -14,6 +14,7 @@ use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
 
 use super::context::{Arrival, RequestContext};
+use super::cost::DeclaredCost;
 use super::headers::{Rewrite, caller_address, has_underscore, presented_request_id};
 use super::intake::{IntakeFault, OutgoingBody};
 use super::path::{CanonicalPath, canonicalise};
@@ -127,7 +128,9 @@ impl WorkerGateway {
         limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
         let now = self.shared.clock.monotonic();
-        let charge = limit(&principal, Cost::ONE, now, context)?;
+        let units = routed.route.config.cost;
+        let cost = Cost { rate: if self.shared.rates_by_cost { units } else { 1 }, units };
+        let charge = limit(&principal, cost, now, context)?;
         // Before the forwarding, so that nothing reaches an upstream uncounted; after the limit,
         // so that a flood of refused requests writes nothing.
         self.admit(charge, now, context).await?;
@@ -240,8 +243,14 @@ impl WorkerGateway {
         let (peer, intake, leaving) = context.for_call();
         let call = Call { request, keep_host, intake, peer, leaving };
         let exchanged = self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock).await;
-        let response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
+        let mut response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
         context.answered(routed.route.upstream);
+        if let Some(header) = &self.shared.cost_header {
+            let declared = DeclaredCost::new(header);
+            declared.take(response.headers_mut());
+            response.body_mut().watch_cost(Arc::clone(&declared));
+            context.costs(declared);
+        }
         Ok(forward::response(response, &method))
     }
 }

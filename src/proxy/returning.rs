@@ -5,6 +5,7 @@
 //! that what arrived before it, often in the same moment, is written first.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::cost::DeclaredCost;
 use super::pool::Lease;
 use super::upstream::Budget;
 use crate::server::Peer;
@@ -41,14 +43,22 @@ pub struct ReturningBody {
     budget: Budget,
     waiting: bool,
     failed: Option<ReturnFault>,
+    /// What the trailers may say about the cost.
+    cost: Option<Arc<DeclaredCost>>,
 }
 
 impl ReturningBody {
     /// A body that was read from `lease`'s connection, which has just given its head.
     pub(super) fn new(incoming: Incoming, lease: Lease, peer: Peer, idle: Duration, budget: Budget) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), peer, idle, budget, waiting: false, failed: None };
+        let mut body =
+            Self { incoming, lease: Some(lease), peer, idle, budget, waiting: false, failed: None, cost: None };
         body.release_at_end(false);
         body
+    }
+
+    /// Takes what the trailers say about the cost.
+    pub(super) fn watch_cost(&mut self, cost: Arc<DeclaredCost>) {
+        self.cost = Some(cost);
     }
 
     fn release_at_end(&mut self, ended: bool) {
@@ -106,13 +116,20 @@ impl Body for ReturningBody {
             body.fail_next_time(ReturnFault::Overdue, context);
             return Poll::Pending;
         }
-        match frame {
+        let mut frame = frame;
+        match &mut frame {
             None => body.release_at_end(true),
-            Some(Ok(ref frame)) => body.release_at_end(frame.is_trailers()),
-            Some(Err(error)) => {
-                body.fail_next_time(ReturnFault::Broken(error), context);
-                return Poll::Pending;
+            Some(Ok(frame)) => {
+                body.release_at_end(frame.is_trailers());
+                if let (Some(trailers), Some(cost)) = (frame.trailers_mut(), &body.cost) {
+                    cost.take(trailers);
+                }
             }
+            Some(Err(_)) => {}
+        }
+        if let Some(Err(error)) = frame {
+            body.fail_next_time(ReturnFault::Broken(error), context);
+            return Poll::Pending;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(ReturnFault::Broken)))
     }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::cost::CostHeader;
 use super::route::RouteTable;
 use crate::auth::Authenticator;
+use crate::config::metering::MeteringConfig;
 use crate::config::route::RouteConfig;
 use crate::config::server::{ServerConfig, ServerLimits, UnderscoreHeaders};
 use crate::config::upstream::UpstreamConfig;
@@ -24,6 +26,9 @@ pub struct Parts<'a> {
     pub routes: Vec<RouteConfig>,
     pub upstreams: Vec<UpstreamConfig>,
     pub server: &'a ServerConfig,
+    pub metering: &'a MeteringConfig,
+    /// Whether rates are charged what a request costs.
+    pub rates_by_cost: bool,
     pub authenticator: Arc<Authenticator>,
     pub rejected: Arc<RejectedCounts>,
     pub metrics: Arc<Metrics>,
@@ -56,6 +61,9 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: SharedClock,
     pub(super) access_log: AccessLog,
+    pub(super) rates_by_cost: bool,
+    /// Where upstreams say what a request cost.
+    pub(super) cost_header: Option<CostHeader>,
 }
 
 /// A route, resolved.
@@ -98,6 +106,13 @@ impl Gateway {
             limits: parts.server.limits,
             authenticator: parts.authenticator,
             readiness: parts.readiness,
+            rates_by_cost: parts.rates_by_cost,
+            cost_header: parts.metering.cost_header.clone().map(|name| CostHeader {
+                name,
+                most: parts.metering.cost_max,
+                capped: parts.metrics.metering_cost_capped.clone(),
+                invalid: parts.metrics.metering_cost_invalid.clone(),
+            }),
             rejected: parts.rejected,
             metrics: parts.metrics,
             clock: parts.clock,

@@ -57,6 +57,10 @@ pub struct Metrics {
     pub metering_set_aside: Counter,
     /// Slots that hold something, but no entry that can be read: torn by a kill, or damaged.
     pub metering_damaged: Counter,
+    /// Entries whose upstream named a cost above `metering.cost_max`.
+    pub metering_cost_capped: Counter,
+    /// Entries whose upstream named something that is no cost.
+    pub metering_cost_invalid: Counter,
     /// Requests served without an entry, under `metering.on_full = "serve"`.
     pub metering_lost: Counter,
     /// Age of the oldest settled entry that is not committed yet, in seconds.
@@ -208,6 +212,8 @@ impl Metrics {
             auth,
             auth_stale,
             limit,
+            metering_cost_capped: entry("cost_capped"),
+            metering_cost_invalid: entry("cost_invalid"),
             metering_lost,
             metering_lag_seconds,
             metering_journal_bytes,

@@ -24,6 +24,7 @@ mod adoption;
 mod auth;
 mod backfill;
 mod bodies;
+mod costs;
 mod framing;
 mod jwt;
 mod keys;
