@@ -185,6 +185,7 @@ fn gateway(
         upstreams: config.upstreams.clone(),
         server: &config.server,
         metering: &config.metering,
+        key_headers: &config.auth.key_headers,
         rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         rejected: journal.rejected(),

@@ -9,8 +9,9 @@
 //! Refuses to know of stores, feeds and credentials: `auth` tells it what changed.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
@@ -22,7 +23,7 @@ use super::terms::{Open, ReachedMarks, Terms};
 use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::rate::RateLimit;
+use crate::model::rate::{Rate, RateLimit, RateUnit};
 use crate::model::usage::UsageEvent;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +38,8 @@ pub struct LiveClient {
     /// Keys with a rate of their own. Locked only when one of them is looked up in the store;
     /// a request has its key's limiter in the principal.
     keys: Mutex<Vec<(ApiKeyId, Arc<Limiter>)>>,
+    /// Limits how often it asks how its limits stand; made when it first does.
+    looks: OnceLock<Limiter>,
     terms: ArcSwap<Terms>,
     open: Open,
     counters: Arc<LimitCounters>,
@@ -60,6 +63,22 @@ impl LiveClient {
     #[must_use]
     pub fn terms(&self) -> Arc<Terms> {
         self.terms.load_full()
+    }
+
+    /// How often it may ask how its limits stand.
+    #[must_use]
+    pub fn looks(&self) -> &Limiter {
+        self.looks.get_or_init(|| {
+            let rate = Rate::new(NonZeroU32::MIN, RateUnit::Second);
+            let limit = RateLimit::new(rate, NonZeroU32::new(LOOKS));
+            Limiter::new(Policy { name: PolicyName::Client, limit })
+        })
+    }
+
+    /// How many of its requests are open, as far as they are counted.
+    #[must_use]
+    pub fn open_requests(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub(super) fn open(&self) -> &Open {
@@ -94,6 +113,7 @@ impl LiveClient {
 
     fn new(id: ClientId, policy: Option<Policy>, counters: Arc<LimitCounters>, marks: Arc<ReachedMarks>) -> Self {
         Self {
+            looks: OnceLock::new(),
             terms: ArcSwap::default(),
             open: Open::new(0),
             marks,
@@ -383,6 +403,9 @@ impl LimitCounters {
     }
 }
 
+/// So often may a client ask how its limits stand at once, and then once a second.
+const LOOKS: u32 = 10;
+
 /// No request waits longer for its caller to be looked up.
 const WAITED_AT_MOST: SignedDuration = SignedDuration::from_secs(60);
 
@@ -393,7 +416,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use jiff::Timestamp;

@@ -16,6 +16,7 @@
 
 mod headers;
 mod keeper;
+mod overview;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 
 pub use headers::Standing;
 pub use keeper::QuotaKeeper;
+pub use overview::{Overview, overview};
 
 use crate::clients::limiter::{Limiter, Snapshot, Spent};
 use crate::clients::quota::Span;

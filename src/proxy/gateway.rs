@@ -116,6 +116,9 @@ impl WorkerGateway {
         // One form, which is matched, authorised and forwarded.
         let path = canonical_path(&head)?;
         // Probes before routes: our own space is never an upstream's.
+        if reserved::asks_for_usage(&path, &head.method)? {
+            return self.own_usage(&head, context).await.map(Answer::Reserved);
+        }
         if reserved::owns(&path) {
             return reserved::answer(&path, &head.method, &self.shared.readiness).map(Answer::Reserved);
         }
@@ -201,6 +204,19 @@ impl WorkerGateway {
 
     fn authorize(&self, routed: &Routed<'_>, principal: &Principal, context: &RequestContext) -> Result<(), Rejection> {
         Ok(self.shared.authenticator.authorize(&routed.route.config, principal, context.caller())?)
+    }
+
+    /// How the caller's limits stand: authenticated like a route, costs nothing.
+    async fn own_usage(&self, head: &Head, context: &mut RequestContext) -> Result<Response<Bytes>, Rejection> {
+        let (authenticator, own) = (&self.shared.authenticator, &self.shared.own_route);
+        let now = self.shared.clock.monotonic();
+        let principal = authenticator.authenticate(own, &head.headers, context.caller(), now).await?;
+        context.identified(&principal);
+        authenticator.authorize(own, &principal, context.caller())?;
+        limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
+        let when = When { arrived: context.arrived(), now: self.shared.clock.monotonic() };
+        let overview = limit::overview(&principal, when).map_err(Rejection::Limit)?;
+        Ok(reserved::usage(&overview))
     }
 
     async fn admit(&self, charge: Charge, now: Monotonic, context: &mut RequestContext) -> Result<(), Rejection> {

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::path::CanonicalPath;
 use super::rejection::Rejection;
+use crate::limit::Overview;
 use crate::telemetry::readiness::Readiness;
 use bytes::Bytes;
 
@@ -20,6 +21,19 @@ const PROBES: HeaderValue = HeaderValue::from_static("GET, HEAD");
 pub(super) fn owns(path: &CanonicalPath<'_>) -> bool {
     let ours = |path: &str| path.starts_with(PREFIX) || path == PREFIX.trim_end_matches('/');
     ours(path.as_str()) || path.with_plain_slashes().is_some_and(|plain| ours(&plain))
+}
+
+/// Whether a request asks for its client's own limits and usage.
+pub(super) fn asks_for_usage(path: &CanonicalPath<'_>, method: &Method) -> Result<bool, Rejection> {
+    if path.as_str().strip_prefix(PREFIX) != Some("usage") {
+        return Ok(false);
+    }
+    if matches!(*method, Method::GET | Method::HEAD) { Ok(true) } else { Err(Rejection::Method(PROBES)) }
+}
+
+/// A client's own limits and usage, for nobody else's cache.
+pub(super) fn usage(overview: &Overview) -> Response<Bytes> {
+    json(StatusCode::OK, Bytes::from(serde_json::to_vec(overview).expect("names, numbers and times")))
 }
 
 /// Answers on a path that is ours.
@@ -40,11 +54,15 @@ pub(super) fn answer(
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Rejection::Method(PROBES));
     }
+    Ok(json(status, body))
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    response
 }
 
 #[cfg(test)]

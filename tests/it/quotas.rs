@@ -211,3 +211,53 @@ fn unknown_plans_and_bad_policies_are_refused() {
     }
     assert_eq!(setup.json(&["plan", "list"])["items"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_client_sees_its_own_limits_and_what_is_left() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    setup.json(&["plan", "create", "gold", "--quota", "10/day", "--concurrency", "5"]);
+    setup.json(&[
+        "plan",
+        "update",
+        "gold",
+        "--quota",
+        "10/day",
+        "--policy",
+        r#"{"name":"s","quota":"1/day","mode":"shadow"}"#,
+    ]);
+    let id = setup.client(&["acme", "--plan", "gold", "--rate", "1/h", "--burst", "4"]);
+    let key = setup.key(&id, &[]);
+    let gateway = setup.start();
+    let look = || ask(&setup, &key, "/.octroi/usage");
+    for used in 0..=3 {
+        let answer = look();
+        assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")));
+        let told = answer.json();
+        assert_eq!(told["client_id"], id);
+        let (rate, quota, at_once) = (&told["limits"][0], &told["limits"][1], &told["limits"][2]);
+        assert_eq!((&rate["kind"], &rate["policy"], &rate["rate"]), (&"rate".into(), &"client".into(), &"1/h".into()));
+        assert_eq!((&rate["burst"], &rate["remaining"]), (&4.into(), &(4 - used).into()));
+        assert_eq!(
+            (&quota["kind"], &quota["policy"], &quota["quota"]),
+            (&"quota".into(), &"gold.day".into(), &10.into())
+        );
+        assert_eq!((&quota["used"], &quota["remaining"]), (&used.into(), &(10 - used).into()));
+        assert_eq!((&at_once["kind"], &at_once["most"]), (&"concurrency".into(), &5.into()));
+        assert_eq!(told["limits"].as_array().unwrap().len(), 3, "shadows are nobody's business");
+        assert_eq!(ask(&setup, &key, "/").status, 200);
+    }
+    let refused = (0..40).map(|_| look()).find(|answer| answer.status != 200).expect("it is limited");
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rate_limited"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(fetch(setup.data, "/.octroi/usage", &[]).problem(), "missing_credentials");
+    let wrong = format!("X-API-Key: {}", key.raw.replace("live", "test"));
+    assert_eq!(fetch(setup.data, "/.octroi/usage", &[&wrong]).status, 401);
+    let bearer = format!("Authorization: Bearer {}", key.raw);
+    let posted = crate::callers::send(setup.data, "POST", "/.octroi/usage", &[&bearer], b"");
+    assert_eq!(posted.status, 405);
+    assert_eq!(upstream.seen().len(), 4);
+    assert_eq!(gateway.stop(), 0);
+    let total = &setup.usage("outcome")["total"];
+    assert_eq!((&total["requests"], &total["units"]), (&4.into(), &4.into()), "looking costs nothing");
+}
