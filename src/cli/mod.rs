@@ -9,6 +9,7 @@
 mod backfill;
 mod client;
 mod config;
+mod events;
 mod failure;
 mod key;
 mod migrate;

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub mod changes;
 mod columns;
 mod error;
+pub mod events;
 mod last_used;
 pub mod legacy;
 pub mod migrate;
@@ -53,6 +54,8 @@ pub struct Store {
     pub rotation: Arc<dyn rotation::RotationStore>,
     /// `plans`
     pub plans: Arc<dyn plans::PlanStore>,
+    /// Single rows of `usage_events`
+    pub events: Arc<dyn events::EventStore>,
     /// What quotas are counted from
     pub quotas: Arc<dyn plans::QuotaStore>,
     /// `octroi_migrations`

@@ -13,6 +13,7 @@ mod address;
 mod changes;
 mod clients;
 mod error;
+mod events;
 mod keys;
 mod legacy;
 mod migrate;
@@ -54,6 +55,7 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         legacy: Some(postgres.clone()),
         rotation: postgres.clone(),
         plans: postgres.clone(),
+        events: postgres.clone(),
         quotas: postgres.clone(),
         migrations: postgres,
     })

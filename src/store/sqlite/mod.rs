@@ -13,6 +13,7 @@ use super::{Result, Store};
 mod changes;
 mod clients;
 mod error;
+mod events;
 mod keys;
 mod lane;
 mod migrate;
@@ -47,6 +48,7 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         legacy: None,
         rotation: sqlite.clone(),
         plans: sqlite.clone(),
+        events: sqlite.clone(),
         quotas: sqlite.clone(),
         migrations: sqlite,
     })
