@@ -10,7 +10,7 @@
 //!   both move by what the ledger has more or less than `committed`.
 //!
 //! So nothing is counted twice and nothing is left out, provided that the ledger is not read
-//! between a commit and its being told here: both hold the [`Ledger`]'s gate. And an event is told
+//! between a commit and its being told here: both hold the gate of `ledger`. And an event is told
 //! here exactly if its request was charged here: both ask [`QuotaCounter::span`] for the request's
 //! own time of arrival, which is the event's `occurred_at`.
 
