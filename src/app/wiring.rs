@@ -169,7 +169,7 @@ fn keep_quotas(
     let ledger = Ledger::new(Arc::clone(&clients));
     journal.report_to(Arc::clone(&ledger));
     let keeper = QuotaKeeper::new(Arc::clone(&store.quotas), clients, ledger, Arc::clone(clock), Arc::clone(metrics));
-    tasks.spawn_control(keeper.run(tasks.soft().clone()));
+    tasks.spawn_control(keeper.run(tasks.hard().clone()));
 }
 
 fn gateway(

@@ -54,7 +54,8 @@ impl QuotaKeeper {
         Self { quotas, clients, ledger, clock, metrics, round: 0 }
     }
 
-    /// Reads and writes until it is told to stop; what was reached by then is written.
+    /// Reads and writes until it is told to stop. A mark that was not written by then is seen again
+    /// at the next start: it follows from what is used.
     pub async fn run(mut self, stop: CancellationToken) {
         let keep = async {
             let mut early = tokio::time::timeout(RECOVERY_PATIENCE, self.ledger.recovered()).await.is_err();
@@ -83,7 +84,6 @@ impl QuotaKeeper {
             () = stop.cancelled() => {}
             () = keep => {}
         }
-        self.write_marks().await;
     }
 
     /// Looks at what was never read.

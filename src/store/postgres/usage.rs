@@ -175,11 +175,11 @@ fn column<'e, T>(events: &'e [UsageEvent], value: impl Fn(&'e UsageEvent) -> T) 
 /// Summed by the columns' own values, which are small and quick to compare, and written as text
 /// afterwards: there are far fewer sums than rows.
 fn sums_statement(by: &[UsageColumn]) -> String {
-    let place = |index: usize| format!("b{index}");
-    let values: String =
-        by.iter().enumerate().map(|(at, column)| format!("{} AS {}, ", value(*column), place(at))).collect();
-    let texts: String =
-        by.iter().enumerate().map(|(at, column)| format!("{} COLLATE \"C\", ", text(*column, &place(at)))).collect();
+    let columns = || by.iter().zip(0..).map(|(column, place)| (*column, format!("b{place}")));
+    let values: Vec<String> = columns().map(|(column, name)| format!("{} AS {name}, ", value(column))).collect();
+    let texts: Vec<String> =
+        columns().map(|(column, name)| format!("{} COLLATE \"C\", ", text(column, &name))).collect();
+    let (values, texts) = (values.concat(), texts.concat());
     let positions: Vec<String> = (1..=by.len()).map(|position| position.to_string()).collect();
     let positions = positions.join(", ");
     let (group, order) = if by.is_empty() {
