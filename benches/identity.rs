@@ -92,10 +92,11 @@ fn keys(criterion: &mut Criterion) {
 
 fn limits(criterion: &mut Criterion, bench: &Bench, gate: &Gate, known: &HeaderMap) {
     let principal = bench.runtime.block_on(bench.call(gate, known));
+    let when = || octroi::limit::When { arrived: bench.clock.wall(), now: bench.clock.monotonic() };
     criterion.bench_function("limit/charge", |bencher| {
-        bencher.iter(|| octroi::limit::charge(&principal, 1, bench.clock.monotonic()));
+        bencher.iter(|| octroi::limit::charge(&principal, octroi::limit::Cost::ONE, when()));
     });
-    let charge = octroi::limit::charge(&principal, 1, bench.clock.monotonic()).expect("a billion a second");
+    let charge = octroi::limit::charge(&principal, octroi::limit::Cost::ONE, when()).expect("a billion a second");
     let mut headers = HeaderMap::with_capacity(8);
     criterion.bench_function("limit/write", |bencher| {
         bencher.iter(|| {

@@ -30,6 +30,8 @@ fn open(dir: &Path, sync: SyncPolicy, clock: &SharedClock) -> Journal {
         sync,
         keep: Duration::ZERO,
         drain_interval: Duration::from_secs(1),
+        cost_header: None,
+        cost_max: 1_000,
     };
     Journal::open(&config, "bench", &["orders".to_owned()], 1, Arc::clone(clock), Metrics::new(&[], &[]))
         .expect("the temporary folder has room for a segment")
@@ -58,6 +60,7 @@ fn settlement() -> Settlement {
         duration_us: 321,
         bytes_in: 0,
         bytes_out: 1024,
+        units: None,
     }
 }
 

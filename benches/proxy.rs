@@ -31,6 +31,7 @@ fn route(index: usize) -> RouteConfig {
         merge_slashes: false,
         encoded_slash: false,
         preserve_host: false,
+        cost: 1,
     }
 }
 

@@ -159,7 +159,15 @@ async fn opened(url: StoreUrl) -> (Store, ClientId) {
     let store = store::open(&StoreConfig { url, migrate: true, start_timeout: Duration::ZERO }).await;
     let store = store.expect("a new file opens");
     store.migrations.up(false).await.expect("the migrations apply");
-    let acme = NewClient { name: "Acme".into(), rate: None, burst: None, metadata: serde_json::json!({}) };
+    let acme = NewClient {
+        name: "Acme".into(),
+        rate: None,
+        burst: None,
+        plan_id: None,
+        quota: None,
+        concurrency: None,
+        metadata: serde_json::json!({}),
+    };
     let client = store.clients.create(acme).await.expect("a client is made");
     (store, client.id)
 }
@@ -176,6 +184,7 @@ fn route() -> RouteConfig {
         credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],
         scopes: Scopes::default(),
         max_body: None,
+        cost: 1,
         merge_slashes: false,
         encoded_slash: false,
         preserve_host: false,

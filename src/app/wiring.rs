@@ -11,10 +11,11 @@ use super::prepare::{await_store, migrations_applied};
 use crate::auth::{
     Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
-use crate::clients::LiveClients;
+use crate::clients::{Ledger, LiveClients};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
+use crate::limit::QuotaKeeper;
 use crate::metering::Journal;
 use crate::model::clock::{Clock, SharedClock};
 use crate::proxy::{Gateway, Parts as GatewayParts};
@@ -77,7 +78,7 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let issuer = signing_keys.map(|keys| {
         let with = IssuerDependencies {
             store: Arc::clone(&store.tokens),
-            clients,
+            clients: Arc::clone(&clients),
             default_limit: config.limits.default,
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
@@ -88,6 +89,7 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     issuer.iter().for_each(TokenIssuer::keep_up);
     let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
     tasks.spawn_control(present);
+    keep_quotas(&store, clients, &journal, &clock, &metrics, &tasks);
     journal.start(Arc::clone(&store.usage), &tasks);
     let readiness = readiness(&authenticator, &journal);
     let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
@@ -180,6 +182,21 @@ fn issuers(config: &Config, keys: Option<&SigningKeys>, clock: &SharedClock) -> 
     })
 }
 
+/// Quotas are counted from the ledger: what the journal commits, and what others did.
+fn keep_quotas(
+    store: &Store,
+    clients: Arc<LiveClients>,
+    journal: &Journal,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) {
+    let ledger = Ledger::new(Arc::clone(&clients));
+    journal.report_to(Arc::clone(&ledger));
+    let keeper = QuotaKeeper::new(Arc::clone(&store.quotas), clients, ledger, Arc::clone(clock), Arc::clone(metrics));
+    tasks.spawn_control(keeper.run(tasks.hard().clone()));
+}
+
 fn gateway(
     config: &Config,
     authenticator: &Arc<Authenticator>,
@@ -193,6 +210,9 @@ fn gateway(
         routes: config.routes.clone(),
         upstreams: config.upstreams.clone(),
         server: &config.server,
+        metering: &config.metering,
+        key_headers: &config.auth.key_headers,
+        rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         issuer,
         rejected: journal.rejected(),

@@ -80,7 +80,8 @@ impl IssuedTokens {
                 Ok(None) => return LoadedToken::Unknown,
                 Err(_) => return LoadedToken::Unavailable,
             };
-            let attachment = self.clients.attach(&record.client, self.default_limit, mark, began);
+            let wall = self.clock.wall();
+            let attachment = self.clients.attach(&record.client, self.default_limit, mark, began, wall);
             if !attachment.current && reads_left > 0 {
                 continue;
             }

@@ -173,7 +173,8 @@ impl Loader {
                     return Loaded::Dead(dead);
                 }
                 Ok(Ok((record, origin))) => {
-                    let attachment = self.clients.attach(&record.client, self.default_limit, mark, began);
+                    let wall = self.clock.wall();
+                    let attachment = self.clients.attach(&record.client, self.default_limit, mark, began, wall);
                     if !attachment.current && reads_left > 0 {
                         continue;
                     }

@@ -226,5 +226,6 @@ pub(super) fn route() -> RouteConfig {
         merge_slashes: false,
         encoded_slash: false,
         preserve_host: false,
+        cost: 1,
     }
 }

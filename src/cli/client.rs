@@ -10,10 +10,12 @@ use serde_json::{Map, Value};
 use super::open::open;
 use super::output::{self, ListWriter, Row};
 use super::pages::{Window, write_pages};
-use super::{Context, Exit, Failure};
+use super::plan::{AtOnce, at_once};
+use super::{Context, Exit, Failure, plan};
 use crate::config::limits::{REFILL_TOO_LONG, refills_within_a_year};
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
+use crate::model::quota::Quota;
 use crate::model::rate::{Rate, RateLimit};
 use crate::store::Store;
 
@@ -58,6 +60,15 @@ pub(super) struct Create {
     /// How much may be spent at once; without it, one second's worth of the rate
     #[arg(long, value_name = "N", requires = "rate", value_parser = burst)]
     burst: Option<NonZeroU32>,
+    /// The plan it is on: its id or name
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<String>,
+    /// A quota of its own, like 1000000/month, 5000/day@Europe/Berlin or 1000000/month@15
+    #[arg(long)]
+    quota: Option<Quota>,
+    /// How many requests it may have open at once
+    #[arg(long, value_name = "N|none", value_parser = at_once)]
+    concurrency: Option<AtOnce>,
 }
 
 /// `octroi client list`
@@ -73,7 +84,7 @@ pub(super) struct List {
 
 /// `octroi client update`
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "rate", "burst"])))]
+#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "rate", "burst", "plan", "quota", "concurrency"])))]
 pub(super) struct Update {
     /// Its id or name
     #[arg(value_name = "C")]
@@ -87,6 +98,27 @@ pub(super) struct Update {
     /// A new burst; `default` goes back to one second's worth of the rate
     #[arg(long, value_name = "N|default")]
     burst: Option<OrDefault<Burst>>,
+    /// Another plan: its id or name; `none` takes it off its plan
+    #[arg(long, value_name = "PLAN|none")]
+    plan: Option<String>,
+    /// Another quota of its own; `none` takes it away
+    #[arg(long, value_name = "QUOTA|none", value_parser = quota_or_none)]
+    quota: Option<QuotaOrNone>,
+    /// How many requests it may have open at once; `none`: any number
+    #[arg(long, value_name = "N|none", value_parser = at_once)]
+    concurrency: Option<AtOnce>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct QuotaOrNone(Option<Quota>);
+
+fn quota_or_none(text: &str) -> Result<QuotaOrNone, String> {
+    if text == "none" {
+        return Ok(QuotaOrNone(None));
+    }
+    text.parse()
+        .map(|quota| QuotaOrNone(Some(quota)))
+        .map_err(|error: crate::model::quota::InvalidQuota| error.to_string())
 }
 
 /// A value, or the word `default`.
@@ -138,7 +170,19 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
         .ok_or_else(|| "write 1 to 200 characters, none of them a control character".to_owned())
 }
 
-const COLUMNS: &[&str] = &["id", "name", "status", "rate", "burst", "plan_id", "metadata", "created_at", "updated_at"];
+const COLUMNS: &[&str] = &[
+    "id",
+    "name",
+    "status",
+    "rate",
+    "burst",
+    "plan_id",
+    "metadata",
+    "created_at",
+    "updated_at",
+    "quota",
+    "concurrency",
+];
 const SHOWN: &[&str] = &["id", "name", "status", "rate", "burst", "created_at"];
 
 /// A client as its table's columns name it.
@@ -153,6 +197,8 @@ pub(super) fn row(client: &Client) -> Row {
         .with("metadata", client.metadata.clone())
         .with_text("created_at", Some(client.created_at))
         .with_text("updated_at", Some(client.updated_at))
+        .with_text("quota", client.allowance.quota.as_ref())
+        .with("concurrency", client.allowance.concurrency.map(NonZeroU32::get))
 }
 
 /// Runs one of them.
@@ -162,12 +208,18 @@ pub(super) fn row(client: &Client) -> Row {
 pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     let (_, store) = open(context).await?;
     let client = match command {
-        Command::Create(create) => store.clients.create(new_client(create)?).await?,
+        Command::Create(create) => store.clients.create(new_client(&store, create).await?).await?,
         Command::List(list) => return write_list(context, &store, list, out).await,
         Command::Show { client } => find(&store, client).await?,
         Command::Update(update) => {
             let client = find(&store, &update.client).await?;
-            change(&store, &client, change_of(&client, update)?).await?
+            let mut change_of = change_of(&client, update)?;
+            change_of.plan_id = match update.plan.as_deref() {
+                None => None,
+                Some("none") => Some(None),
+                Some(named) => Some(Some(plan::find(&store, named).await?.id)),
+            };
+            change(&store, &client, change_of).await?
         }
         Command::Suspend { client } => set_status(&store, client, ClientStatus::Suspended).await?,
         Command::Resume { client } => set_status(&store, client, ClientStatus::Active).await?,
@@ -175,10 +227,22 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
     Ok(output::write_object(&row(&client), context.format, out)?)
 }
 
-fn new_client(create: &Create) -> Result<NewClient, Failure> {
+async fn new_client(store: &Store, create: &Create) -> Result<NewClient, Failure> {
     check_refill(create.rate, create.burst)?;
+    let plan_id = match &create.plan {
+        Some(named) => Some(plan::find(store, named).await?.id),
+        None => None,
+    };
     let metadata = Value::Object(Map::new());
-    Ok(NewClient { name: create.name.clone(), rate: create.rate, burst: create.burst, metadata })
+    Ok(NewClient {
+        name: create.name.clone(),
+        rate: create.rate,
+        burst: create.burst,
+        plan_id,
+        quota: create.quota.clone(),
+        concurrency: create.concurrency.and_then(|AtOnce(most)| most),
+        metadata,
+    })
 }
 
 /// Whether a limit ever comes back whole.
@@ -201,7 +265,14 @@ fn change_of(client: &Client, update: &Update) -> Result<ClientChange, Failure> 
     }
     let burst = if rate_stays { burst } else { Some(None) };
     check_refill(rate.unwrap_or(client.rate), burst.unwrap_or(client.burst))?;
-    Ok(ClientChange { name: update.name.clone(), rate, burst, ..ClientChange::default() })
+    Ok(ClientChange {
+        name: update.name.clone(),
+        rate,
+        burst,
+        quota: update.quota.clone().map(|QuotaOrNone(quota)| quota),
+        concurrency: update.concurrency.map(|AtOnce(most)| most),
+        ..ClientChange::default()
+    })
 }
 
 async fn set_status(store: &Store, named: &str, status: ClientStatus) -> Result<Client, Failure> {

@@ -9,6 +9,7 @@
 mod backfill;
 mod client;
 mod config;
+mod events;
 mod failure;
 mod key;
 mod migrate;
@@ -16,6 +17,7 @@ mod open;
 mod output;
 mod pages;
 mod pepper;
+mod plan;
 pub mod quickstart;
 pub mod serve;
 mod shell;
@@ -72,6 +74,9 @@ enum Command {
     /// Clients: the customers that have keys, limits and a bill
     #[command(subcommand)]
     Client(client::Command),
+    /// Plans: limits that many clients have in common
+    #[command(subcommand)]
+    Plan(plan::Command),
     /// API keys
     #[command(subcommand)]
     Key(key::Command),
@@ -147,6 +152,7 @@ fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result
         Command::Config(command) => config::run(context, command, out),
         Command::Migrate(command) => block_on(migrate::run(context, command, out)),
         Command::Client(command) => block_on(client::run(context, command, out)),
+        Command::Plan(command) => block_on(plan::run(context, command, out)),
         Command::Key(command) => block_on(key::run(context, command, out)),
         Command::Backfill(command) => block_on(backfill::run(context, command, out)),
         Command::Pepper(command) => block_on(pepper::run(context, command, out)),

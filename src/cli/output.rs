@@ -175,6 +175,11 @@ pub(super) fn write_table(columns: &[&str], rows: &[Row], out: &mut dyn Write) -
 /// Writes rows under a heading, all values.
 pub(super) fn write_csv(columns: &[&str], rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
     write_csv_line(columns.iter().map(|name| (*name).to_owned()), out)?;
+    write_csv_rows(columns, rows, out)
+}
+
+/// Writes rows of a CSV whose first line was written.
+pub(super) fn write_csv_rows(columns: &[&str], rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
     rows.iter().try_for_each(|row| write_csv_line(columns.iter().map(|name| plain(row.find(name))), out))
 }
 

@@ -105,7 +105,19 @@ fn a_store_without_tables_asks_for_migrations() {
 fn a_client_lives_from_creation_to_suspension() {
     let session = Session::migrated();
     let made = session.json("client create acme --rate 10/s");
-    let columns = ["id", "name", "status", "rate", "burst", "plan_id", "metadata", "created_at", "updated_at"];
+    let columns = [
+        "id",
+        "name",
+        "status",
+        "rate",
+        "burst",
+        "plan_id",
+        "metadata",
+        "created_at",
+        "updated_at",
+        "quota",
+        "concurrency",
+    ];
     assert_eq!(names(&made), BTreeSet::from(columns));
     assert_eq!((text(&made, "name"), text(&made, "status"), text(&made, "rate")), ("acme", "active", "10/s"));
     assert!(made["burst"].is_null());
@@ -160,7 +172,10 @@ fn lists_are_whole_and_page_on_request() {
 
     let csv = session.done("client list --output csv");
     assert_eq!(csv.lines().count(), 6);
-    assert!(csv.starts_with("id,name,status,rate,burst,plan_id,metadata,created_at,updated_at\n"), "{csv}");
+    assert!(
+        csv.starts_with("id,name,status,rate,burst,plan_id,metadata,created_at,updated_at,quota,concurrency\n"),
+        "{csv}"
+    );
     assert_eq!(session.done("client list").lines().count(), 6);
 }
 

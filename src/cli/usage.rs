@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,13 +11,23 @@ use serde_json::Value;
 use super::open::open;
 use super::output::{self, Format, Row};
 use super::time::{self, Moment};
-use super::{Context, Failure, client};
+use super::{Context, Failure, client, events};
 use crate::model::id::ClientId;
 use crate::store::{Store, UsageColumn, UsageQuery, UsageSum};
 
+/// `octroi usage …`
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Single events, one a line: JSON or CSV
+    Events(events::Arguments),
+}
+
 /// `octroi usage`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Only this client's: its id or name
     #[arg(long, value_name = "C")]
     client: Option<String>,
@@ -89,6 +99,9 @@ const SUMS: &[&str] = &["requests", "units", "bytes_in", "bytes_out", "duration_
 /// # Errors
 /// Times that make no sense, a client that is not there, a store that is away.
 pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(Command::Events(arguments)) = &arguments.command {
+        return events::run(context, arguments, out).await;
+    }
     let (from, to) = period(arguments, context.clock.wall())?;
     let mut by: Vec<Column> = Vec::new();
     arguments.by.iter().for_each(|column| {
@@ -243,7 +256,7 @@ mod tests {
     fn period_of(from: Option<&str>, to: Option<&str>) -> Result<(String, String), Failure> {
         let now = "2026-11-22T20:15:30Z".parse().unwrap();
         let moment = |text: Option<&str>| text.map(|text| text.parse().unwrap());
-        let arguments = Arguments { client: None, from: moment(from), to: moment(to), by: Vec::new() };
+        let arguments = Arguments { command: None, client: None, from: moment(from), to: moment(to), by: Vec::new() };
         period(&arguments, now).map(|(from, to)| (from.to_string(), to.to_string()))
     }
 

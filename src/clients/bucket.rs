@@ -128,6 +128,17 @@ impl Bucket {
         self.arrival.fetch_update(Ordering::AcqRel, Ordering::Acquire, give).map(drop).map_err(|_| Sealed)
     }
 
+    pub(super) fn debit(&self, cost: u32, now: Monotonic) -> Result<(), Sealed> {
+        let now = self.ticks.of(now);
+        let owed = u64::from(cost).saturating_mul(self.ticks.interval);
+        let take = |arrival: u64| {
+            let begin = arrival.max(now);
+            let bound = (now + 2 * self.ticks.window).max(begin);
+            (arrival != SEALED).then(|| begin.saturating_add(owed).min(bound))
+        };
+        self.arrival.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).map(drop).map_err(|_| Sealed)
+    }
+
     fn snapshot(&self, arrival: u64, now: u64) -> Snapshot {
         let Ticks { interval, window, .. } = self.ticks;
         let left = window.saturating_sub(arrival.saturating_sub(now));

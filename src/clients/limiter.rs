@@ -24,6 +24,8 @@ pub enum PolicyName {
     Client,
     /// The key's own; narrows its client's.
     Key,
+    /// The plan's: callers see the policy's own name.
+    Plan,
 }
 
 impl PolicyName {
@@ -34,6 +36,7 @@ impl PolicyName {
             Self::Default => "default",
             Self::Client => "client",
             Self::Key => "key",
+            Self::Plan => "plan",
         }
     }
 }
@@ -67,6 +70,14 @@ pub struct Spent {
     pub snapshot: Snapshot,
     pub(super) cost: u32,
     pub(super) at: Monotonic,
+}
+
+impl Spent {
+    /// A part of it: `cost` of its units, or all if it has fewer.
+    #[must_use]
+    pub fn part(self, cost: u32) -> Self {
+        Self { cost: cost.min(self.cost), ..self }
+    }
 }
 
 /// Why nothing was spent.
@@ -119,6 +130,14 @@ impl Limiter {
                 Ok(()) => return,
                 Err(Sealed) => std::thread::yield_now(),
             }
+        }
+    }
+
+    /// Spends what was already used: the cost was known only afterwards. Goes below nothing, by at
+    /// most one whole burst more, so that whoever spent too much waits and is not locked out.
+    pub fn debit(&self, cost: u32, now: Monotonic) {
+        while self.bucket.load().debit(cost, now).is_err() {
+            std::thread::yield_now();
         }
     }
 

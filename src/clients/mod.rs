@@ -7,9 +7,13 @@
 //! flush ever gives budget away.
 
 mod bucket;
+mod ledger;
 pub mod limiter;
 mod principal;
+pub mod quota;
 mod registry;
+pub mod terms;
 
+pub use ledger::{Held, Ledger};
 pub use principal::{CredentialKind, IdentityHeaders, Principal};
 pub use registry::{Attachment, ChangeMark, LimitCounters, LiveClient, LiveClients, Stamp};

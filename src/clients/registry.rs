@@ -9,16 +9,22 @@
 //! Refuses to know of stores, feeds and credentials: `auth` tells it what changed.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use arc_swap::ArcSwap;
+use jiff::{SignedDuration, Timestamp};
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Notify;
 
 use super::limiter::{Limiter, Policy, PolicyName};
+use super::terms::{Open, ReachedMarks, Terms};
 use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::rate::RateLimit;
+use crate::model::rate::{Rate, RateLimit, RateUnit};
+use crate::model::usage::UsageEvent;
 use crate::telemetry::metrics::Metrics;
 
 /// A client in use.
@@ -32,7 +38,12 @@ pub struct LiveClient {
     /// Keys with a rate of their own. Locked only when one of them is looked up in the store;
     /// a request has its key's limiter in the principal.
     keys: Mutex<Vec<(ApiKeyId, Arc<Limiter>)>>,
+    /// Limits how often it asks how its limits stand; made when it first does.
+    looks: OnceLock<Limiter>,
+    terms: ArcSwap<Terms>,
+    open: Open,
     counters: Arc<LimitCounters>,
+    marks: Arc<ReachedMarks>,
 }
 
 impl LiveClient {
@@ -46,6 +57,38 @@ impl LiveClient {
     #[must_use]
     pub fn limiter(&self) -> Option<&Limiter> {
         self.limiter.as_ref()
+    }
+
+    /// What it may besides.
+    #[must_use]
+    pub fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// How often it may ask how its limits stand.
+    #[must_use]
+    pub fn looks(&self) -> &Limiter {
+        self.looks.get_or_init(|| {
+            let rate = Rate::new(NonZeroU32::MIN, RateUnit::Second);
+            let limit = RateLimit::new(rate, NonZeroU32::new(LOOKS));
+            Limiter::new(Policy { name: PolicyName::Client, limit })
+        })
+    }
+
+    /// How many of its requests are open, as far as they are counted.
+    #[must_use]
+    pub fn open_requests(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Where marks of quotas go that it reached.
+    #[must_use]
+    pub fn marks(&self) -> &ReachedMarks {
+        &self.marks
     }
 
     /// Counters of what was admitted and refused.
@@ -68,8 +111,12 @@ impl LiveClient {
         limiter
     }
 
-    fn new(id: ClientId, policy: Option<Policy>, counters: Arc<LimitCounters>) -> Self {
+    fn new(id: ClientId, policy: Option<Policy>, counters: Arc<LimitCounters>, marks: Arc<ReachedMarks>) -> Self {
         Self {
+            looks: OnceLock::new(),
+            terms: ArcSwap::default(),
+            open: Open::new(0),
+            marks,
             id,
             generation: AtomicU64::new(0),
             suspended: AtomicBool::new(false),
@@ -79,18 +126,28 @@ impl LiveClient {
         }
     }
 
-    fn update(&self, client: &Client, policy: Policy, now: Monotonic) {
+    /// Whether a quota came that was not read yet.
+    fn update(&self, client: &Client, policy: Policy, born: Timestamp, now: Monotonic) -> bool {
         self.suspended.store(client.status == ClientStatus::Suspended, Ordering::Release);
         if let Some(limiter) = &self.limiter {
             limiter.change(policy, now);
         }
+        let older = self.terms.load();
+        if older.are_of(&client.allowance) {
+            return false;
+        }
+        let terms = Arc::new(Terms::new(&client.allowance, &older, born, now));
+        self.terms.store(Arc::clone(&terms));
+        !terms.are_read()
     }
 
     /// Forgets key limiters that nobody holds and that are full; whether all limits are full.
     fn sweep(&self, now: Monotonic) -> bool {
         let mut keys = lock(&self.keys);
         keys.retain(|(_, limiter)| Arc::strong_count(limiter) > 1 || !limiter.is_full(now));
-        keys.is_empty() && self.limiter.as_ref().is_none_or(|limiter| limiter.is_full(now))
+        keys.is_empty()
+            && self.limiter.as_ref().is_none_or(|limiter| limiter.is_full(now))
+            && self.terms.load().are_idle(now)
     }
 }
 
@@ -128,6 +185,10 @@ pub struct LiveClients {
     epoch: AtomicU64,
     nobody: Arc<LiveClient>,
     counters: Arc<LimitCounters>,
+    marks: Arc<ReachedMarks>,
+    /// Whether any client ever had a quota: while none has, commits need not be looked at.
+    with_quotas: AtomicBool,
+    asked: Arc<Notify>,
 }
 
 impl LiveClients {
@@ -135,12 +196,16 @@ impl LiveClients {
     #[must_use]
     pub fn new(metrics: &Metrics) -> Arc<Self> {
         let counters = Arc::new(LimitCounters::new(metrics));
+        let marks = Arc::<ReachedMarks>::default();
         Arc::new(Self {
             clients: Mutex::default(),
             changes: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
-            nobody: Arc::new(LiveClient::new(ClientId::NIL, None, Arc::clone(&counters))),
+            nobody: Arc::new(LiveClient::new(ClientId::NIL, None, Arc::clone(&counters), Arc::clone(&marks))),
             counters,
+            marks,
+            with_quotas: AtomicBool::new(false),
+            asked: Arc::default(),
         })
     }
 
@@ -157,8 +222,16 @@ impl LiveClients {
     }
 
     /// Attaches to a client that was read after `mark` was taken. If nothing changed since, what
-    /// was read is taken over: status and limit, the used share of an older limit kept.
-    pub fn attach(&self, client: &Client, default: RateLimit, mark: ChangeMark, now: Monotonic) -> Attachment {
+    /// was read is taken over: status and limits, what was used of older ones kept. `now` and `at`
+    /// are the same moment.
+    pub fn attach(
+        &self,
+        client: &Client,
+        default: RateLimit,
+        mark: ChangeMark,
+        now: Monotonic,
+        at: Timestamp,
+    ) -> Attachment {
         let policy = match client.limit() {
             Some(limit) => Policy { name: PolicyName::Client, limit },
             None => Policy { name: PolicyName::Default, limit: default },
@@ -168,11 +241,19 @@ impl LiveClients {
         let mut is_new = false;
         let live = clients.entry(client.id).or_insert_with(|| {
             is_new = true;
-            Arc::new(LiveClient::new(client.id, Some(policy), Arc::clone(&self.counters)))
+            let (counters, marks) = (Arc::clone(&self.counters), Arc::clone(&self.marks));
+            Arc::new(LiveClient::new(client.id, Some(policy), counters, marks))
         });
         // One that was not known takes even an old row: there is nothing newer to overwrite.
         if current || is_new {
-            live.update(client, policy, now);
+            // Requests that waited for this look-up are charged, and arrived before it; of a client
+            // that was known before, those that arrived earlier were not charged to new quotas.
+            let waited = if is_new { WAITED_AT_MOST } else { SignedDuration::ZERO };
+            let born = at.saturating_sub(waited).unwrap_or(Timestamp::MIN);
+            if live.update(client, policy, born, now) {
+                self.with_quotas.store(true, Ordering::Release);
+                self.asked.notify_one();
+            }
         }
         let stamp =
             Stamp { generation: live.generation.load(Ordering::Acquire), epoch: self.epoch.load(Ordering::Acquire) };
@@ -202,6 +283,40 @@ impl LiveClients {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Notes events that were committed.
+    pub(super) fn committed(&self, events: &[UsageEvent]) {
+        if !self.with_quotas.load(Ordering::Acquire) {
+            return;
+        }
+        let clients = lock(&self.clients);
+        for event in events.iter().filter(|event| !event.client_id.is_nil()) {
+            let Some(live) = clients.get(&event.client_id) else { continue };
+            for quotas in &live.terms.load().quotas {
+                quotas.counter.committed(event.occurred_at, i64::from(event.units));
+            }
+        }
+    }
+
+    /// Clients with quotas.
+    #[must_use]
+    pub fn with_quotas(&self) -> Vec<Arc<LiveClient>> {
+        if !self.with_quotas.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let clients = lock(&self.clients);
+        clients.values().filter(|live| !live.terms.load().quotas.is_empty()).cloned().collect()
+    }
+
+    /// Marks of quotas that were reached and wait to be written.
+    #[must_use]
+    pub fn marks(&self) -> &ReachedMarks {
+        &self.marks
+    }
+
+    pub(super) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
+    }
+
     /// Forgets clients that nobody holds and whose limits are full: who comes back finds what it
     /// would have found. Returns how many remain.
     pub fn sweep(&self, now: Monotonic) -> usize {
@@ -221,6 +336,11 @@ pub struct LimitCounters {
     default: (Counter, Counter),
     client: (Counter, Counter),
     key: (Counter, Counter),
+    plan: (Counter, Counter),
+    quota: (Counter, Counter),
+    concurrency: Counter,
+    shadow_rate: Counter,
+    shadow_quota: Counter,
 }
 
 impl LimitCounters {
@@ -230,6 +350,11 @@ impl LimitCounters {
             default: counters(PolicyName::Default),
             client: counters(PolicyName::Client),
             key: counters(PolicyName::Key),
+            plan: counters(PolicyName::Plan),
+            quota: metrics.limit_counters("quota"),
+            concurrency: metrics.limit_counters("concurrency").1,
+            shadow_rate: metrics.limit_counter("plan", "would_refuse"),
+            shadow_quota: metrics.limit_counter("quota", "would_refuse"),
         }
     }
 
@@ -243,14 +368,46 @@ impl LimitCounters {
         self.of(policy).1.inc();
     }
 
+    /// Counts a charge that the quotas admitted.
+    pub fn quota_admitted(&self) {
+        self.quota.0.inc();
+    }
+
+    /// Counts a charge that a quota refused.
+    pub fn quota_refused(&self) {
+        self.quota.1.inc();
+    }
+
+    /// Counts a request that came while too many were open.
+    pub fn concurrency_refused(&self) {
+        self.concurrency.inc();
+    }
+
+    /// Counts a charge that a rate in the shadow would have refused.
+    pub fn rate_would_refuse(&self) {
+        self.shadow_rate.inc();
+    }
+
+    /// Counts a charge that a quota in the shadow would have refused.
+    pub fn quota_would_refuse(&self) {
+        self.shadow_quota.inc();
+    }
+
     fn of(&self, policy: PolicyName) -> &(Counter, Counter) {
         match policy {
             PolicyName::Default => &self.default,
             PolicyName::Client => &self.client,
             PolicyName::Key => &self.key,
+            PolicyName::Plan => &self.plan,
         }
     }
 }
+
+/// So often may a client ask how its limits stand at once, and then once a second.
+const LOOKS: u32 = 10;
+
+/// No request waits longer for its caller to be looked up.
+const WAITED_AT_MOST: SignedDuration = SignedDuration::from_secs(60);
 
 /// Nothing that runs under these locks can panic half-way, so a poisoned one is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -259,7 +416,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use jiff::Timestamp;
@@ -281,6 +437,7 @@ mod tests {
             rate: rate.map(|rate| rate.parse().unwrap()),
             burst: None,
             plan_id: None,
+            allowance: crate::model::client::Allowance::default(),
             metadata: serde_json::json!({}),
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
@@ -292,7 +449,7 @@ mod tests {
     }
 
     fn attach(registry: &LiveClients, client: &Client) -> Attachment {
-        registry.attach(client, default_limit(), registry.mark(), NOW)
+        registry.attach(client, default_limit(), registry.mark(), NOW, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -335,7 +492,7 @@ mod tests {
         let mut suspended = client(1, None);
         suspended.status = ClientStatus::Suspended;
         attach(&registry, &suspended);
-        let late = registry.attach(&old_row, default_limit(), mark, NOW);
+        let late = registry.attach(&old_row, default_limit(), mark, NOW, Timestamp::UNIX_EPOCH);
         assert!(!late.current);
         assert!(live.is_suspended());
         assert_eq!(live.limiter().unwrap().policy().limit, default_limit());

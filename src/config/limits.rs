@@ -31,13 +31,23 @@ pub fn refills_within_a_year(limit: RateLimit) -> bool {
 pub struct LimitsConfig {
     /// The policy named `default`.
     pub default: RateLimit,
+    /// Whether rates are charged what a request costs, and not one for each.
+    pub by_cost: bool,
 }
 
 /// `[limits]` as written.
-#[derive(Clone, Default, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawLimits {
+    pub(super) charge: String,
     pub(super) default: RawRateLimit,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        // Rates protect what stands behind from bursts of requests; what they cost is a bill's business.
+        Self { charge: "requests".to_owned(), default: RawRateLimit::default() }
+    }
 }
 
 /// `[limits.default]` as written.
@@ -58,13 +68,14 @@ impl Default for RawRateLimit {
 
 impl RawLimits {
     pub(super) fn resolve(&self, check: &Check<'_>) -> LimitsConfig {
+        let by_cost = check.choice("charge", &self.charge, &[("requests", false), ("cost", true)]);
         let check = check.below("default");
         let burst = self.default.burst.and_then(|burst| burst_of(&check, burst));
         let default = RateLimit::new(rate_of(&check, &self.default.rate), burst);
         if !refills_within_a_year(default) && !check.has_problem("rate") {
             check.refuse("burst", REFILL_TOO_LONG, "write a smaller burst or a higher rate");
         }
-        LimitsConfig { default }
+        LimitsConfig { default, by_cost }
     }
 }
 

@@ -3,10 +3,28 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
 use super::units::{self, DURATION_FORM};
+
+/// The most a request may cost, by its route or by its upstream.
+pub(super) const MAX_COST: u32 = 1_000_000_000;
+
+/// Headers that callers need: the cost is taken out of the response.
+const MEANT: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "location",
+    "set-cookie",
+    "trailer",
+    "transfer-encoding",
+];
 
 /// Segments are mapped, so that their size is a number of pages.
 const PAGE: u64 = 4096;
@@ -28,6 +46,10 @@ pub struct MeteringConfig {
     pub keep: Duration,
     /// How often the drain looks.
     pub drain_interval: Duration,
+    /// The response header in which upstreams say what a request cost.
+    pub cost_header: Option<HeaderName>,
+    /// The most that they are believed.
+    pub cost_max: u32,
 }
 
 /// `metering.on_full`
@@ -61,6 +83,8 @@ pub(super) struct RawMetering {
     pub(super) sync: String,
     pub(super) keep: String,
     pub(super) drain_interval: String,
+    pub(super) cost_header: String,
+    pub(super) cost_max: i64,
 }
 
 impl Default for RawMetering {
@@ -76,6 +100,9 @@ impl Default for RawMetering {
             keep: "24h".to_owned(),
             // With the rest of the way, an event shows within two seconds of its end.
             drain_interval: "1s".to_owned(),
+            // Nobody is believed who was not asked.
+            cost_header: String::new(),
+            cost_max: 1_000,
         }
     }
 }
@@ -94,7 +121,22 @@ impl RawMetering {
             sync: self.resolve_sync(check),
             keep: check.duration("keep", &self.keep, Zero::Allowed),
             drain_interval: check.duration("drain_interval", &self.drain_interval, Zero::Refused),
+            cost_header: self.resolve_cost_header(check),
+            cost_max: check.count("cost_max", self.cost_max, 1..=MAX_COST),
         }
+    }
+
+    fn resolve_cost_header(&self, check: &Check<'_>) -> Option<HeaderName> {
+        if self.cost_header.is_empty() {
+            return None;
+        }
+        let name = self.cost_header.parse::<HeaderName>().ok();
+        let meant = |name: &HeaderName| MEANT.contains(&name.as_str());
+        if name.as_ref().is_none_or(meant) {
+            let message = format!("`{}` is no name for a header of its own", self.cost_header);
+            check.refuse("cost_header", message, "write a name that nothing else uses, like \"x-request-cost\"");
+        }
+        name
     }
 
     fn resolve_sizes(&self, check: &Check<'_>) -> (u64, u64) {

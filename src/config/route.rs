@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::AuthConfig;
 use super::check::Check;
+use super::metering::MAX_COST;
 use super::route_path;
 use super::server::ServerConfig;
 use crate::model::access::Scopes;
@@ -39,6 +40,8 @@ pub struct RouteConfig {
     pub encoded_slash: bool,
     /// Whether the caller's Host goes on to the upstream; else the endpoint's own.
     pub preserve_host: bool,
+    /// What a request costs, unless the upstream says otherwise.
+    pub cost: u32,
 }
 
 /// `routes.auth`
@@ -73,6 +76,7 @@ pub(super) struct RawRoute {
     pub(super) merge_slashes: bool,
     pub(super) encoded_slash: bool,
     pub(super) preserve_host: bool,
+    pub(super) cost: i64,
 }
 
 impl Default for RawRoute {
@@ -94,6 +98,7 @@ impl Default for RawRoute {
             encoded_slash: false,
             // Services that build links or serve several hosts need the name the caller used.
             preserve_host: true,
+            cost: 1,
         }
     }
 }
@@ -134,6 +139,7 @@ impl RawRoute {
             merge_slashes: self.merge_slashes,
             encoded_slash: self.encoded_slash,
             preserve_host: self.preserve_host,
+            cost: check.count("cost", self.cost, 0..=MAX_COST),
         }
     }
 

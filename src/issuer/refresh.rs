@@ -49,7 +49,8 @@ impl TokenIssuer {
         let (mark, began) = (self.with.clients.mark(), self.with.clock.monotonic());
         let found = self.stored(move |issuer| async move { issuer.with.store.find_refresh(hash).await }).await?;
         Ok(found.map(|record| {
-            let live = self.with.clients.attach(&record.client, self.with.default_limit, mark, began).client;
+            let (default, wall) = (self.with.default_limit, self.with.clock.wall());
+            let live = self.with.clients.attach(&record.client, default, mark, began, wall).client;
             let key_limit = record.key.rate.map(|rate| RateLimit::new(rate, record.key.burst));
             let principal = Principal {
                 kind: CredentialKind::Key,

@@ -51,6 +51,7 @@ pub(super) fn settlement(outcome: Outcome) -> Settlement {
         duration_us: 1_500,
         bytes_in: 10,
         bytes_out: 1 << 40,
+        units: None,
     }
 }
 
@@ -166,6 +167,8 @@ impl Rig {
             sync: SyncPolicy::Never,
             keep: Duration::ZERO,
             drain_interval: Duration::from_millis(10),
+            cost_header: None,
+            cost_max: 1_000,
         };
         change(&mut config);
         let clock = ManualClock::at(Timestamp::from_second(1_790_000_100).unwrap());

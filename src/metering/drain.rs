@@ -90,8 +90,18 @@ impl Drain {
                 break;
             }
             self.shared.lag.note(Whose::Ours, batch.oldest);
+            // Held from before the commit until quotas know of it, so that nobody who reads the store
+            // sees the one without the other.
+            let ledger = self.shared.ledger.get().cloned();
+            let held = match &ledger {
+                Some(ledger) => Some(ledger.hold().await),
+                None => None,
+            };
             if !delivery.deliver(&batch.events).await {
                 return;
+            }
+            if let Some(held) = held {
+                held.committed(&batch.events);
             }
             batch.places.iter().for_each(|(segment, slot)| self.segments[*segment].finish(*slot));
             // What was committed shows in the age at once, also while further batches follow.

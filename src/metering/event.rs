@@ -22,7 +22,10 @@ pub(super) fn settled(admission: &Admission, settlement: &Settlement, header: &H
         bytes_in: settlement.bytes_in,
         bytes_out: settlement.bytes_out,
         // What never left costs nothing, whatever it would have cost.
-        units: if settlement.outcome == Outcome::NotSent { 0 } else { admission.units },
+        units: match settlement.outcome {
+            Outcome::NotSent => 0,
+            _ => settlement.units.unwrap_or(admission.units),
+        },
         node: header.node.clone(),
     }
 }
@@ -34,7 +37,8 @@ pub(super) fn unsettled(admission: &Admission, sent: Sent, header: &Header) -> U
         Sent::Yes => Outcome::Interrupted,
         Sent::No => Outcome::NotSent,
     };
-    let nothing = Settlement { status: None, outcome, reason: None, duration_us: 0, bytes_in: 0, bytes_out: 0 };
+    let nothing =
+        Settlement { status: None, outcome, reason: None, duration_us: 0, bytes_in: 0, bytes_out: 0, units: None };
     settled(admission, &nothing, header)
 }
 
@@ -69,5 +73,14 @@ mod tests {
             assert_eq!((event.outcome, event.units, event.status), (outcome, units, None));
         }
         assert_eq!(settled(&admission(1), &settlement(Outcome::NotSent), &header()).units, 0);
+        for (outcome, declared, units) in [
+            (Outcome::Complete, None, 3),
+            (Outcome::Complete, Some(0), 0),
+            (Outcome::ClientGone, Some(70_000), 70_000),
+            (Outcome::NotSent, Some(5), 0),
+        ] {
+            let settlement = Settlement { units: declared, ..settlement(outcome) };
+            assert_eq!(settled(&admission(1), &settlement, &header()).units, units, "{outcome:?} {declared:?}");
+        }
     }
 }

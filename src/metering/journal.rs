@@ -21,6 +21,7 @@ use super::rejected::RejectedCounts;
 use super::segment::{self, Blueprint, Copies, Prepared};
 use super::shared::{Parts, Shared};
 use super::sync::{self, Gate};
+use crate::clients::Ledger;
 use crate::config::metering::{MeteringConfig, OnFull, SyncPolicy};
 use crate::model::clock::SharedClock;
 use crate::store::UsageStore;
@@ -121,6 +122,12 @@ impl Journal {
         let full = || shared.lanes.iter().any(|lane| lane.is_full());
         let failing = || shared.gate.as_ref().is_some_and(|gate| gate.refuses());
         shared.config.on_full == OnFull::Refuse && (full() || failing())
+    }
+
+    /// Tells this ledger of what is committed. To be called before [`Journal::start`].
+    pub fn report_to(&self, ledger: Arc<Ledger>) {
+        // A second one would count everything twice: the first stays.
+        let _ = self.shared.ledger.set(ledger);
     }
 
     /// Begins to make segments ahead, to drain into `store`, to bring home what other processes

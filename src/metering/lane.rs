@@ -140,6 +140,7 @@ impl Lane {
             duration_us,
             bytes_in: 0,
             bytes_out: 0,
+            units: None,
         });
     }
 

@@ -40,6 +40,9 @@ impl Recovery {
     pub(super) async fn run(mut self) {
         loop {
             self.adopt_all().await;
+            if let Some(ledger) = self.shared.ledger.get() {
+                ledger.note_recovered();
+            }
             tokio::select! {
                 biased;
                 () = self.shared.closing.cancelled() => return,

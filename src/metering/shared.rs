@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use super::lane::Lane;
 use super::rejected::RejectedCounts;
 use super::segment::{Blueprint, LiveSegment, Prepared};
 use super::sync::Gate;
+use crate::clients::Ledger;
 use crate::config::metering::MeteringConfig;
 use crate::model::clock::SharedClock;
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) over: CancellationToken,
     /// Entries of adopted folders that the store does not have.
     pub(super) owed: AtomicU64,
+    /// Where quotas are told of what was committed, if anybody counts any.
+    pub(super) ledger: OnceLock<Arc<Ledger>>,
     /// Segments that the drain does not know yet.
     made: Mutex<Vec<Arc<LiveSegment>>>,
     /// Folders of others that this process holds.
@@ -77,6 +80,7 @@ impl Shared {
             closing: CancellationToken::new(),
             over: CancellationToken::new(),
             owed: AtomicU64::new(0),
+            ledger: OnceLock::new(),
             made: Mutex::new(made),
             adopted: Mutex::default(),
             short: AtomicBool::new(false),

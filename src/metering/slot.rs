@@ -29,7 +29,9 @@
 //! | 200..202 | status; zero when nothing was sent |
 //! | 202 | outcome, as `Outcome` numbers it, or `0xFE`: moved to another slot |
 //! | 203 | reason, as `CutReason` numbers it; zero is none |
-//! | 204..212 | zero |
+//! | 204..208 | units, where the upstream said what the request cost |
+//! | 208 | whether it did: one or zero |
+//! | 209..212 | zero |
 //! | 212..216 | CRC-32 |
 //! | 216..256 | zero |
 //!
@@ -190,6 +192,8 @@ pub(super) fn settlement_half(seal: Seal, slot: u32, settlement: &Settlement) ->
     half[24..26].copy_from_slice(&settlement.status.unwrap_or(0).to_le_bytes());
     half[26] = settlement.outcome as u8;
     half[27] = settlement.reason.map_or(0, |reason| reason as u8);
+    half[28..32].copy_from_slice(&settlement.units.unwrap_or(0).to_le_bytes());
+    half[32] = settlement.units.is_some().into();
     seal.close(&mut half, slot | SECOND_HALF);
     half
 }
@@ -248,6 +252,7 @@ fn read_settlement(seal: Seal, slot: u32, half: &SettlementHalf) -> Option<Secon
         duration_us: u64::from_le_bytes(*array(half, 0)),
         bytes_in: u64::from_le_bytes(*array(half, 8)),
         bytes_out: u64::from_le_bytes(*array(half, 16)),
+        units: (half[32] == 1).then(|| u32::from_le_bytes(*array(half, 28))),
     }))
 }
 

@@ -1,12 +1,15 @@
 //! A client: the tenant, with keys, limits and a bill.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::id::ClientId;
+use super::plan::Plan;
+use super::quota::Quota;
 use super::rate::{Rate, RateLimit};
 
 /// A row of `clients`, without what only the store needs (hashes).
@@ -24,6 +27,9 @@ pub struct Client {
     pub burst: Option<NonZeroU32>,
     /// The plan it is on.
     pub plan_id: Option<Uuid>,
+    /// What else it may, besides its rate.
+    #[serde(skip)]
+    pub allowance: Allowance,
     /// Whatever its owner keeps with it: a JSON object.
     pub metadata: serde_json::Value,
     /// When it was made.
@@ -44,6 +50,17 @@ impl Client {
     pub fn limit(&self) -> Option<RateLimit> {
         self.rate.map(|rate| RateLimit::new(rate, self.burst))
     }
+}
+
+/// What a client may, besides its rate: its own, and its plan's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Allowance {
+    /// `clients.quota`
+    pub quota: Option<Quota>,
+    /// `clients.concurrency`: how many requests it may have open at once.
+    pub concurrency: Option<NonZeroU32>,
+    /// The plan that `clients.plan_id` names.
+    pub plan: Option<Arc<Plan>>,
 }
 
 /// Whether a client may call at all.
@@ -86,6 +103,12 @@ pub struct NewClient {
     pub rate: Option<Rate>,
     /// Its own burst.
     pub burst: Option<NonZeroU32>,
+    /// Its plan.
+    pub plan_id: Option<Uuid>,
+    /// Its own quota.
+    pub quota: Option<Quota>,
+    /// How many requests it may have open at once.
+    pub concurrency: Option<NonZeroU32>,
     /// A JSON object.
     pub metadata: serde_json::Value,
 }
@@ -101,6 +124,12 @@ pub struct ClientChange {
     pub rate: Option<Option<Rate>>,
     /// A new burst, or back to the rate's default.
     pub burst: Option<Option<NonZeroU32>>,
+    /// Another plan, or none.
+    pub plan_id: Option<Option<Uuid>>,
+    /// Another quota, or none.
+    pub quota: Option<Option<Quota>>,
+    /// Another number of requests at once, or any.
+    pub concurrency: Option<Option<NonZeroU32>>,
     /// New metadata, whole.
     pub metadata: Option<serde_json::Value>,
 }

@@ -13,6 +13,8 @@ pub mod event_id;
 pub mod id;
 pub mod issued;
 pub mod key;
+pub mod plan;
+pub mod quota;
 pub mod rate;
 pub mod secret;
 #[cfg(test)]

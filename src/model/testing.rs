@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::access::Scopes;
 use super::addresses::AddressRanges;
-use super::client::{Client, ClientStatus};
+use super::client::{Allowance, Client, ClientStatus};
 use super::id::{ApiKeyId, ClientId};
 use super::key::{ApiKey, HashKind};
 
@@ -21,6 +21,7 @@ pub(crate) fn client(number: u128) -> Client {
         rate: None,
         burst: None,
         plan_id: None,
+        allowance: Allowance::default(),
         metadata: serde_json::json!({}),
         created_at,
         updated_at: created_at,

@@ -171,6 +171,8 @@ pub struct Settlement {
     pub bytes_in: u64,
     /// Body bytes to the caller.
     pub bytes_out: u64,
+    /// What it cost, where the upstream said so; else what was admitted.
+    pub units: Option<u32>,
 }
 
 /// A row of `usage_events`.

@@ -12,6 +12,7 @@ use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
+use super::cost::DeclaredCost;
 use super::gateway::ResponseBody;
 use super::headers::X_REQUEST_ID;
 use super::intake::{Intake, IntakeFault};
@@ -19,7 +20,7 @@ use super::rejection::Rejection;
 use super::returning::{ReturnFault, ReturningBody};
 use super::shared::Gateway;
 use crate::clients::Principal;
-use crate::limit::Standing;
+use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
 use crate::model::causes::with_causes;
 use crate::model::clock::Monotonic;
@@ -53,6 +54,11 @@ pub struct RequestContext {
     key: ApiKeyId,
     token: TokenId,
     standing: Standing,
+    /// What was taken from its client's limits, until it is settled; its place among the client's
+    /// open requests for as long as this is here.
+    charge: Option<Charge>,
+    /// What the upstream says it cost, if it is asked.
+    declared: Option<Arc<DeclaredCost>>,
     entry: Option<Entry>,
     admitted: Monotonic,
     sent: bool,
@@ -105,6 +111,8 @@ impl RequestContext {
             key: ApiKeyId::NIL,
             token: TokenId::NIL,
             standing: Standing::default(),
+            charge: None,
+            declared: None,
             entry: None,
             admitted: arrival.started,
             sent: false,
@@ -167,8 +175,13 @@ impl RequestContext {
         }
     }
 
-    pub(super) fn admitted(&mut self, entry: Entry, now: Monotonic) {
+    pub(super) fn arrived(&self) -> Timestamp {
+        self.at
+    }
+
+    pub(super) fn admitted(&mut self, entry: Entry, charge: Charge, now: Monotonic) {
         self.entry = Some(entry);
+        self.charge = Some(charge);
         self.admitted = now;
     }
 
@@ -196,6 +209,11 @@ impl RequestContext {
             }
         };
         (peer, intake.as_deref(), leaving)
+    }
+
+    /// What is said about the cost until the end counts.
+    pub(super) fn costs(&mut self, declared: Arc<DeclaredCost>) {
+        self.declared = Some(declared);
     }
 
     /// Notes that the upstream's head is there.
@@ -330,6 +348,15 @@ impl RequestContext {
     fn settle(&mut self, outcome: Outcome, reason: Option<CutReason>, bytes_out: u64) {
         let Some(entry) = self.entry.take() else { return };
         let now = self.gateway.clock.monotonic();
+        let declared = self.declared.as_ref().and_then(|declared| declared.units());
+        if let Some(charge) = &self.charge {
+            // As the event: what never left for the upstream costs no units.
+            let units = if outcome == Outcome::NotSent { Some(0) } else { declared };
+            charge.settle_units(units.unwrap_or(charge.units()));
+            if let (Some(cost), true) = (declared, self.gateway.rates_by_cost) {
+                charge.settle_rates(cost, now);
+            }
+        }
         let duration = now.since(self.admitted);
         entry.settle(&Settlement {
             status: self.status,
@@ -338,6 +365,7 @@ impl RequestContext {
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             bytes_in: self.bytes_in(),
             bytes_out,
+            units: declared,
         });
         self.gateway.metrics.request_ended(self.route, outcome, self.status, now.since(self.started));
     }

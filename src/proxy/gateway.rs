@@ -14,6 +14,7 @@ use http::{Method, Request, Response, Uri};
 use http_body::Body as _;
 
 use super::context::{Arrival, RequestContext};
+use super::cost::DeclaredCost;
 use super::headers::{Rewrite, caller_address, has_underscore, presented_request_id};
 use super::intake::{IntakeFault, OutgoingBody};
 use super::path::{CanonicalPath, canonicalise};
@@ -28,7 +29,7 @@ use crate::auth::Identified;
 use crate::clients::Principal;
 use crate::config::route::RouteAuth;
 use crate::config::server::UnderscoreHeaders;
-use crate::limit::{self, Charge};
+use crate::limit::{self, Charge, Cost, When};
 use crate::metering::Meter;
 use crate::model::clock::Monotonic;
 use crate::model::event_id::EventIdGenerator;
@@ -38,9 +39,6 @@ use crate::tasks::catch_panic;
 use crate::wire::body::Body;
 use crate::wire::head::{self, named_host};
 use crate::wire::observed::Observed;
-
-/// What one request costs.
-const UNITS: u32 = 1;
 
 /// The body of every response, observed by its request's context.
 pub type ResponseBody = Observed<Body<ReturningBody>, Box<RequestContext>>;
@@ -137,9 +135,13 @@ impl WorkerGateway {
         let principal = self.authenticate(&routed, &head, context).await?;
         // Before the limit, so that a forbidden caller cannot drain its client's budget.
         self.authorize(&routed, &principal, context)?;
+        // A client that was just looked up has quotas that the ledger is still asked about.
+        limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
         let now = self.shared.clock.monotonic();
-        let charge = limit(&principal, now, context)?;
+        let units = routed.route.config.cost;
+        let cost = Cost { rate: if self.shared.rates_by_cost { units } else { 1 }, units };
+        let charge = limit(&principal, cost, now, context)?;
         // Before the forwarding, so that nothing reaches an upstream uncounted; after the limit,
         // so that a flood of refused requests writes nothing.
         self.admit(charge, now, context).await?;
@@ -156,6 +158,10 @@ impl WorkerGateway {
     ) -> Result<Answer, Rejection> {
         match place {
             Reserved::Probe(probe) => probe.answer(&head.method, &self.shared.readiness).map(Answer::Probe),
+            Reserved::Usage => {
+                reserved::reads(&head.method)?;
+                self.own_usage(head, context).await.map(Answer::Own)
+            }
             Reserved::Tokens(endpoint) => {
                 tokens::answer(endpoint, &self.shared, head, body, context).await.map(Answer::Own)
             }
@@ -231,9 +237,22 @@ impl WorkerGateway {
         Ok(self.shared.authenticator.authorize(&routed.route.config, principal, context.caller())?)
     }
 
+    /// How the caller's limits stand: authenticated like a route, costs nothing.
+    async fn own_usage(&self, head: &Head, context: &mut RequestContext) -> Result<Response<Bytes>, Rejection> {
+        let (authenticator, own) = (&self.shared.authenticator, &self.shared.own_route);
+        let now = self.shared.clock.monotonic();
+        let principal = authenticator.authenticate(own, &head.headers, context.caller(), now).await?;
+        context.identified(&principal);
+        authenticator.authorize(own, &principal, context.caller())?;
+        limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
+        let when = When { arrived: context.arrived(), now: self.shared.clock.monotonic() };
+        let overview = limit::overview(&principal, when).map_err(Rejection::Limit)?;
+        Ok(reserved::usage(&overview))
+    }
+
     async fn admit(&self, charge: Charge, now: Monotonic, context: &mut RequestContext) -> Result<(), Rejection> {
-        match self.meter.admit(&context.admission(UNITS)) {
-            Ok(entry) => context.admitted(entry, now),
+        match self.meter.admit(&context.admission(charge.units())) {
+            Ok(entry) => context.admitted(entry, charge, now),
             Err(full) => {
                 charge.refund(now);
                 return Err(full.into());
@@ -271,8 +290,14 @@ impl WorkerGateway {
         let (peer, intake, leaving) = context.for_call();
         let call = Call { request, body, keep_host, intake, peer, leaving };
         let exchanged = self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock).await;
-        let response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
+        let mut response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
         context.answered(routed.route.upstream);
+        if let Some(header) = &self.shared.cost_header {
+            let declared = DeclaredCost::new(header);
+            declared.take(response.headers_mut());
+            response.body_mut().watch_cost(Arc::clone(&declared));
+            context.costs(declared);
+        }
         Ok(forward::response(response, &method))
     }
 }
@@ -285,8 +310,8 @@ fn canonical_path(head: &Head) -> Result<CanonicalPath<'_>, Rejection> {
     Ok(canonicalise(head.uri.path())?)
 }
 
-fn limit(principal: &Principal, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
-    let charge = limit::charge(principal, UNITS, now).map_err(Rejection::Limit)?;
+fn limit(principal: &Principal, cost: Cost, now: Monotonic, context: &mut RequestContext) -> Result<Charge, Rejection> {
+    let charge = limit::charge(principal, cost, When { arrived: context.arrived(), now }).map_err(Rejection::Limit)?;
     context.charged(charge.standing());
     Ok(charge)
 }

@@ -31,6 +31,7 @@
 //! store.
 
 mod context;
+mod cost;
 mod forward;
 pub mod gateway;
 pub mod headers;

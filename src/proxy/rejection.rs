@@ -13,7 +13,7 @@ use super::tokens::FormFault;
 use super::upstream::ExchangeFault;
 use crate::auth::AuthError;
 use crate::issuer::GrantFault;
-use crate::limit::Exceeded;
+use crate::limit::{Exceeded, ExceededKind, QuotasUnknown};
 use crate::metering::JournalFull;
 use crate::model::usage::{CutReason, Outcome};
 use crate::server::Refusal;
@@ -50,6 +50,9 @@ pub enum Rejection {
     /// Over a limit.
     #[error("over the limit `{}`", .0.policy)]
     Limit(Exceeded),
+    /// What is left of its client's quotas is not known.
+    #[error(transparent)]
+    Quotas(#[from] QuotasUnknown),
     /// It could not be counted.
     #[error(transparent)]
     Journal(#[from] JournalFull),
@@ -175,13 +178,25 @@ impl Rejection {
             ),
             Self::NoRoute => NO_ROUTE,
             Self::Auth(error) => of_auth(error),
+            Self::Limit(Exceeded { what: ExceededKind::Quota, .. }) => row(
+                StatusCode::TOO_MANY_REQUESTS,
+                "quota_exhausted",
+                "Quota exhausted",
+                "The quota of this period is used up; the next one begins after the time in Retry-After.",
+            ),
+            Self::Limit(Exceeded { what: ExceededKind::Concurrency, .. }) => row(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "Too many requests",
+                "Too many requests of this client are open; try again when one has ended.",
+            ),
             Self::Limit(_) => row(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
                 "Too many requests",
                 "The limit is used up; try again after the time in Retry-After.",
             ),
-            Self::Journal(JournalFull) => row(
+            Self::Journal(JournalFull) | Self::Quotas(QuotasUnknown) => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "metering_unavailable",
                 "Metering unavailable",
@@ -234,6 +249,7 @@ impl Rejection {
             | Self::Form(_)
             | Self::UnsupportedGrant
             | Self::Grant(_)
+            | Self::Quotas(_)
             | Self::Internal => (Outcome::Cut, None),
         }
     }
@@ -386,7 +402,12 @@ mod tests {
     use crate::model::id::{ApiKeyId, ClientId};
 
     fn all() -> Vec<(Rejection, u16, &'static str, &'static [&'static str])> {
-        let limit = Exceeded { policy: "client", standing: Standing::default(), retry_after_seconds: 7 };
+        let limit = Exceeded {
+            what: ExceededKind::Rate,
+            policy: "client".into(),
+            standing: Standing::default(),
+            retry_after_seconds: 7,
+        };
         let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         vec![
             (HeadFault::Malformed("x").into(), 400, "bad_request", &["connection"]),

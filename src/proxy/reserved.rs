@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use super::path::CanonicalPath;
 use super::rejection::Rejection;
 use super::tokens::{Endpoint, METADATA};
+use crate::limit::Overview;
 use crate::telemetry::readiness::Readiness;
 use bytes::Bytes;
 
@@ -22,6 +23,8 @@ const PROBES: HeaderValue = HeaderValue::from_static("GET, HEAD");
 pub(super) enum Reserved {
     /// Whether the process lives, and serves.
     Probe(Probe),
+    /// A client's own limits and usage.
+    Usage,
     /// The token issuer.
     Tokens(Endpoint),
 }
@@ -49,6 +52,7 @@ pub(super) fn find(path: &CanonicalPath<'_>) -> Result<Reserved, Rejection> {
     match path.as_str().strip_prefix(PREFIX) {
         Some("livez") => Ok(Reserved::Probe(Probe::Alive)),
         Some("readyz") => Ok(Reserved::Probe(Probe::Ready)),
+        Some("usage") => Ok(Reserved::Usage),
         Some(path) => Endpoint::below(path).map(Reserved::Tokens).ok_or(Rejection::NoRoute),
         None => Err(Rejection::NoRoute),
     }
@@ -57,9 +61,7 @@ pub(super) fn find(path: &CanonicalPath<'_>) -> Result<Reserved, Rejection> {
 impl Probe {
     /// Its answer.
     pub(super) fn answer(self, method: &Method, readiness: &Readiness) -> Result<Response<Bytes>, Rejection> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return Err(Rejection::Method(PROBES));
-        }
+        reads(method)?;
         let (status, body) = match self {
             Self::Alive => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"alive\"}")),
             Self::Ready => {
@@ -68,12 +70,26 @@ impl Probe {
                 (status, Bytes::from(report.body()))
             }
         };
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok(json(status, body))
     }
+}
+
+/// Whether a client's own usage is read, and not written.
+pub(super) fn reads(method: &Method) -> Result<(), Rejection> {
+    if matches!(*method, Method::GET | Method::HEAD) { Ok(()) } else { Err(Rejection::Method(PROBES)) }
+}
+
+/// A client's own limits and usage, for nobody else's cache.
+pub(super) fn usage(overview: &Overview) -> Response<Bytes> {
+    json(StatusCode::OK, Bytes::from(serde_json::to_vec(overview).expect("names, numbers and times")))
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 #[cfg(test)]
@@ -105,7 +121,7 @@ mod tests {
         let readiness = Readiness::new().with("store", || Condition::Degraded);
         let ask = |path, method| match find(&canonicalise(path).unwrap())? {
             Reserved::Probe(probe) => probe.answer(&method, &readiness),
-            Reserved::Tokens(_) => panic!("{path} is no probe"),
+            other => panic!("{path} is no probe but {other:?}"),
         };
         assert_eq!(ask("/.octroi/livez", Method::GET).unwrap().status(), 200);
         let ready = ask("/.octroi/readyz", Method::HEAD).unwrap();

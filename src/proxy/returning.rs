@@ -5,6 +5,7 @@
 //! that what arrived before it, often in the same moment, is written first.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
+use super::cost::DeclaredCost;
 use super::upstream::{Budget, ConnectionFault, Download};
 use crate::server::Peer;
 
@@ -39,12 +41,19 @@ pub struct ReturningBody {
     budget: Budget,
     waiting: bool,
     failed: Option<ReturnFault>,
+    /// What the trailers may say about the cost.
+    cost: Option<Arc<DeclaredCost>>,
 }
 
 impl ReturningBody {
     /// A body whose head is there.
     pub(super) fn new(download: Download, peer: Peer, idle: Duration, budget: Budget) -> Self {
-        Self { download: Some(download), peer, idle, budget, waiting: false, failed: None }
+        Self { download: Some(download), peer, idle, budget, waiting: false, failed: None, cost: None }
+    }
+
+    /// Takes what the trailers say about the cost.
+    pub(super) fn watch_cost(&mut self, cost: Arc<DeclaredCost>) {
+        self.cost = Some(cost);
     }
 
     /// Waits for more; too long is a fault.
@@ -99,7 +108,12 @@ impl Body for ReturningBody {
                 body.fail_next_time(ReturnFault::Broken(fault), context);
                 Poll::Pending
             }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Ok(mut frame)) => {
+                if let (Some(trailers), Some(cost)) = (frame.trailers_mut(), &body.cost) {
+                    cost.take(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             None => Poll::Ready(None),
         }
     }

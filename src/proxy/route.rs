@@ -175,6 +175,7 @@ pub(super) mod tests {
             merge_slashes: false,
             encoded_slash: false,
             preserve_host: false,
+            cost: 1,
         }
     }
 

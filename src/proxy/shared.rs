@@ -4,16 +4,21 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderName;
+use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::cost::CostHeader;
 use super::route::RouteTable;
 use crate::auth::Authenticator;
-use crate::config::route::RouteConfig;
+use crate::config::metering::MeteringConfig;
+use crate::config::route::{RouteAuth, RouteConfig};
 use crate::config::server::{ServerConfig, ServerLimits, UnderscoreHeaders};
 use crate::config::upstream::UpstreamConfig;
 use crate::issuer::TokenIssuer;
 use crate::metering::RejectedCounts;
+use crate::model::access::Scopes;
 use crate::model::clock::SharedClock;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +30,11 @@ pub struct Parts<'a> {
     pub routes: Vec<RouteConfig>,
     pub upstreams: Vec<UpstreamConfig>,
     pub server: &'a ServerConfig,
+    pub metering: &'a MeteringConfig,
+    /// Where keys are looked for on paths of our own, besides `Authorization`.
+    pub key_headers: &'a [HeaderName],
+    /// Whether rates are charged what a request costs.
+    pub rates_by_cost: bool,
     pub authenticator: Arc<Authenticator>,
     pub issuer: Option<Arc<TokenIssuer>>,
     pub rejected: Arc<RejectedCounts>,
@@ -60,6 +70,11 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: SharedClock,
     pub(super) access_log: AccessLog,
+    pub(super) rates_by_cost: bool,
+    /// Which credentials paths of our own take.
+    pub(super) own_route: RouteConfig,
+    /// Where upstreams say what a request cost.
+    pub(super) cost_header: Option<CostHeader>,
 }
 
 /// A route, resolved.
@@ -69,6 +84,26 @@ pub(super) struct Route {
     pub(super) upstream: usize,
     /// The smaller of its own limit and the server's.
     pub(super) max_body: Option<u64>,
+}
+
+/// What a path of our own asks of who calls it: any credential that is good anywhere.
+fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
+    RouteConfig {
+        name: String::new(),
+        host: None,
+        path: "/.octroi/".to_owned(),
+        methods: Vec::new(),
+        upstream: String::new(),
+        strip_prefix: false,
+        auth: RouteAuth::Required,
+        credentials: std::iter::once(AUTHORIZATION).chain(key_headers.iter().cloned()).collect(),
+        scopes: Scopes::default(),
+        max_body: None,
+        merge_slashes: false,
+        encoded_slash: false,
+        preserve_host: false,
+        cost: 0,
+    }
 }
 
 impl fmt::Debug for Gateway {
@@ -103,6 +138,14 @@ impl Gateway {
             authenticator: parts.authenticator,
             issuer: parts.issuer,
             readiness: parts.readiness,
+            rates_by_cost: parts.rates_by_cost,
+            own_route: own_route(parts.key_headers),
+            cost_header: parts.metering.cost_header.clone().map(|name| CostHeader {
+                name,
+                most: parts.metering.cost_max,
+                capped: parts.metrics.metering_cost_capped.clone(),
+                invalid: parts.metrics.metering_cost_invalid.clone(),
+            }),
             rejected: parts.rejected,
             metrics: parts.metrics,
             clock: parts.clock,

@@ -14,6 +14,8 @@ use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
 use crate::model::client::ClientStatus;
 use crate::model::key::HashKind;
+use crate::model::plan::{Plan, Policies, PolicyMode};
+use crate::model::quota::Quota;
 use crate::model::rate::Rate;
 
 /// `clients.status`
@@ -52,6 +54,59 @@ pub(super) fn hash_kind(text: &str) -> Result<HashKind> {
 /// `allowed_addresses`
 pub(super) fn addresses(table: &'static str, ranges: &[String]) -> Result<AddressRanges> {
     AddressRanges::new(ranges).map_err(|error| StoreError::corrupt(table, "allowed_addresses", error.to_string()))
+}
+
+/// `clients.quota`
+pub(super) fn quota(text: Option<&str>) -> Result<Option<Quota>> {
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error: crate::model::quota::InvalidQuota| StoreError::corrupt("clients", "quota", error.to_string()))
+}
+
+/// `concurrency`: null or at least 1.
+pub(super) fn concurrency(table: &'static str, value: Option<i64>) -> Result<Option<NonZeroU32>> {
+    let Some(value) = value else { return Ok(None) };
+    let most = u32::try_from(value).ok().and_then(NonZeroU32::new);
+    let corrupt = || StoreError::corrupt(table, "concurrency", format!("{value} is not from 1 to 4294967295"));
+    most.map(Some).ok_or_else(corrupt)
+}
+
+/// `plans.policies`
+pub(super) fn policies(value: Value) -> Result<Policies> {
+    serde_json::from_value(value).map_err(|error| StoreError::corrupt("plans", "policies", error.to_string()))
+}
+
+/// For `plans.policies`.
+pub(super) fn policies_value(policies: &Policies) -> Value {
+    serde_json::to_value(policies).expect("names, numbers and words")
+}
+
+/// The same as text.
+pub(super) fn policies_text(policies: &Policies) -> String {
+    policies_value(policies).to_string()
+}
+
+/// `quota_marks.mode`
+pub(super) fn mode(text: &str) -> Result<PolicyMode> {
+    let known = [PolicyMode::Enforce, PolicyMode::Shadow].into_iter().find(|mode| mode.as_str() == text);
+    known.ok_or_else(|| {
+        StoreError::corrupt("quota_marks", "mode", format!("`{text}` is neither `enforce` nor `shadow`"))
+    })
+}
+
+/// A plan that came as one JSON value beside its client: an object with the table's columns.
+/// `time` reads the store's times.
+pub(super) fn plan_of_client(value: &Value, time: impl Fn(&str) -> Option<Timestamp>) -> Result<Plan> {
+    let corrupt = |column| StoreError::corrupt("plans", column, "not what the column holds".to_owned());
+    let text = |column| value[column].as_str().ok_or_else(|| corrupt(column));
+    Ok(Plan {
+        id: text("id")?.parse().map_err(|_| corrupt("id"))?,
+        name: text("name")?.to_owned(),
+        policies: policies(value["policies"].clone())?,
+        concurrency: concurrency("plans", value["concurrency"].as_i64())?,
+        created_at: time(text("created_at")?).ok_or_else(|| corrupt("created_at"))?,
+        updated_at: time(text("updated_at")?).ok_or_else(|| corrupt("updated_at"))?,
+    })
 }
 
 /// `metadata`: an object.

@@ -83,6 +83,8 @@ macro_rules! embedded {
             9 "0009" "add_key_addresses",
             10 "0010" "create_nodes" "nodes",
             11 "0011" "add_token_families",
+            12 "0012" "create_plans" "plans",
+            13 "0013" "create_quota_marks" "quota_marks",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {

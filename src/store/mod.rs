@@ -15,9 +15,11 @@ use jiff::Timestamp;
 pub mod changes;
 mod columns;
 mod error;
+pub mod events;
 mod last_used;
 pub mod legacy;
 pub mod migrate;
+pub mod plans;
 mod postgres;
 pub mod rotation;
 mod sqlite;
@@ -53,6 +55,12 @@ pub struct Store {
     pub rotation: Arc<dyn rotation::RotationStore>,
     /// `verification_tokens` and `refresh_tokens`
     pub tokens: Arc<dyn tokens::TokenStore>,
+    /// `plans`
+    pub plans: Arc<dyn plans::PlanStore>,
+    /// Single rows of `usage_events`
+    pub events: Arc<dyn events::EventStore>,
+    /// What quotas are counted from
+    pub quotas: Arc<dyn plans::QuotaStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }

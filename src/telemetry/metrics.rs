@@ -57,6 +57,10 @@ pub struct Metrics {
     pub metering_set_aside: Counter,
     /// Slots that hold something, but no entry that can be read: torn by a kill, or damaged.
     pub metering_damaged: Counter,
+    /// Entries whose upstream named a cost above `metering.cost_max`.
+    pub metering_cost_capped: Counter,
+    /// Entries whose upstream named something that is no cost.
+    pub metering_cost_invalid: Counter,
     /// Requests served without an entry, under `metering.on_full = "serve"`.
     pub metering_lost: Counter,
     /// Age of the oldest settled entry that is not committed yet, in seconds.
@@ -235,6 +239,8 @@ impl Metrics {
             auth,
             auth_stale,
             limit,
+            metering_cost_capped: entry("cost_capped"),
+            metering_cost_invalid: entry("cost_invalid"),
             metering_lost,
             metering_lag_seconds,
             metering_journal_bytes,
@@ -274,8 +280,13 @@ impl Metrics {
     /// The counters (admitted, refused) of a policy: resolve once, keep.
     #[must_use]
     pub fn limit_counters(&self, policy: &str) -> (Counter, Counter) {
-        let counter = |result| self.limit.get_or_create_owned(&LimitLabels { policy: policy.to_owned(), result });
-        (counter("admitted"), counter("refused"))
+        (self.limit_counter(policy, "admitted"), self.limit_counter(policy, "refused"))
+    }
+
+    /// The counter of one thing that a limit policy does.
+    #[must_use]
+    pub fn limit_counter(&self, policy: &str, result: &'static str) -> Counter {
+        self.limit.get_or_create_owned(&LimitLabels { policy: policy.to_owned(), result })
     }
 
     /// Counts a failed store operation.

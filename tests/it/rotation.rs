@@ -44,7 +44,15 @@ fn target(everywhere_current: bool) -> MoveTarget {
 }
 
 async fn key(store: &Store, number: u8, pepper_version: Option<i32>) {
-    let new = NewClient { name: "acme".into(), rate: None, burst: None, metadata: serde_json::json!({}) };
+    let new = NewClient {
+        name: "acme".into(),
+        rate: None,
+        burst: None,
+        plan_id: None,
+        quota: None,
+        concurrency: None,
+        metadata: serde_json::json!({}),
+    };
     let owner = store.clients.create(new).await.unwrap();
     let new = NewApiKey {
         client_id: owner.id,

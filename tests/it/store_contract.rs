@@ -15,6 +15,7 @@ use octroi::store::{Store, StoreError};
 mod feed;
 mod keys;
 mod outage;
+mod plans;
 mod tls;
 mod tokens;
 mod usage;
@@ -38,7 +39,15 @@ on_both!(
 );
 
 fn new_client(name: &str) -> NewClient {
-    NewClient { name: name.to_owned(), rate: None, burst: None, metadata: serde_json::json!({}) }
+    NewClient {
+        name: name.to_owned(),
+        rate: None,
+        burst: None,
+        plan_id: None,
+        quota: None,
+        concurrency: None,
+        metadata: serde_json::json!({}),
+    }
 }
 
 async fn client(store: &Store, name: &str) -> Client {
@@ -75,6 +84,9 @@ async fn a_client_is_kept_as_given(place: &Place) {
         rate: Some(rate("300/m")),
         // The most a burst may be does not fit a signed 32-bit column.
         burst: std::num::NonZeroU32::new(u32::MAX),
+        plan_id: None,
+        quota: Some("1000000/month@15@Europe/Berlin".parse().unwrap()),
+        concurrency: std::num::NonZeroU32::new(7),
         metadata: serde_json::json!({"tier": "gold", "tags": ["a", "b"], "quote": "it's"}),
     };
     let made = store.clients.create(new.clone()).await.unwrap();
@@ -161,6 +173,9 @@ async fn a_client_is_changed_field_by_field(place: &Place) {
         rate: Some(Some(rate("5/s"))),
         burst: Some(std::num::NonZeroU32::new(9)),
         metadata: Some(serde_json::json!({"k": 1})),
+        plan_id: None,
+        quota: Some(Some("5/day".parse().unwrap())),
+        concurrency: Some(std::num::NonZeroU32::new(9)),
     };
     let changed = store.clients.update(made.id, change).await.unwrap().unwrap();
     assert_eq!(

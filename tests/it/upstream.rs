@@ -1,7 +1,7 @@
 //! The upstream behind the gateway in tests: a real HTTP/1.1 server that records what arrived.
 //!
 //! Its path says how it behaves: `/echo` answers with what it was sent, `/bytes/N` with N bytes,
-//! `/slow/MS` after a pause, `/status/N` with that status, `/hang` never, `/stream` with a chunk
+//! `/cost/N` saying that it cost so much, `/slow/MS` after a pause, `/status/N` with that status, `/hang` never, `/stream` with a chunk
 //! each 50 ms for as long as someone reads, anything else with `ok`.
 
 use std::convert::Infallible;
@@ -142,6 +142,11 @@ async fn behave(path: &str, received: Vec<u8>) -> Response<Body> {
         ("slow", Some(milliseconds)) => {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             whole(Bytes::from_static(b"ok"))
+        }
+        ("cost", Some(cost)) => {
+            let mut response = whole(Bytes::from_static(b"ok"));
+            response.headers_mut().insert("x-cost", cost.into());
+            response
         }
         ("status", Some(status)) => {
             let mut response = Response::new(Empty::new().boxed_unsync());

@@ -52,3 +52,37 @@ fn usage_counts_exactly_what_was_answered_within_two_seconds() {
     assert_eq!(setup.octroi(&["usage", "--from", "yesterday"]).status.code(), Some(2));
     assert_eq!(gateway.stop(), 0);
 }
+
+#[test]
+fn single_events_are_lines() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    let key = setup.key(&setup.client(&["acme"]), &[]);
+    let gateway = setup.start();
+    let header = format!("X-API-Key: {}", key.raw);
+    for path in ["/bytes/10", "/status/404", "/"] {
+        fetch(setup.data, path, &[&header]);
+    }
+    assert_eq!(gateway.stop(), 0);
+    let json = text(&setup.octroi(&["--output", "json", "usage", "events", "--client", "acme"]).stdout);
+    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["status"].as_u64().unwrap()).collect::<Vec<_>>(), [200, 404, 200]);
+    assert_eq!(
+        (&lines[0]["bytes_out"], &lines[0]["units"], &lines[0]["route"]),
+        (&10.into(), &1.into(), &"all".into())
+    );
+    assert_eq!(lines[0]["api_key_id"], key.id.as_str());
+    let csv =
+        text(&setup.octroi(&["--output", "csv", "usage", "events", "--from", "-24h", "--outcome", "complete"]).stdout);
+    assert!(csv.starts_with("id,request_id,client_id,"), "{csv}");
+    assert_eq!(csv.lines().count(), 4);
+    assert_eq!(
+        text(
+            &setup
+                .octroi(&["--output", "json", "usage", "events", "--to", "2020-01-01", "--from", "2019-01-01"])
+                .stdout
+        ),
+        ""
+    );
+    assert_eq!(setup.octroi(&["usage", "events", "--client", "nobody"]).status.code(), Some(1));
+}

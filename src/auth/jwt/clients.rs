@@ -188,7 +188,7 @@ impl ClientLoader {
                 }
                 Err(error) => return self.failed(&error),
             };
-            let attachment = self.clients.attach(&row, self.default_limit, mark, began);
+            let attachment = self.clients.attach(&row, self.default_limit, mark, began, self.clock.wall());
             if !attachment.current && reads_left > 0 {
                 continue;
             }

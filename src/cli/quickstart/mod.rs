@@ -172,7 +172,15 @@ async fn demo_client(store: &Store) -> Result<Client, Failure> {
     if let Some(client) = store.clients.find_by_name(DEMO).await?.into_iter().next() {
         return Ok(client);
     }
-    let client = NewClient { name: DEMO.to_owned(), rate: None, burst: None, metadata: serde_json::json!({}) };
+    let client = NewClient {
+        name: DEMO.to_owned(),
+        rate: None,
+        burst: None,
+        plan_id: None,
+        quota: None,
+        concurrency: None,
+        metadata: serde_json::json!({}),
+    };
     Ok(store.clients.create(client).await?)
 }
 

@@ -5,7 +5,7 @@ use super::super::double::{Rig, admission, settlement};
 use super::super::slot::SETTLEMENT_AT;
 use super::*;
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::usage::Outcome;
+use crate::model::usage::{Outcome, Settlement};
 
 #[tokio::test]
 async fn an_event_is_sent_once_and_what_is_open_waits() {
@@ -124,4 +124,64 @@ async fn counts_of_refusals_wait_for_the_store() {
     rig.drain(&journal).await;
     let rejected = rig.store.rejected();
     assert_eq!((rejected.len(), rejected[0].requests, rejected[0].route.as_str()), (1, 2, "orders"));
+}
+
+/// What quotas are told and what the ledger says agree at every moment that anybody can see: an
+/// event that was charged here is counted once, whether it is open, settled or committed, and one
+/// that a predecessor left is counted when the ledger is read.
+#[tokio::test]
+async fn quotas_count_each_event_once_whoever_committed_it() {
+    use crate::clients::{Ledger, LiveClients};
+    use crate::model::client::{Allowance, Client, ClientStatus};
+    use crate::model::rate::RateLimit;
+
+    let rig = Rig::new();
+    let predecessor = rig.open();
+    Rig::complete(&predecessor, 101..105);
+    drop(predecessor);
+
+    let at = admission(1).occurred_at;
+    let clients = LiveClients::new(&rig.metrics);
+    let client = Client {
+        id: admission(1).client_id,
+        name: "acme".into(),
+        status: ClientStatus::Active,
+        rate: None,
+        burst: None,
+        plan_id: None,
+        allowance: Allowance { quota: Some("1000/day".parse().unwrap()), ..Allowance::default() },
+        metadata: serde_json::json!({}),
+        created_at: at,
+        updated_at: at,
+    };
+    let default = RateLimit::new("1/s".parse().unwrap(), None);
+    let live = clients.attach(&client, default, clients.mark(), Monotonic(1), at).client;
+    let terms = live.terms();
+    let counter = &terms.quotas[0].counter;
+    let span = counter.span(at).unwrap();
+    let ledger = Ledger::new(Arc::clone(&clients));
+    let read = async || {
+        let held = ledger.hold().await;
+        let units: i64 = rig.store.events().iter().map(|event| i64::from(event.units)).sum();
+        held.read(counter, &span, units);
+        span.used()
+    };
+
+    let journal = rig.open();
+    journal.report_to(Arc::clone(&ledger));
+    for _ in 1..=6 {
+        span.charge(3, Some(1_000)).unwrap();
+    }
+    let open = journal.meter(0).admit(&admission(1)).unwrap();
+    Rig::complete(&journal, 2..7);
+    assert_eq!(read().await, 18, "nothing is committed");
+    rig.drain(&journal).await;
+    assert_eq!((span.used(), read().await), (18, 18), "five are committed, one is open");
+    rig.recover(&journal).await;
+    assert_eq!((span.used(), read().await), (18, 30), "what the predecessor left is seen in the ledger");
+    span.correct(4);
+    open.settle(&Settlement { units: Some(7), ..settlement(Outcome::Complete) });
+    assert_eq!(read().await, 34);
+    rig.drain(&journal).await;
+    assert_eq!((span.used(), read().await, rig.store.events().len()), (34, 34, 10));
 }

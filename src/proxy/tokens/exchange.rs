@@ -25,7 +25,7 @@ impl Visit<'_> {
     async fn exchange_key(&mut self, form: &Form) -> Result<Issued, Rejection> {
         let asked = asked(form)?;
         let principal = self.principal(form).await?.ok_or(AuthError::Missing)?;
-        self.spend(&principal)?;
+        self.spend(&principal).await?;
         Ok(self.issuer.grant(&principal, asked).await?)
     }
 
@@ -43,7 +43,7 @@ impl Visit<'_> {
         if !presented.principal.may_call_from(caller) {
             return Err(AuthError::AddressDenied.into());
         }
-        self.spend(&presented.principal)?;
+        self.spend(&presented.principal).await?;
         Ok(self.issuer.refresh(presented, asked, by).await?)
     }
 }

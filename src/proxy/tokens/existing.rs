@@ -37,7 +37,7 @@ impl Visit<'_> {
         let text = SecretText::new(form.required("token")?.to_owned());
         let principal = self.principal(form).await?;
         if let Some(principal) = &principal {
-            self.spend(principal)?;
+            self.spend(principal).await?;
         }
         let attempt = self.gateway.authenticator.charge_attempt(self.context.caller()).await?;
         let existing = self.find(&text).await?;
@@ -60,7 +60,7 @@ impl Visit<'_> {
     pub(super) async fn introspect(&mut self, form: &Form) -> Result<Response<Bytes>, Rejection> {
         let text = SecretText::new(form.required("token")?.to_owned());
         let principal = self.principal(form).await?.ok_or(AuthError::Missing)?;
-        self.spend(&principal)?;
+        self.spend(&principal).await?;
         let existing = self.find(&text).await?;
         let said = existing.filter(|existing| may_ask(&principal, existing)).and_then(|existing| self.state(&existing));
         Ok(private(&said.unwrap_or_else(|| json!({ "active": false }))))

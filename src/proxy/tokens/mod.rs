@@ -34,7 +34,7 @@ use super::shared::Gateway;
 use crate::auth::{AuthError, InvalidReason};
 use crate::clients::Principal;
 use crate::issuer::TokenIssuer;
-use crate::limit;
+use crate::limit::{self, Cost, When};
 use crate::server::RequestBody;
 
 /// An endpoint of the issuer.
@@ -134,10 +134,11 @@ impl Visit<'_> {
         Ok(Some(principal))
     }
 
-    /// Spends from the limit of whoever asks.
-    fn spend(&mut self, principal: &Principal) -> Result<(), Rejection> {
-        let now = self.gateway.clock.monotonic();
-        let charge = limit::charge(principal, 1, now).map_err(Rejection::Limit)?;
+    /// Spends from the rates of whoever asks; from no quota, since nothing is forwarded.
+    async fn spend(&mut self, principal: &Principal) -> Result<(), Rejection> {
+        limit::quotas_read(principal).await.map_err(Rejection::Quotas)?;
+        let when = When { arrived: self.context.arrived(), now: self.gateway.clock.monotonic() };
+        let charge = limit::charge(principal, Cost { rate: 1, units: 0 }, when).map_err(Rejection::Limit)?;
         self.context.charged(charge.standing());
         Ok(())
     }

@@ -13,12 +13,17 @@ use crate::store::{ClientStore, Page, Result};
 impl ClientStore for Postgres {
     async fn create(&self, new: NewClient) -> Result<Client> {
         let statement = format!(
-            "INSERT INTO clients AS c (name, rate, burst, metadata) VALUES ($1, $2, $3, $4) RETURNING {CLIENT}"
+            "INSERT INTO clients AS c (name, rate, burst, metadata, plan_id, quota, concurrency)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {CLIENT}"
         );
         let rate = new.rate.map(|rate| rate.to_string());
         let burst = new.burst.map(|burst| i64::from(burst.get()));
+        let quota = new.quota.map(|quota| quota.to_string());
+        let concurrency = new.concurrency.map(|most| i64::from(most.get()));
         let mut lease = self.work.lease("create client", WORK).await?;
-        let rows = lease.rows(&statement, &[&new.name, &rate, &burst, &new.metadata]).await?;
+        let rows = lease
+            .rows(&statement, &[&new.name, &rate, &burst, &new.metadata, &new.plan_id, &quota, &concurrency])
+            .await?;
         client(&mut Columns::of("clients", &rows[0]))
     }
 
@@ -57,12 +62,19 @@ impl ClientStore for Postgres {
                  rate = CASE WHEN $4::boolean THEN $5 ELSE c.rate END,
                  burst = CASE WHEN $6::boolean THEN $7 ELSE c.burst END,
                  metadata = coalesce($8, c.metadata),
+                 plan_id = CASE WHEN $9::boolean THEN $10 ELSE c.plan_id END,
+                 quota = CASE WHEN $11::boolean THEN $12 ELSE c.quota END,
+                 concurrency = CASE WHEN $13::boolean THEN $14 ELSE c.concurrency END,
                  updated_at = now()
              WHERE c.id = $1 RETURNING {CLIENT}"
         );
         let status = change.status.map(ClientStatus::as_str);
         let rate = change.rate.flatten().map(|rate| rate.to_string());
         let burst = change.burst.flatten().map(|burst| i64::from(burst.get()));
+        let plan_id = change.plan_id.flatten();
+        let quota = change.quota.as_ref().map(|quota| quota.as_ref().map(ToString::to_string));
+        let quota = quota.flatten();
+        let concurrency = change.concurrency.flatten().map(|most| i64::from(most.get()));
         let mut lease = self.work.lease("update client", WORK).await?;
         let row = lease
             .row(
@@ -76,6 +88,12 @@ impl ClientStore for Postgres {
                     &change.burst.is_some(),
                     &burst,
                     &change.metadata,
+                    &change.plan_id.is_some(),
+                    &plan_id,
+                    &change.quota.is_some(),
+                    &quota,
+                    &change.concurrency.is_some(),
+                    &concurrency,
                 ],
             )
             .await?;

@@ -13,11 +13,13 @@ mod address;
 mod changes;
 mod clients;
 mod error;
+mod events;
 mod keys;
 mod legacy;
 mod migrate;
 mod partitions;
 mod peppers;
+mod plans;
 mod pool;
 mod rotation;
 mod row;
@@ -54,6 +56,9 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         legacy: Some(postgres.clone()),
         rotation: postgres.clone(),
         tokens: postgres.clone(),
+        plans: postgres.clone(),
+        events: postgres.clone(),
+        quotas: postgres.clone(),
         migrations: postgres,
     })
 }

@@ -1,17 +1,24 @@
 //! Rows of `clients` and `api_keys` into the model.
 
+use std::sync::Arc;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use crate::model::client::Client;
+use crate::model::client::{Allowance, Client};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::ApiKey;
+use crate::model::plan::Plan;
 use crate::store::columns;
 use crate::store::{Result, StoreError};
 
 /// The columns of [`client`], of `clients` under the alias `c`.
 pub(super) const CLIENT: &str =
-    "c.id, c.name, c.status, c.rate, c.burst, c.plan_id, c.metadata, c.created_at, c.updated_at";
+    "c.id, c.name, c.status, c.rate, c.burst, c.plan_id, c.quota, c.concurrency, c.metadata, c.created_at, c.updated_at,
+     (SELECT to_jsonb(p) FROM plans p WHERE p.id = c.plan_id)";
+
+/// The columns of [`plan`], of `plans` under the alias `p`.
+pub(super) const PLAN: &str = "p.id, p.name, p.policies, p.concurrency, p.created_at, p.updated_at";
 
 /// The columns of [`key`], of `api_keys` under the alias `k`.
 pub(super) const KEY: &str = "k.id, k.client_id, k.name, k.key_id, k.hash_kind, k.pepper_version, k.scopes, k.rate, k.burst, \
@@ -49,14 +56,35 @@ impl<'r> Columns<'r> {
 /// Reads [`CLIENT`].
 pub(super) fn client(row: &mut Columns<'_>) -> Result<Client> {
     row.table("clients");
-    Ok(Client {
+    let mut client = Client {
         id: ClientId(row.take("id")?),
         name: row.take("name")?,
         status: columns::status(row.take("status")?)?,
         rate: columns::rate("clients", row.take("rate")?)?,
         burst: columns::burst("clients", row.take("burst")?)?,
         plan_id: row.take("plan_id")?,
+        allowance: Allowance {
+            quota: columns::quota(row.take("quota")?)?,
+            concurrency: columns::concurrency("clients", row.take("concurrency")?)?,
+            plan: None,
+        },
         metadata: columns::metadata("clients", row.take("metadata")?)?,
+        created_at: row.take("created_at")?,
+        updated_at: row.take("updated_at")?,
+    };
+    if let Some(value) = row.take::<Option<serde_json::Value>>("plan_id")? {
+        client.allowance.plan = Some(Arc::new(columns::plan_of_client(&value, |text| text.parse().ok())?));
+    }
+    Ok(client)
+}
+
+/// Reads [`PLAN`].
+pub(super) fn plan(row: &mut Columns<'_>) -> Result<Plan> {
+    Ok(Plan {
+        id: row.take("id")?,
+        name: row.take("name")?,
+        policies: columns::policies(row.take("policies")?)?,
+        concurrency: columns::concurrency("plans", row.take("concurrency")?)?,
         created_at: row.take("created_at")?,
         updated_at: row.take("updated_at")?,
     })

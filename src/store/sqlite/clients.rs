@@ -17,12 +17,16 @@ impl ClientStore for Sqlite {
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id: String = transaction.query_row(
-                "INSERT INTO clients (name, rate, burst, metadata) VALUES (?1, ?2, ?3, ?4) RETURNING id",
+                "INSERT INTO clients (name, rate, burst, metadata, plan_id, quota, concurrency)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
                 params![
                     new.name,
                     new.rate.map(|rate| rate.to_string()),
                     new.burst.map(std::num::NonZeroU32::get),
-                    new.metadata.to_string()
+                    new.metadata.to_string(),
+                    new.plan_id.map(|id| id.to_string()),
+                    new.quota.map(|quota| quota.to_string()),
+                    new.concurrency.map(std::num::NonZeroU32::get),
                 ],
                 |row| row.get(0),
             )?;
@@ -76,6 +80,9 @@ impl ClientStore for Sqlite {
                      rate = CASE WHEN ?4 THEN ?5 ELSE rate END,
                      burst = CASE WHEN ?6 THEN ?7 ELSE burst END,
                      metadata = coalesce(?8, metadata),
+                     plan_id = CASE WHEN ?9 THEN ?10 ELSE plan_id END,
+                     quota = CASE WHEN ?11 THEN ?12 ELSE quota END,
+                     concurrency = CASE WHEN ?13 THEN ?14 ELSE concurrency END,
                      updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
                  WHERE id = ?1",
                 params![
@@ -87,6 +94,12 @@ impl ClientStore for Sqlite {
                     change.burst.is_some(),
                     change.burst.flatten().map(std::num::NonZeroU32::get),
                     change.metadata.map(|metadata| metadata.to_string()),
+                    change.plan_id.is_some(),
+                    change.plan_id.flatten().map(|id| id.to_string()),
+                    change.quota.is_some(),
+                    change.quota.flatten().map(|quota| quota.to_string()),
+                    change.concurrency.is_some(),
+                    change.concurrency.flatten().map(std::num::NonZeroU32::get),
                 ],
             )?;
             let changed = by_id(&transaction, &id)?;

@@ -13,10 +13,12 @@ use super::{Result, Store};
 mod changes;
 mod clients;
 mod error;
+mod events;
 mod keys;
 mod lane;
 mod migrate;
 mod peppers;
+mod plans;
 mod rotation;
 mod row;
 mod time;
@@ -47,6 +49,9 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         legacy: None,
         rotation: sqlite.clone(),
         tokens: sqlite.clone(),
+        plans: sqlite.clone(),
+        events: sqlite.clone(),
+        quotas: sqlite.clone(),
         migrations: sqlite,
     })
 }

@@ -1,20 +1,28 @@
 //! Rows of `clients` and `api_keys` into the model.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 use uuid::Uuid;
 
 use super::time;
-use crate::model::client::Client;
+use crate::model::client::{Allowance, Client};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::ApiKey;
+use crate::model::plan::Plan;
 use crate::store::columns;
 use crate::store::{Result, StoreError};
 
 /// The columns of [`client`], of `clients` under the alias `c`.
 pub(super) const CLIENT: &str =
-    "c.id, c.name, c.status, c.rate, c.burst, c.plan_id, c.metadata, c.created_at, c.updated_at";
+    "c.id, c.name, c.status, c.rate, c.burst, c.plan_id, c.quota, c.concurrency, c.metadata, c.created_at, c.updated_at,
+     (SELECT json_object('id', p.id, 'name', p.name, 'policies', json(p.policies), 'concurrency', p.concurrency,
+          'created_at', p.created_at, 'updated_at', p.updated_at) FROM plans p WHERE p.id = c.plan_id)";
+
+/// The columns of [`plan`], of `plans` under the alias `p`.
+pub(super) const PLAN: &str = "p.id, p.name, p.policies, p.concurrency, p.created_at, p.updated_at";
 
 /// The columns of [`key`], of `api_keys` under the alias `k`.
 pub(super) const KEY: &str = "k.id, k.client_id, k.name, k.key_id, k.hash_kind, k.pepper_version, k.scopes, k.rate, k.burst, \
@@ -80,14 +88,37 @@ impl<'r, 's> Columns<'r, 's> {
 /// Reads [`CLIENT`].
 pub(super) fn client(row: &mut Columns<'_, '_>) -> Result<Client> {
     row.table("clients");
-    Ok(Client {
+    let mut client = Client {
         id: ClientId(row.id("id")?),
         name: row.take("name")?,
         status: columns::status(&row.take::<String>("status")?)?,
         rate: columns::rate("clients", row.take::<Option<String>>("rate")?.as_deref())?,
         burst: columns::burst("clients", row.take("burst")?)?,
         plan_id: row.id_or_null("plan_id")?,
+        allowance: Allowance {
+            quota: columns::quota(row.take::<Option<String>>("quota")?.as_deref())?,
+            concurrency: columns::concurrency("clients", row.take("concurrency")?)?,
+            plan: None,
+        },
         metadata: columns::metadata("clients", row.json("metadata")?)?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+    };
+    if let Some(text) = row.take::<Option<String>>("plan_id")? {
+        let value = serde_json::from_str::<serde_json::Value>(&text);
+        let value = value.map_err(|error| StoreError::corrupt("plans", "policies", error.to_string()))?;
+        client.allowance.plan = Some(Arc::new(columns::plan_of_client(&value, time::parse)?));
+    }
+    Ok(client)
+}
+
+/// Reads [`PLAN`].
+pub(super) fn plan(row: &mut Columns<'_, '_>) -> Result<Plan> {
+    Ok(Plan {
+        id: row.id("id")?,
+        name: row.take("name")?,
+        policies: columns::policies(row.json("policies")?)?,
+        concurrency: columns::concurrency("plans", row.take("concurrency")?)?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
     })

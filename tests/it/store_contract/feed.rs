@@ -44,6 +44,7 @@ async fn changes_by_commands_and_by_plain_sql_are_reported(place: &Place) {
         "postgres" => ("'{a}'", "'{192.0.2.0/24}'"),
         _ => ("'[\"a\"]'", "'[\"192.0.2.0/24\"]'"),
     };
+    place.must("INSERT INTO plans (id, name) SELECT id, name FROM clients").await;
     for (assignment, of_key) in [
         ("api_keys SET revoked_at = CURRENT_TIMESTAMP", true),
         ("api_keys SET revoked_at = NULL", true),
@@ -56,6 +57,8 @@ async fn changes_by_commands_and_by_plain_sql_are_reported(place: &Place) {
         ("clients SET rate = '1/s'", false),
         ("clients SET burst = 2", false),
         ("clients SET plan_id = id", false),
+        ("clients SET quota = '5/day'", false),
+        ("clients SET concurrency = 5", false),
     ] {
         place.must(&format!("UPDATE {assignment}")).await;
         let expected = if of_key { about(&key, false) } else { Change::Client(owner.id) };

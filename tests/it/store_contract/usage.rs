@@ -17,12 +17,13 @@ on_both!(
     an_event_that_is_there_cannot_be_changed,
     an_old_month_and_a_coming_one_are_taken,
     an_event_keeps_all_it_had,
+    single_events_are_read_in_order_by_page_and_by_filter,
 );
 
 const CLIENTS: [ClientId; 2] = [ClientId(Uuid::from_u128(0xA)), ClientId(Uuid::from_u128(0xB))];
 const KEY: ApiKeyId = ApiKeyId(Uuid::from_u128(0xC));
 
-fn event(occurred_at: &str, number: u64) -> UsageEvent {
+pub(super) fn event(occurred_at: &str, number: u64) -> UsageEvent {
     UsageEvent {
         id: event_id(occurred_at, number),
         request_id: format!("request-{number}"),
@@ -291,4 +292,53 @@ async fn an_event_keeps_all_it_had(place: &Place) {
             CLIENTS[0]
         )]
     );
+}
+
+async fn single_events_are_read_in_order_by_page_and_by_filter(place: &Place) {
+    let store = place.migrated().await;
+    let mut events = varied();
+    events.reverse();
+    store.usage.record(&events).await.unwrap();
+    let everything = octroi::store::events::EventQuery {
+        from: "2026-10-01T00:00:00Z".parse().unwrap(),
+        to: "2026-12-01T00:00:00Z".parse().unwrap(),
+        client: None,
+        outcome: None,
+        route: None,
+    };
+    let read = async |query: &octroi::store::events::EventQuery, page: u32| {
+        let (mut after, mut read) = (None, Vec::new());
+        loop {
+            let events = store.events.events(query, after, page).await.unwrap();
+            after = events.last().map(|event| event.id);
+            let count = events.len();
+            read.extend(events.into_iter().map(|event| event.request_id["request-".len()..].parse::<u8>().unwrap()));
+            if count < page as usize {
+                return read;
+            }
+        }
+    };
+    for page in [1, 3, 8, 100] {
+        assert_eq!(read(&everything, page).await, [1, 2, 3, 4, 5, 6, 7, 8], "{page}");
+    }
+    let of = |change: &dyn Fn(&mut octroi::store::events::EventQuery)| {
+        let mut query = everything.clone();
+        change(&mut query);
+        query
+    };
+    let at = |text: &str| text.parse().unwrap();
+    for (query, expected) in [
+        (of(&|query| query.from = at("2026-11-01T00:00:00Z")), &[2, 3, 4, 5, 6, 7, 8][..]),
+        (of(&|query| query.to = at("2026-11-01T00:00:00Z")), &[1]),
+        (of(&|query| query.client = Some(CLIENTS[1])), &[3]),
+        (of(&|query| query.outcome = Some("cut".into())), &[7, 8]),
+        (of(&|query| query.route = Some(String::new())), &[4]),
+    ] {
+        assert_eq!(read(&query, 100).await, expected, "{query:?}");
+    }
+    let rows = store.events.events(&of(&|query| query.outcome = Some("not_sent".into())), None, 9).await.unwrap();
+    let row = &rows[0];
+    assert_eq!((row.status, row.units, row.kind.as_str(), row.parent_id), (None, 0, "request", None));
+    assert_eq!((row.client_id, row.api_key_id, row.token_id), (CLIENTS[0].0, Some(KEY.0), None));
+    assert_eq!((row.occurred_at, row.bytes_out), (at("2026-11-02T05:00:00Z"), 1_000));
 }
