@@ -191,6 +191,18 @@ impl Bench {
             .map(|who| Arc::clone(who.principal()))
     }
 
+    /// Whether a sweep leaves so many clients. The cache may let go of what was dropped a moment
+    /// later, when no other thread looks into one any more.
+    pub(super) async fn sweeps_to(&self, clients: usize) -> bool {
+        for _ in 0..500 {
+            if self.authenticator.upkeep().sweep(self.clock.monotonic()) == clients {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    }
+
     /// How a request with this key ends: `ok` or the private reason.
     pub(super) async fn outcome(&self, raw: &str) -> &'static str {
         outcome(&self.call(raw).await)

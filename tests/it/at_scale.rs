@@ -22,6 +22,12 @@ const KEYS: u32 = 100_000;
 /// Nobody uses these until the end.
 const DORMANT: u32 = 10_000;
 
+/// A cached key is read again, and so asks again to be moved, not only half a minute later.
+const READ_OFTEN: &str = "[auth]\ncache_ttl = \"1s\"\n";
+
+/// How often every key is used after the change.
+const PASSES_MAX: usize = 5;
+
 /// Callers that walk, on each node.
 const WALKERS: usize = 4;
 
@@ -98,7 +104,7 @@ fn a_hundred_thousand_keys_are_adopted_and_change_their_pepper_and_nobody_is_ref
     let upstream = Upstream::start_counting();
     let database = TestDatabase::create();
     older(&database, KEYS);
-    let mut setups = [(); 2].map(|()| Setup::new(upstream.address, &database.url(), ""));
+    let mut setups = [(); 2].map(|()| Setup::new(upstream.address, &database.url(), READ_OFTEN));
     let left = |database: &TestDatabase| -> i64 {
         database.query("SELECT count(*) FROM api_keys WHERE pepper_version = 1")[0].get(0)
     };
@@ -128,9 +134,18 @@ fn a_hundred_thousand_keys_are_adopted_and_change_their_pepper_and_nobody_is_ref
     gateways = timed("the new one is current (two restarts)", || restart(&setups, gateways));
     println!("keys used before anything moved: {reached}, of which {} are left", left(&database));
     let mut refused = timed("the walk over the other keys", || walk.end());
-    // Those that came too early are used again, as they would be in any hour.
-    refused += Walk::over(&addresses, 1, KEYS - DORMANT).end();
-    timed("the last moves", || eventually("used keys are moved", || left(&database) == i64::from(DORMANT)));
+    // Those that came too early, or more at once than are queued, are used again, as they would be in
+    // any hour.
+    timed("used again until all have moved", || {
+        for pass in 1..=PASSES_MAX {
+            println!("left before pass {pass}: {}", left(&database));
+            refused += Walk::over(&addresses, 1, KEYS - DORMANT).end();
+            if left(&database) == i64::from(DORMANT) {
+                break;
+            }
+        }
+        eventually("used keys are moved", || left(&database) == i64::from(DORMANT));
+    });
     println!("left under the old pepper: {} (dormant)", left(&database));
 
     let rehash = setups[0].octroi(&["pepper", "rehash"]);
