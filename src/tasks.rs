@@ -115,6 +115,10 @@ impl Tasks {
 /// Runs work that waits for a disk where it holds up no task. A panic in it goes on in the caller.
 #[expect(clippy::disallowed_methods, reason = "the one place where tasks are spawned")]
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    #[cfg(test)]
+    if inline::is_on() {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failure) => match failure.try_into_panic() {
@@ -122,6 +126,23 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             // The runtime is going down, and this task with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// For simulations: work that blocks runs where it is asked for, so that a run is one thread's.
+#[cfg(test)]
+pub(crate) mod inline {
+    use std::cell::Cell;
+
+    thread_local!(static ON: Cell<bool> = const { Cell::new(false) });
+
+    /// From now on, on this thread.
+    pub(crate) fn turn_on() {
+        ON.set(true);
+    }
+
+    pub(super) fn is_on() -> bool {
+        ON.get()
     }
 }
 

@@ -71,3 +71,10 @@ pub struct Config {
     /// `[[routes]]`, in the file's order.
     pub routes: Vec<route::RouteConfig>,
 }
+
+/// A setting of the test suite itself, from the environment.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the environment is read in `config`: here it is")]
+pub(crate) fn test_setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -158,7 +158,11 @@ impl Rig {
 
     /// One whose settings differ.
     pub(super) fn with(change: impl FnOnce(&mut MeteringConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap(), change)
+    }
+
+    /// One whose folder is this.
+    pub(super) fn within(dir: TempDir, change: impl FnOnce(&mut MeteringConfig)) -> Self {
         let mut config = MeteringConfig {
             dir: dir.path().join("journal"),
             segment_bytes: 8192,

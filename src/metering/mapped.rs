@@ -57,6 +57,10 @@ impl Map {
     #[expect(unsafe_code, reason = "a store into the journal's mapped file")]
     pub(super) fn write_sent(&mut self, slot: u32, sent: bool) {
         let at = self.at(slot, SENT_AT, 1);
+        #[cfg(test)]
+        if !super::fuse::burn_byte() {
+            return;
+        }
         // SAFETY: `at` lies within the mapping (see `at`), which lives as long as `self`; nobody
         // else writes to it, because of `&mut self` and the folder's lock, and no reference to
         // its bytes exists.
@@ -82,6 +86,10 @@ impl Map {
     fn write<const N: usize>(&mut self, slot: u32, offset: usize, half: &[u8; N]) {
         const { assert!(N.is_multiple_of(4) && N <= SLOT_BYTES) };
         let at = self.at(slot, offset, N);
+        #[cfg(test)]
+        let left = super::fuse::burn(half);
+        #[cfg(test)]
+        let Some(half) = &left else { return };
         let crc = u32::from_ne_bytes(*half.last_chunk().expect("a half is longer than its CRC"));
         // SAFETY: as in `write_sent`, for `N` bytes from `at`. The CRC's address is a multiple of
         // four: the mapping begins at a page, and header, slot, half and `N` are such multiples.

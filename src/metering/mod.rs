@@ -36,6 +36,8 @@ mod drain;
 mod error;
 mod event;
 mod folder;
+#[cfg(test)]
+mod fuse;
 mod header;
 mod held;
 mod journal;
@@ -51,6 +53,8 @@ mod rejected;
 mod salvage;
 mod segment;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod sync;
 
