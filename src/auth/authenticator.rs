@@ -23,6 +23,7 @@ mod refusal;
 mod standing;
 mod tokens;
 
+pub use endpoints::Attempt;
 pub use standing::Identified;
 
 use std::net::IpAddr;
@@ -34,9 +35,10 @@ use super::credential::{self, Credential};
 use super::error::{AuthError, InvalidReason};
 use super::failures::Failures;
 use super::feed::{FeedState, Follower};
+use super::flights::Flights;
 use super::issued::IssuedTokens;
 use super::jwt::{ClientCache, ClientLoader, Issuers, KnownTokens, TokenFault};
-use super::loader::{Flights, Loader, PepperSuspicion};
+use super::loader::{Loader, PepperSuspicion};
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
 use super::slots::Slots;
@@ -148,7 +150,7 @@ impl Authenticator {
             deadline,
             identities: Arc::clone(&identities),
             unknowns: Arc::clone(&unknowns),
-            flights: Flights::default(),
+            flights: Flights::new(),
             suspicion: PepperSuspicion::default(),
         });
         let client_loader = Arc::new(ClientLoader {
@@ -172,6 +174,7 @@ impl Authenticator {
             default_limit: with.default_limit,
             deadline,
             cache_ttl: config.cache_ttl,
+            flights: Flights::new(),
         });
         let looks_at = [http::header::AUTHORIZATION].into_iter().chain(config.key_headers.iter().cloned()).collect();
         Self {

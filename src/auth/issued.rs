@@ -2,8 +2,7 @@
 //!
 //! A signature says that we made a token, its row whether it was revoked since, and the rows of its
 //! key and client what it may do now. So a revoked key kills its tokens as fast as itself, by the
-//! same feed. Read on the control runtime, whoever waits; what cannot be read undisturbed is used
-//! once and not cached, as with keys.
+//! same feed. What cannot be read undisturbed is used once and not cached, as with keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::cache::{Cached, Source};
+use super::flights::{Errand, Flights, Joined};
 use super::identity;
 use super::jwt::Verified;
 use crate::clients::LiveClients;
@@ -35,6 +35,7 @@ pub(super) struct IssuedTokens {
     /// How long one look-up may take, re-reads included.
     pub(super) deadline: Duration,
     pub(super) cache_ttl: Duration,
+    pub(super) flights: Arc<Flights<KeyHash, LoadedToken>>,
 }
 
 /// What a look-up found.
@@ -54,24 +55,36 @@ pub(super) enum LoadedToken {
 }
 
 impl IssuedTokens {
-    /// Looks a token up by its id.
-    pub(super) async fn load(self: &Arc<Self>, id: TokenId, digest: KeyHash, token: &Arc<Verified>) -> LoadedToken {
-        let (loader, source) = (Arc::clone(self), (digest, Arc::clone(token)));
-        let look_up = self.tasks.spawn_control(async move {
-            timeout(loader.deadline, Arc::clone(&loader).read(id, source)).await.unwrap_or_else(|_elapsed| {
-                loader.metrics.store_failed(OPERATION);
-                LoadedToken::Unavailable
-            })
-        });
-        look_up.await.unwrap_or(LoadedToken::Unavailable)
+    /// Looks a token up by its id, together with everyone else who wants it.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        id: TokenId,
+        digest: KeyHash,
+        token: &Arc<Verified>,
+        errand: Errand,
+    ) -> LoadedToken {
+        let look_up = || {
+            let (loader, source) = (Arc::clone(self), (digest, Arc::clone(token)));
+            async move {
+                timeout(loader.deadline, loader.read(id, source)).await.unwrap_or_else(|_elapsed| {
+                    loader.metrics.store_failed(OPERATION);
+                    LoadedToken::Unavailable
+                })
+            }
+        };
+        match self.flights.join(digest, errand, &self.tasks, || None, look_up) {
+            Joined::Flight(flight) => flight.landed().await.unwrap_or(LoadedToken::Unavailable),
+            Joined::Landed(loaded) => loaded,
+            Joined::Full => LoadedToken::Unavailable,
+        }
     }
 
     /// The row, as it is now.
-    pub(super) async fn find(self: &Arc<Self>, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
+    pub(super) async fn find(&self, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
         self.store.find(id).await.inspect_err(|error| self.failed(error))
     }
 
-    async fn read(self: Arc<Self>, id: TokenId, (digest, token): (KeyHash, Arc<Verified>)) -> LoadedToken {
+    async fn read(&self, id: TokenId, (digest, token): (KeyHash, Arc<Verified>)) -> LoadedToken {
         for reads_left in (0..READS_MAX).rev() {
             let mark = self.clients.mark();
             let began = self.clock.monotonic();

@@ -1,22 +1,20 @@
 //! One look-up for each missing key, however many wait.
 //!
-//! A look-up is a task of the control runtime with a deadline of its own, not a part of the first
-//! request that asked: that request may be cancelled, or its worker stalled, and nobody else
-//! notices. What a look-up finds is put in the caches before it is announced.
+//! A look-up has a deadline of its own ([`flights`](super::flights)), and what it finds is put in
+//! the caches before it is announced.
 //!
 //! A row that was read before a change must not overwrite what is known after it. So the count
 //! of changes is noted before the read; if it moved, the row is read again, and what cannot be
 //! read undisturbed is used once and not cached. Failures of the store are never cached.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::cache::{Cached, Dead, Identities, Source, Unknowns};
+use super::flights::{Errand, Flights, Joined};
 use super::identity;
 use super::pepper_guard::PepperVersions;
 use super::rehash::Rehasher;
@@ -54,7 +52,7 @@ pub(super) struct Loader {
     pub(super) deadline: Duration,
     pub(super) identities: Arc<Identities>,
     pub(super) unknowns: Arc<Unknowns>,
-    pub(super) flights: Flights,
+    pub(super) flights: Arc<Flights<KeyHash, Loaded>>,
     pub(super) suspicion: PepperSuspicion,
 }
 
@@ -69,81 +67,39 @@ pub(super) enum Loaded {
     Unavailable,
 }
 
-/// Look-ups under way. The lock is held for a look into a map, never across an await.
-#[derive(Debug, Default)]
-pub(super) struct Flights {
-    waiting: Mutex<HashMap<KeyHash, watch::Receiver<Option<Loaded>>>>,
-}
-
-impl Flights {
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyHash, watch::Receiver<Option<Loaded>>>> {
-        // No code that can panic runs under this lock.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends a flight when its task ends, also by a panic or because the runtime went away.
-struct Landing {
-    loader: Arc<Loader>,
-    hash: KeyHash,
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.loader.flights.lock().remove(&self.hash);
-    }
-}
-
 impl Loader {
     /// Looks a key up, together with everyone else who wants it. `than` is when the caller's own
     /// knowledge was read: only what was read later will do.
-    pub(super) async fn load(self: &Arc<Self>, hashes: KeyHashes, than: Option<Monotonic>) -> Loaded {
-        let mut flight = match self.join(hashes, than) {
-            Ok(flight) => flight,
-            Err(known_already) => return known_already,
-        };
-        // An error: the task ended without an answer.
-        let landed = flight.wait_for(Option::is_some).await;
-        landed.ok().and_then(|loaded| loaded.clone()).unwrap_or(Loaded::Unavailable)
+    pub(super) async fn load(self: &Arc<Self>, hashes: KeyHashes, than: Option<Monotonic>, errand: Errand) -> Loaded {
+        match self.join(hashes, than, errand) {
+            Joined::Flight(flight) => flight.landed().await.unwrap_or(Loaded::Unavailable),
+            Joined::Landed(loaded) => loaded,
+            Joined::Full => Loaded::Unavailable,
+        }
     }
 
     /// Starts a look-up that nobody waits for.
     pub(super) fn refresh(self: &Arc<Self>, hashes: KeyHashes, than: Monotonic) {
-        drop(self.join(hashes, Some(than)));
+        drop(self.join(hashes, Some(than), Errand::Background));
     }
 
-    fn join(
-        self: &Arc<Self>,
-        hashes: KeyHashes,
-        than: Option<Monotonic>,
-    ) -> Result<watch::Receiver<Option<Loaded>>, Loaded> {
+    fn join(self: &Arc<Self>, hashes: KeyHashes, than: Option<Monotonic>, errand: Errand) -> Joined<Loaded> {
         let hash = hashes.current();
-        let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&hash) {
-            return Ok(flight.clone());
-        }
-        // A flight may have landed between the caller's look into the caches and this lock.
-        if let Some(loaded) = self.landed(&hash, than) {
-            return Err(loaded);
-        }
-        if flights.len() >= FLIGHTS_MAX {
-            return Err(Loaded::Unavailable);
-        }
-        let (announce, flight) = watch::channel(None);
-        flights.insert(hash, flight.clone());
-        drop(flights);
-        let landing = Landing { loader: Arc::clone(self), hash };
-        self.tasks.spawn_control(async move {
-            let loader = Arc::clone(&landing.loader);
-            let found = timeout(loader.deadline, loader.read(hashes)).await.unwrap_or_else(|_elapsed| {
-                loader.metrics.store_failed(OPERATION);
-                Loaded::Unavailable
-            });
-            // Out of the map first: who comes now finds the caches filled.
-            drop(landing);
-            let _ = announce.send(Some(found));
-        });
-        Ok(flight)
+        self.flights.join(
+            hash,
+            errand,
+            &self.tasks,
+            || self.landed(&hash, than),
+            || {
+                let loader = Arc::clone(self);
+                async move {
+                    timeout(loader.deadline, loader.read(hashes)).await.unwrap_or_else(|_elapsed| {
+                        loader.metrics.store_failed(OPERATION);
+                        Loaded::Unavailable
+                    })
+                }
+            },
+        )
     }
 
     fn landed(&self, hash: &KeyHash, than: Option<Monotonic>) -> Option<Loaded> {
@@ -312,9 +268,6 @@ impl PepperSuspicion {
 
 /// How often a row is read when changes keep coming in between.
 const READS_MAX: u32 = 3;
-
-/// Look-ups under way at once; beyond that the store is not helped by more.
-const FLIGHTS_MAX: usize = 1024;
 
 /// So many unknown keys in a row, and none known, look like a wrong pepper.
 const SUSPICIOUS: u64 = 50;

@@ -12,7 +12,8 @@
 //! | `credential` | from headers to exactly one credential |
 //! | `cache` | what is known of keys, and how far it may be trusted |
 //! | `failures` | the budget of failures of an address |
-//! | `loader` | one look-up for each missing key, however many wait |
+//! | `flights` | one look-up for each missing credential, however many wait |
+//! | `loader` | what a look-up for a key reads, and remembers |
 //! | `jwt/` | tokens: structure, issuers' keys, signatures, claims, the client they name |
 //! | `issued` | tokens of our own, by their rows |
 //! | `identity` | from a row to a principal |
@@ -37,6 +38,7 @@ mod credential;
 mod error;
 mod failures;
 mod feed;
+mod flights;
 mod identity;
 mod issued;
 mod jwt;
@@ -54,7 +56,7 @@ mod double;
 #[cfg(test)]
 mod testing;
 
-pub use authenticator::{Authenticator, Dependencies, Identified};
+pub use authenticator::{Attempt, Authenticator, Dependencies, Identified};
 pub use error::{AuthError, InvalidReason};
 pub use jwt::{Issuers, OwnKeys, TokenFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};

@@ -13,6 +13,7 @@ use super::{Authenticator, Trust};
 use crate::auth::cache::Cached;
 use crate::auth::error::AuthError;
 use crate::auth::failures::{Admission, Reservation};
+use crate::auth::flights::Errand;
 use crate::auth::loader::Loaded;
 use crate::model::clock::Monotonic;
 use crate::model::key::KeyHash;
@@ -41,7 +42,7 @@ impl Authenticator {
         began: Monotonic,
     ) -> Result<Arc<Cached>, AuthError> {
         if self.feed.store_is_reachable() {
-            let load = self.loader.load(self.peppers.hashes(hash, raw), Some(cached.loaded_at));
+            let load = self.loader.load(self.peppers.hashes(hash, raw), Some(cached.loaded_at), Errand::Request);
             match timeout(RECHECK_PATIENCE, load).await {
                 Ok(Loaded::Known(newer)) => {
                     self.metrics.auth_cache_miss.inc();
@@ -138,7 +139,7 @@ impl Authenticator {
         than: Option<Monotonic>,
     ) -> Result<Arc<Cached>, AuthError> {
         let patience = if self.feed.store_is_reachable() { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
-        match timeout(patience, self.loader.load(self.peppers.hashes(hash, raw), than)).await {
+        match timeout(patience, self.loader.load(self.peppers.hashes(hash, raw), than, Errand::Request)).await {
             Ok(Loaded::Known(cached)) => Ok(cached),
             Ok(Loaded::Dead(dead)) => Err(dead.into()),
             Ok(Loaded::Unavailable) | Err(_) => Err(AuthError::Unavailable),

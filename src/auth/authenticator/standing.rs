@@ -18,6 +18,7 @@ use std::sync::Arc;
 use super::{Authenticator, Trust};
 use crate::auth::cache::{Cached, Source};
 use crate::auth::error::AuthError;
+use crate::auth::flights::Errand;
 use crate::auth::loader::Loaded;
 use crate::clients::Principal;
 use crate::crypto::pepper::KeyHashes;
@@ -106,13 +107,13 @@ impl Authenticator {
         let outcome = match &held.source {
             Source::Key(hashes) => {
                 let hashes = hashes.as_ref().map_or_else(|| KeyHashes::only(held.digest), |hashes| **hashes);
-                match self.loader.load(hashes, Some(than)).await {
+                match self.loader.load(hashes, Some(than), Errand::Background).await {
                     Loaded::Known(newer) => Ok(newer),
                     Loaded::Dead(dead) => Err(dead.into()),
                     Loaded::Unavailable => Err(AuthError::Unavailable),
                 }
             }
-            Source::Token(token) => self.resolve(held.digest, token, None).await,
+            Source::Token(token) => self.resolve(held.digest, token, None, Errand::Background).await,
         };
         let stands = match outcome.and_then(|newer| self.judge(&newer)) {
             Ok(()) => Some(true),

@@ -24,6 +24,7 @@ use super::look_up::{LOOK_UP_DEADLINE, RECHECK_PATIENCE};
 use super::{Authenticator, Trust};
 use crate::auth::cache::{Cached, Source};
 use crate::auth::error::{AuthError, InvalidReason};
+use crate::auth::flights::Errand;
 use crate::auth::identity;
 use crate::auth::issued::LoadedToken;
 use crate::auth::jwt::{KnownClient, KnownToken, LoadedClient, Refused, TokenFault, Verified};
@@ -70,7 +71,7 @@ impl Authenticator {
 
     /// Reads whose a verified token is again. No failure budget: it was good once.
     async fn renew(&self, digest: KeyHash, known: KnownToken) -> Result<Arc<Cached>, AuthError> {
-        match self.resolve(digest, &known.token, Some(&known.identity)).await {
+        match self.resolve(digest, &known.token, Some(&known.identity), Errand::Request).await {
             Ok(identity) => Ok(identity),
             // While we waited, a change may have come in after all.
             Err(AuthError::Unavailable)
@@ -97,7 +98,7 @@ impl Authenticator {
             let newer = loader.find(&token.facts.client).filter(|client| client.loaded_at > loaded_at);
             let loaded = match newer {
                 Some(client) => LoadedClient::Known(client),
-                None => loader.load(&token.facts.client).await,
+                None => loader.load(&token.facts.client, Errand::Background).await,
             };
             match loaded {
                 LoadedClient::Known(client) if !client.current => {}
@@ -138,7 +139,7 @@ impl Authenticator {
             Refused::Fault(fault) => refusal(fault),
             Refused::NoKeys => AuthError::IssuerUnavailable,
         })?;
-        self.resolve(digest, &Arc::new(verified), None).await
+        self.resolve(digest, &Arc::new(verified), None, Errand::Request).await
     }
 
     /// Whose a verified token is. `known` is what it was before.
@@ -147,11 +148,12 @@ impl Authenticator {
         digest: KeyHash,
         token: &Arc<Verified>,
         known: Option<&Cached>,
+        errand: Errand,
     ) -> Result<Arc<Cached>, AuthError> {
         if token.own {
-            return self.resolve_own(digest, token, known).await;
+            return self.resolve_own(digest, token, known, errand).await;
         }
-        let client = self.client_of(token).await?;
+        let client = self.client_of(token, errand).await?;
         Ok(self.remember(digest, Arc::clone(token), &client))
     }
 
@@ -160,12 +162,13 @@ impl Authenticator {
         digest: KeyHash,
         token: &Arc<Verified>,
         known: Option<&Cached>,
+        errand: Errand,
     ) -> Result<Arc<Cached>, AuthError> {
         let Some(id) = token.facts.issued_id() else { return Err(refusal(TokenFault::NotIssued)) };
         let serves = known.is_some_and(|known| self.trust(known, self.clock.monotonic()) != Trust::Void);
         let reachable = self.feed.store_is_reachable();
         let patience = if reachable && !serves { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
-        match timeout(patience, self.issued.load(id, digest, token)).await {
+        match timeout(patience, self.issued.load(id, digest, token, errand)).await {
             Ok(LoadedToken::Known { identity, current }) => {
                 if current {
                     let known = KnownToken { identity: Arc::clone(&identity), token: Arc::clone(token) };
@@ -183,7 +186,7 @@ impl Authenticator {
         let token = Arc::clone(&known.token);
         let Some(id) = token.facts.issued_id() else { return };
         self.tasks.spawn_control(async move {
-            match issued.load(id, digest, &token).await {
+            match issued.load(id, digest, &token, Errand::Background).await {
                 LoadedToken::Known { identity, current: true } => tokens.insert(digest, KnownToken { identity, token }),
                 LoadedToken::Unknown => tokens.remove(&digest),
                 LoadedToken::Known { .. } | LoadedToken::Unavailable => {}
@@ -201,7 +204,7 @@ impl Authenticator {
 
     /// The client that a token names: from the cache where that can be trusted, else from the
     /// store; where the store cannot be reached, what is cached serves unless it is void.
-    pub(super) async fn client_of(&self, token: &Verified) -> Result<Arc<KnownClient>, AuthError> {
+    pub(super) async fn client_of(&self, token: &Verified, errand: Errand) -> Result<Arc<KnownClient>, AuthError> {
         let named = token.facts.client.as_str();
         let now = self.clock.monotonic();
         let trust = |client: &KnownClient, now| self.trust_in(&client.live, client.stamp, client.loaded_at, now);
@@ -216,7 +219,7 @@ impl Authenticator {
         };
         let reachable = self.feed.store_is_reachable();
         let patience = if reachable && fallback().is_none() { LOOK_UP_DEADLINE } else { RECHECK_PATIENCE };
-        match timeout(patience, self.client_loader.load(named)).await {
+        match timeout(patience, self.client_loader.load(named, errand)).await {
             Ok(LoadedClient::Known(client)) => Ok(client),
             Ok(LoadedClient::Refused(dead)) => Err(dead.into()),
             Ok(LoadedClient::Unavailable) | Err(_) => {

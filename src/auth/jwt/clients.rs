@@ -5,18 +5,17 @@
 //! `max_stale` while the store is away. A name that is nobody's is remembered with the unknown keys,
 //! so that an issuer whose tokens name strangers does not have each of them looked up.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::fault::TokenFault;
 use crate::auth::cache::{Dead, Unknowns};
+use crate::auth::flights::{Errand, Flights, Joined};
 use crate::clients::{LiveClient, LiveClients, Stamp};
 use crate::crypto::pepper::sha256;
 use crate::model::client::Client;
@@ -45,8 +44,7 @@ pub(in crate::auth) struct ClientLoader {
 #[derive(Debug)]
 pub(in crate::auth) struct ClientCache {
     entries: Cache<String, Arc<KnownClient>>,
-    /// The lock is held for a look into the map, never across an await.
-    flights: Mutex<HashMap<String, watch::Receiver<Option<LoadedClient>>>>,
+    flights: Arc<Flights<String, LoadedClient>>,
 }
 
 /// A client as it was read.
@@ -90,24 +88,7 @@ impl ClientCache {
     pub(in crate::auth) fn new() -> Self {
         // The oldest goes first: names are an issuer's choice, not a stranger's.
         let entries = Cache::builder().max_capacity(CLIENTS_MAX).eviction_policy(EvictionPolicy::lru()).build();
-        Self { entries, flights: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<LoadedClient>>>> {
-        // No code that can panic runs under this lock.
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends a flight when its task ends, however it ends.
-struct Landing {
-    loader: Arc<ClientLoader>,
-    named: String,
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.loader.known.lock().remove(&self.named);
+        Self { entries, flights: Flights::new() }
     }
 }
 
@@ -120,20 +101,21 @@ impl ClientLoader {
     /// Has a client read again in the background if it is time.
     pub(in crate::auth) fn refresh_when_due(self: &Arc<Self>, client: &KnownClient, named: &str, now: Monotonic) {
         if client.claim_refresh(now) {
-            drop(self.join(named));
+            drop(self.join(named, Errand::Background));
         }
     }
 
     /// Looks a client up, together with everyone else who wants it.
-    pub(in crate::auth) async fn load(self: &Arc<Self>, named: &str) -> LoadedClient {
+    pub(in crate::auth) async fn load(self: &Arc<Self>, named: &str, errand: Errand) -> LoadedClient {
         // By a digest: names are as long as an issuer likes. No key's hash can be equal to one.
         if let Some(dead) = self.unknowns.find(&sha256(named.as_bytes()), self.clock.monotonic()) {
             return LoadedClient::Refused(dead);
         }
-        let Some(mut flight) = self.join(named) else { return LoadedClient::Unavailable };
-        // An error: the task ended without an answer.
-        let landed = flight.wait_for(Option::is_some).await;
-        landed.ok().and_then(|loaded| loaded.clone()).unwrap_or(LoadedClient::Unavailable)
+        match self.join(named, errand) {
+            Joined::Flight(flight) => flight.landed().await.unwrap_or(LoadedClient::Unavailable),
+            Joined::Landed(loaded) => loaded,
+            Joined::Full => LoadedClient::Unavailable,
+        }
     }
 
     /// Drops what is older than `age`: it would not be used again, and holds its client.
@@ -146,30 +128,23 @@ impl ClientLoader {
         self.known.entries.run_pending_tasks();
     }
 
-    /// The look-up under way, or a new one; none: too many are.
-    fn join(self: &Arc<Self>, named: &str) -> Option<watch::Receiver<Option<LoadedClient>>> {
-        let mut flights = self.known.lock();
-        if let Some(flight) = flights.get(named) {
-            return Some(flight.clone());
-        }
-        if flights.len() >= FLIGHTS_MAX {
-            return None;
-        }
-        let (announce, flight) = watch::channel(None);
-        flights.insert(named.to_owned(), flight.clone());
-        drop(flights);
-        let landing = Landing { loader: Arc::clone(self), named: named.to_owned() };
-        self.tasks.spawn_control(async move {
-            let loader = Arc::clone(&landing.loader);
-            let found = timeout(loader.deadline, loader.read(&landing.named)).await.unwrap_or_else(|_elapsed| {
-                loader.metrics.store_failed(OPERATION);
-                LoadedClient::Unavailable
-            });
-            // Out of the map first: who comes now finds the cache filled.
-            drop(landing);
-            let _ = announce.send(Some(found));
-        });
-        Some(flight)
+    fn join(self: &Arc<Self>, named: &str, errand: Errand) -> Joined<LoadedClient> {
+        // Whoever asks is not served by what the cache holds, so nothing is looked for there.
+        self.known.flights.join(
+            named.to_owned(),
+            errand,
+            &self.tasks,
+            || None,
+            || {
+                let (loader, named) = (Arc::clone(self), named.to_owned());
+                async move {
+                    timeout(loader.deadline, loader.read(&named)).await.unwrap_or_else(|_elapsed| {
+                        loader.metrics.store_failed(OPERATION);
+                        LoadedClient::Unavailable
+                    })
+                }
+            },
+        )
     }
 
     async fn read(&self, named: &str) -> LoadedClient {
@@ -240,9 +215,6 @@ impl ClientLoader {
 
 /// How often a row is read when changes keep coming in between.
 const READS_MAX: u32 = 3;
-
-/// Look-ups under way at once; beyond that the store is not helped by more.
-const FLIGHTS_MAX: usize = 256;
 
 /// After a refresh that failed, not at once again.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
