@@ -13,6 +13,7 @@ mod wiring;
 mod workers;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub use demo::DemoUpstream;
 pub use error::StartError;
@@ -48,7 +49,14 @@ pub async fn serve(
 ) -> Result<(), StartError> {
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let parts = wiring::build(config, clock, tasks.clone()).await?;
-    let running = workers::start(parts)?;
+    let presence = Arc::clone(&parts.presence);
+    let running = match workers::start(parts) {
+        Ok(running) => running,
+        Err(error) => {
+            presence.end().await;
+            return Err(error);
+        }
+    };
     tracing::info!(addresses = ?running.addresses.data, admin = %running.addresses.admin, "serving");
     started(&running.addresses);
     stop::when_told(running, tasks).await

@@ -49,6 +49,26 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     migrations_applied(&store, config.store.migrate).await?;
     let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
     let presence = announce(&store, &peppers, versions, clock.as_ref()).await?;
+    let known = Known { store, peppers, versions, presence: Arc::clone(&presence) };
+    let built = assemble(config, clock, tasks, known).await;
+    if built.is_err() {
+        // Who never served holds no re-hash up.
+        presence.end().await;
+    }
+    built
+}
+
+/// What is known before anything is taken.
+struct Known {
+    store: Store,
+    peppers: Peppers,
+    versions: PepperVersions,
+    presence: Arc<Presence>,
+}
+
+/// Takes the addresses and the journal, and wires everything.
+async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known) -> Result<Parts, StartError> {
+    let Known { store, peppers, versions, presence } = known;
     let (listeners, data) = listen(&config)?;
     let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
@@ -173,13 +193,10 @@ fn issuers(config: &Config, keys: Option<&SigningKeys>, clock: &SharedClock) -> 
         let remedy = "put the PEM text of the key set's authority there";
         StartError::Configuration(Problem::new("auth.issuers", fault.to_string(), remedy))
     })?;
-    Ok(match (keys, &config.issuer.secret) {
-        (Some(keys), _) if keys.are_public() => {
-            issuers.with_own(config.issuer.rules(), OwnKeys::Public(keys.published()))
-        }
-        (Some(_), Some(secret)) => issuers.with_own(config.issuer.rules(), OwnKeys::Secret(secret)),
-        _ => issuers,
-    })
+    let Some(keys) = keys else { return Ok(issuers) };
+    let public = keys.are_public().then(|| keys.published().as_ref());
+    let secret = config.issuer.secret.as_ref();
+    Ok(issuers.with_own(config.issuer.rules(), OwnKeys { secret, public }))
 }
 
 /// Quotas are counted from the ledger: what the journal commits, and what others did.

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
+use crate::books::Books;
 use crate::callers::fetch;
 use crate::harness::{Gateway, Setup, text};
 use crate::upstream::Upstream;
@@ -76,6 +77,8 @@ fn a_taken_port_is_an_error_and_not_half_the_traffic() {
     let first = setup.start();
     refuses(&setup, 1, &[&setup.data.to_string()]);
     assert_eq!(first.stop(), 0);
+    let nodes = Books::sqlite(&setup.path("octroi.db")).text("SELECT CAST(count(*) AS text) FROM nodes");
+    assert_eq!(nodes, ["0"], "whoever never served knows no pepper");
 }
 
 #[test]
