@@ -173,7 +173,9 @@ fn tokens(criterion: &mut Criterion) {
             let issuers = if algorithm.is_some() {
                 Issuers::new(std::slice::from_ref(&rules), &bench.clock).expect("it has no authorities")
             } else {
-                bench.no_issuers().with_own(rules.clone(), OwnKeys::Secret(&SecretBytes::new(SECRET.to_vec())))
+                bench
+                    .no_issuers()
+                    .with_own(rules.clone(), OwnKeys { secret: Some(&SecretBytes::new(SECRET.to_vec())), public: None })
             };
             let gate = bench.gate(issuers);
             bench.runtime.block_on(bench.call(&gate, &first));

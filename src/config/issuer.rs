@@ -21,6 +21,8 @@ pub struct IssuerConfig {
     /// Whom tokens are for unless something else is asked for, and which of them the gateway
     /// itself accepts. Never empty.
     pub audiences: Vec<String>,
+    /// Whom else a token may be asked for; none: for anybody.
+    pub allowed_audiences: Option<Vec<String>>,
     /// How long a verification token holds.
     pub token_lifetime: Duration,
     /// How long a refresh token waits to be used.
@@ -88,6 +90,7 @@ pub(super) struct RawIssuer {
     pub(super) secret: Option<String>,
     pub(super) url: String,
     pub(super) audiences: Vec<String>,
+    pub(super) allowed_audiences: Vec<String>,
     pub(super) token_lifetime: String,
     pub(super) refresh_lifetime: String,
     pub(super) refresh_grace: String,
@@ -104,6 +107,7 @@ impl Default for RawIssuer {
             secret: None,
             url: String::new(),
             audiences: Vec::new(),
+            allowed_audiences: Vec::new(),
             // Verified offline, a token outlives its revocation by at most this.
             token_lifetime: "5m".to_owned(),
             refresh_lifetime: "30d".to_owned(),
@@ -132,23 +136,25 @@ impl RawIssuer {
             let pem = (!file.is_empty()).then(|| secrets.read_named(&setting, file))??;
             Some(SigningKeyConfig { setting, pem })
         };
-        let published = self.published(check);
+        let secret = secrets.find(&SecretSource {
+            variable: "JWT_SECRET",
+            setting: "issuer.secret_file",
+            file: &self.secret_file,
+            allow_short: false,
+        });
+        let published = self.published(check, secret.is_some());
         let name = url.as_deref().unwrap_or(UNNAMED).to_owned();
-        for (index, audience) in self.audiences.iter().enumerate() {
-            if !is_audience(audience) {
-                let message = "this is no audience";
-                check.refuse(&format!("audiences[{index}]"), message, "write 1 to 255 visible characters of ASCII");
+        for (list, audiences) in [("audiences", &self.audiences), ("allowed_audiences", &self.allowed_audiences)] {
+            for (index, _) in audiences.iter().enumerate().filter(|(_, audience)| !is_audience(audience)) {
+                let remedy = "write 1 to 255 visible characters of ASCII";
+                check.refuse(&format!("{list}[{index}]"), "this is no audience", remedy);
             }
         }
         IssuerConfig {
-            secret: secrets.find(&SecretSource {
-                variable: "JWT_SECRET",
-                setting: "issuer.secret_file",
-                file: &self.secret_file,
-                allow_short: false,
-            }),
+            secret,
             url,
             audiences: if self.audiences.is_empty() { vec![name] } else { self.audiences.clone() },
+            allowed_audiences: (!self.allowed_audiences.is_empty()).then(|| self.allowed_audiences.clone()),
             token_lifetime: bounded("token_lifetime", &self.token_lifetime, Zero::Refused, HOUR, "1h"),
             refresh_lifetime: bounded("refresh_lifetime", &self.refresh_lifetime, Zero::Refused, 366 * DAY, "366d"),
             refresh_grace: bounded("refresh_grace", &self.refresh_grace, Zero::Allowed, MINUTE, "1m"),
@@ -165,7 +171,10 @@ impl RawIssuer {
         let remedy = "write where callers find the gateway, like \"https://api.example.com\"";
         match Url::parse(&self.url) {
             Ok(url)
-                if matches!(url.scheme(), "https" | "http") && url.query().is_none() && url.fragment().is_none() =>
+                if matches!(url.scheme(), "https" | "http")
+                    && (url.username(), url.password()) == ("", None)
+                    && url.query().is_none()
+                    && url.fragment().is_none() =>
             {
                 // The text itself: it is compared byte by byte (RFC 8414 §3.3).
                 Some(self.url.trim_end_matches('/').to_owned())
@@ -177,13 +186,14 @@ impl RawIssuer {
         }
     }
 
-    /// Keys beside the one that signs, by their settings.
-    fn published<'s>(&'s self, check: &Check<'_>) -> Vec<(String, &'s str)> {
+    /// Keys beside what signs, by their settings. They stand beside the secret while replicas go from
+    /// it to a key, or back.
+    fn published<'s>(&'s self, check: &Check<'_>, has_secret: bool) -> Vec<(String, &'s str)> {
         let next = ("next_signing_key_file".to_owned(), self.next_signing_key_file.as_str());
         let retired = self.retired_signing_key_files.iter().enumerate();
         let retired = retired.map(|(index, file)| (format!("retired_signing_key_files[{index}]"), file.as_str()));
         let published: Vec<_> = [next].into_iter().chain(retired).filter(|(_, file)| !file.is_empty()).collect();
-        if let Some((setting, _)) = published.first().filter(|_| self.signing_key_file.is_empty()) {
+        if let Some((setting, _)) = published.first().filter(|_| self.signing_key_file.is_empty() && !has_secret) {
             check.refuse(setting, "no key signs", "name the one that does in `issuer.signing_key_file`");
         }
         published

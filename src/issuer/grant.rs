@@ -77,7 +77,7 @@ impl TokenIssuer {
         let grant = Grant {
             client_id: principal.client.id,
             api_key_id: (!principal.api_key_id.is_nil()).then_some(principal.api_key_id),
-            audience: joined(&asked.audiences)?,
+            audience: self.granted_audience(&asked.audiences)?,
             scopes,
         };
         let now = self.with.clock.wall();
@@ -88,6 +88,18 @@ impl TokenIssuer {
         self.stored(move |issuer| async move { issuer.with.store.issue(minted.row, row).await }).await?;
         self.with.metrics.tokens_issued_to_keys.inc();
         Ok(issued)
+    }
+
+    /// The audiences asked for, as a row holds them, if a token may be for each.
+    fn granted_audience(&self, asked: &[String]) -> Result<Option<String>, GrantFault> {
+        let is_allowed = |audience: &String| match &self.allowed_audiences {
+            Some(allowed) => self.audiences.contains(audience) || allowed.contains(audience),
+            None => true,
+        };
+        if !asked.iter().all(is_allowed) {
+            return Err(GrantFault::Audience);
+        }
+        joined(asked)
     }
 
     /// Signs a token for `grant`; its row is not stored yet.
@@ -176,7 +188,13 @@ pub(super) fn joined(audiences: &[String]) -> Result<Option<String>, GrantFault>
     if audiences.len() > AUDIENCES_MAX || !audiences.iter().all(|audience| is_audience(audience)) {
         return Err(GrantFault::Audience);
     }
-    Ok((!audiences.is_empty()).then(|| audiences.join(" ")))
+    let mut named: Vec<&str> = Vec::with_capacity(audiences.len());
+    for audience in audiences {
+        if !named.contains(&audience.as_str()) {
+            named.push(audience);
+        }
+    }
+    Ok((!named.is_empty()).then(|| named.join(" ")))
 }
 
 /// Rows are read and pruned in the order of time.

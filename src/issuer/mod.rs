@@ -56,6 +56,7 @@ pub struct TokenIssuer {
     name: String,
     url: Option<String>,
     audiences: Vec<String>,
+    allowed_audiences: Option<Vec<String>>,
     token_lifetime: Duration,
     refresh_lifetime: Duration,
     refresh_grace: Duration,
@@ -74,6 +75,7 @@ impl TokenIssuer {
             name: config.name().to_owned(),
             url: config.url.clone(),
             audiences: config.audiences.clone(),
+            allowed_audiences: config.allowed_audiences.clone(),
             token_lifetime: config.token_lifetime,
             refresh_lifetime: config.refresh_lifetime,
             refresh_grace: config.refresh_grace,
@@ -118,13 +120,13 @@ impl TokenIssuer {
         }
     }
 
-    /// Revokes a verification token.
+    /// Revokes a verification token. Whether it was not revoked before.
     ///
     /// # Errors
     /// The store could not be asked.
-    pub async fn revoke(self: &Arc<Self>, id: TokenId) -> Result<(), GrantFault> {
+    pub async fn revoke(self: &Arc<Self>, id: TokenId) -> Result<bool, GrantFault> {
         let at = self.with.clock.wall();
-        self.stored(move |issuer| async move { issuer.with.store.revoke(id, at).await.map(drop) }).await
+        self.stored(move |issuer| async move { issuer.with.store.revoke(id, at).await }).await
     }
 
     /// Spawns the task that deletes rows of tokens that ended long ago.

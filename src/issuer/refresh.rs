@@ -78,7 +78,7 @@ impl TokenIssuer {
             return Err(RefreshFault::OtherClient.into());
         }
         let now = self.with.clock.wall();
-        if record.used_at.is_none() {
+        if record.used_for.is_none() {
             judge(&record, now)?;
             let grant = self.asked_of(&record, &asked)?;
             if let Some(issued) = self.exchange(&text, &record, grant, now).await? {
@@ -92,18 +92,25 @@ impl TokenIssuer {
         self.replay(&text, &record, &asked, now).await
     }
 
-    /// Ends the family of a refresh token.
+    /// Ends the family of a refresh token. Whether it had not ended before.
     ///
     /// # Errors
     /// The store could not be asked.
-    pub async fn revoke_refresh(self: &Arc<Self>, presented: &PresentedRefresh) -> Result<(), GrantFault> {
+    pub async fn revoke_refresh(self: &Arc<Self>, presented: &PresentedRefresh) -> Result<bool, GrantFault> {
         self.end_family(&presented.record, self.with.clock.wall()).await
     }
 
-    /// Whether a refresh token could be exchanged now.
+    /// Whether a refresh token could be exchanged for the first time now.
     #[must_use]
     pub fn holds(&self, presented: &PresentedRefresh) -> bool {
-        presented.record.used_at.is_none() && judge(&presented.record, self.with.clock.wall()).is_ok()
+        presented.record.used_for.is_none() && judge(&presented.record, self.with.clock.wall()).is_ok()
+    }
+
+    /// Whether something may be given for a refresh token: it holds, or was used a moment ago.
+    #[must_use]
+    pub fn is_worth_something(&self, presented: &PresentedRefresh) -> bool {
+        let record = &presented.record;
+        record.used_for.is_none_or(|age| age < self.refresh_grace) && judge(record, self.with.clock.wall()).is_ok()
     }
 
     /// Uses a token up. None: somebody else did, or it was revoked, a moment ago.
@@ -138,8 +145,7 @@ impl TokenIssuer {
         if record.revoked_at.is_some() {
             return Err(RefreshFault::Revoked.into());
         }
-        let used_at = record.used_at.ok_or(RefreshFault::Unknown)?;
-        if now.duration_since(used_at) > jiff::SignedDuration::try_from(self.refresh_grace).unwrap_or_default() {
+        if record.used_for.ok_or(RefreshFault::Unknown)? >= self.refresh_grace {
             tracing::warn!(
                 client = %record.client.id, family = %record.family_id,
                 "a refresh token was used again: its family is revoked"
@@ -162,9 +168,11 @@ impl TokenIssuer {
         Ok(issued)
     }
 
-    async fn end_family(self: &Arc<Self>, record: &RefreshRecord, now: Timestamp) -> Result<(), GrantFault> {
+    async fn end_family(self: &Arc<Self>, record: &RefreshRecord, now: Timestamp) -> Result<bool, GrantFault> {
         let family = record.family_id;
-        self.stored(move |issuer| async move { issuer.with.store.revoke_family(family, now).await.map(drop) }).await
+        let revoked =
+            self.stored(move |issuer| async move { issuer.with.store.revoke_family(family, now).await }).await?;
+        Ok(revoked > 0)
     }
 
     fn successor_of(&self, text: &SecretText, record: &RefreshRecord) -> Result<SecretText, GrantFault> {

@@ -1,5 +1,7 @@
 //! Tokens that we issue: what their rows say.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -156,8 +158,9 @@ pub struct RefreshRecord {
     pub issued_at: Timestamp,
     /// When it ends, unless it is used before.
     pub expires_at: Timestamp,
-    /// When it was exchanged for its successor.
-    pub used_at: Option<Timestamp>,
+    /// How long ago it was exchanged for its successor, by the store's clock: the processes' may
+    /// differ by more than a grace.
+    pub used_for: Option<Duration>,
     /// Since when it is revoked.
     pub revoked_at: Option<Timestamp>,
     /// Whose it is.

@@ -1,6 +1,8 @@
 //! Tokens that we issue: `verification_tokens` for audit and revocation, `refresh_tokens` in
 //! families.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -15,7 +17,8 @@ use crate::model::key::KeyHash;
 pub trait TokenStore: Send + Sync {
     /// Stores a verification token, and the refresh token that goes with it: both or none.
     async fn issue(&self, token: NewToken, refresh: Option<NewRefreshToken>) -> Result<()>;
-    /// The verification token with this id, with its client and key. One query.
+    /// The verification token with this id, with its client and key. One query. None also where its
+    /// key is gone or became another client's.
     async fn find(&self, id: TokenId) -> Result<Option<TokenRecord>>;
     /// Revokes a verification token; one revoked already keeps its time. Whether it was revoked
     /// by this call.
@@ -23,7 +26,7 @@ pub trait TokenStore: Send + Sync {
     /// The refresh token whose text has this SHA-256, with its client and key.
     async fn find_refresh(&self, hash: KeyHash) -> Result<Option<RefreshRecord>>;
     /// Exchanges a refresh token for its successor and a verification token: all or nothing, and
-    /// once. False: it was used or revoked before, and nothing was stored.
+    /// once. The store's clock says when. False: it was used or revoked before, and nothing was stored.
     async fn rotate(&self, used: Uuid, successor: NewRefreshToken, token: NewToken) -> Result<bool>;
     /// Stores one more verification token of the family of a refresh token that was used. False: the
     /// family is revoked, and nothing was stored.
@@ -47,6 +50,11 @@ pub(super) fn nonce(text: &str) -> Result<[u8; 16]> {
 /// The column's form of a nonce.
 pub(super) fn nonce_text(nonce: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(nonce))
+}
+
+/// Seconds since something by the store's clock; a clock that was set back counts as none.
+pub(super) fn elapsed(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,20 +1,15 @@
 //! Text as visible ASCII, for headers.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// Percent-encoded outside visible ASCII. The percent sign is encoded too, so that decoding
+/// What is encoded besides everything that is not ASCII. The percent sign too, so that decoding
 /// always gives the text back.
+const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
+/// Percent-encoded outside visible ASCII.
 #[must_use]
 pub fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    utf8_percent_encode(text, NOT_VISIBLE).to_string()
 }
 
 #[cfg(test)]

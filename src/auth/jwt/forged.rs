@@ -318,7 +318,7 @@ async fn tokens_of_our_own_are_ours_alone() {
     let secret = SecretBytes::new(vec![7; 32]);
     let outside = issuers(&file, &[&signer]).await;
     let rules = TokenIssuerConfig { issuer: "octroi".to_owned(), ..outside.issuers[0].rules.clone() };
-    let issuers = outside.with_own(rules, OwnKeys::Secret(&secret));
+    let issuers = outside.with_own(rules, OwnKeys { secret: Some(&secret), public: None });
     let made = |header: &str, issuer: &str| {
         let signed = format!("{}.{}", encode(header), encode(claims(&json!({ "iss": issuer })).to_string()));
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.expose()), signed.as_bytes());
@@ -334,8 +334,33 @@ async fn tokens_of_our_own_are_ours_alone() {
     ] {
         assert_eq!(refused(&issuers, &token).await, fault, "{what}");
     }
+    let (ours, rules) = (Signer::new("ours", "EdDSA"), issuers.issuers[1].rules.clone());
+    let (set, public) = (key_set(&[&ours]), encode(ours.jwk()["x"].as_str().unwrap()));
+    let issuers = issuers.with_own(rules, OwnKeys { secret: Some(&secret), public: Some(set.as_bytes()) });
+    let by_key = |key: &[u8], header: &str| {
+        let signed = format!("{}.{}", encode(header), encode(claims(&json!({ "iss": "octroi" })).to_string()));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes());
+        format!("{signed}.{}", encode(tag))
+    };
+    let said = claims(&json!({ "iss": "octroi" })).to_string();
+    for (what, token, fault) in [
+        ("the secret", made(r#"{"alg":"HS256"}"#, "octroi"), None),
+        ("a signing key", ours.sign(r#"{"alg":"EdDSA","kid":"ours"}"#, &said), None),
+        (
+            "the secret by the key's name",
+            made(r#"{"alg":"HS256","kid":"ours"}"#, "octroi"),
+            Some(TokenFault::KeyMismatch),
+        ),
+        ("the public key as a secret", by_key(public.as_bytes(), r#"{"alg":"HS256"}"#), Some(TokenFault::Signature)),
+        ("another's key", signer.sign(r#"{"alg":"EdDSA","kid":"ours"}"#, &said), Some(TokenFault::Signature)),
+    ] {
+        match fault {
+            None => assert!(issuers.verify(token.as_bytes()).await.unwrap().own, "{what}"),
+            Some(fault) => assert_eq!(refused(&issuers, &token).await, fault, "{what}"),
+        }
+    }
     let rules = TokenIssuerConfig { issuer: ISSUER.to_owned(), ..issuers.issuers[0].rules.clone() };
-    let taken = issuers.with_own(rules, OwnKeys::Secret(&secret));
+    let taken = issuers.with_own(rules, OwnKeys { secret: Some(&secret), public: None });
     assert_eq!(
         refused(&taken, &signer.token(&claims(&json!({})))).await,
         TokenFault::Algorithm,

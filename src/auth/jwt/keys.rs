@@ -160,6 +160,11 @@ impl KeySet {
         self.keys.iter().find(|key| key.id.as_deref() == Some(id)).ok_or(TokenFault::UnknownKey)
     }
 
+    /// The keys.
+    pub(super) fn into_keys(self) -> Vec<VerificationKey> {
+        self.keys
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.keys.len()

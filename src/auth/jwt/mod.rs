@@ -79,14 +79,15 @@ enum Keys {
     Own(KeySet),
 }
 
-/// What our own tokens are checked with. Never both: where public keys are, who holds the secret
-/// signs nothing.
+/// What our own tokens are checked with. Both where both are: while replicas go from the secret to a
+/// signing key, each believes what the others sign. No service is ever told the secret, and what it
+/// signs has a row like all else.
 #[derive(Clone, Copy, Debug)]
-pub enum OwnKeys<'k> {
-    /// HS256 under this.
-    Secret(&'k SecretBytes),
-    /// The published key set.
-    Public(&'k [u8]),
+pub struct OwnKeys<'k> {
+    /// For HS256.
+    pub secret: Option<&'k SecretBytes>,
+    /// The published key set; none: nothing is published.
+    pub public: Option<&'k [u8]>,
 }
 
 /// For whom a token must be.
@@ -142,21 +143,20 @@ impl Issuers {
     /// which could otherwise speak for us.
     ///
     /// # Panics
-    /// With public keys that are none: they were made from private ones of ours.
+    /// Without any key, or with public keys that are none: they were made from private ones of ours.
     #[must_use]
     pub fn with_own(mut self, rules: TokenIssuerConfig, keys: OwnKeys<'_>) -> Self {
         self.issuers.retain(|issuer| issuer.rules.issuer != rules.issuer);
-        let (algorithms, keys) = match keys {
-            OwnKeys::Secret(secret) => {
-                let keys = KeySet::of(vec![VerificationKey::shared_secret(None, secret)]).expect("one key is a set");
-                (vec![TokenAlgorithm::HS256], keys)
-            }
-            OwnKeys::Public(set) => {
-                let algorithms = vec![TokenAlgorithm::EdDSA, TokenAlgorithm::ES256];
-                let keys = KeySet::parse(set, &algorithms).expect("keys of ours are a set");
-                (algorithms, keys)
-            }
-        };
+        let (mut algorithms, mut own) = (Vec::new(), Vec::new());
+        if let Some(set) = keys.public {
+            algorithms.extend([TokenAlgorithm::EdDSA, TokenAlgorithm::ES256]);
+            own = KeySet::parse(set, &algorithms).expect("keys of ours are a set").into_keys();
+        }
+        if let Some(secret) = keys.secret {
+            algorithms.push(TokenAlgorithm::HS256);
+            own.push(VerificationKey::shared_secret(None, secret));
+        }
+        let keys = KeySet::of(own).expect("whoever issues tokens has a key, and each an id of its own");
         self.issuers.push(Issuer { rules: TokenIssuerConfig { algorithms, ..rules }, keys: Keys::Own(keys) });
         self
     }

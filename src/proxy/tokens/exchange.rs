@@ -29,21 +29,25 @@ impl Visit<'_> {
         Ok(self.issuer.grant(&principal, asked).await?)
     }
 
-    /// A key beside the refresh token is not needed, and must be its client's where it is there.
+    /// A key beside the refresh token is not needed, and must be its client's where it is there. The
+    /// token's own client only pays for what it may get: with a dead one nobody spends its limit.
     async fn exchange_refresh_token(&mut self, form: &Form) -> Result<Issued, Rejection> {
         let asked = asked(form)?;
         let text = SecretText::new(form.required("refresh_token")?.to_owned());
-        let by = self.principal(form).await?.map(|principal| principal.client.id);
-        // A refresh token is looked up like an unknown key: guessing is paid for in advance.
-        let caller = self.context.caller();
-        let attempt = self.gateway.authenticator.charge_attempt(caller).await?;
+        let by = self.principal(form).await?;
+        let attempt = self.pay(by.as_deref()).await?;
         let presented = self.issuer.find_refresh(&text).await?.ok_or(GrantFault::from(RefreshFault::Unknown))?;
-        attempt.was_good();
-        self.context.identified(&presented.principal);
-        if !presented.principal.may_call_from(caller) {
-            return Err(AuthError::AddressDenied.into());
+        if let Some(attempt) = attempt {
+            self.context.identified(&presented.principal);
+            if !presented.principal.may_call_from(self.context.caller()) {
+                return Err(AuthError::AddressDenied.into());
+            }
+            if self.issuer.is_worth_something(&presented) {
+                attempt.was_good();
+                self.spend(&presented.principal).await?;
+            }
         }
-        self.spend(&presented.principal).await?;
+        let by = by.map(|principal| principal.client.id);
         Ok(self.issuer.refresh(presented, asked, by).await?)
     }
 }
@@ -66,8 +70,11 @@ fn answer(issued: &Issued) -> Response<Bytes> {
         "access_token": issued.access_token.expose(),
         "token_type": "Bearer",
         "expires_in": issued.expires_in,
-        "scope": issued.scopes.to_string(),
     });
+    // RFC 6749 knows no scope without a name (§3.3).
+    if issued.scopes.iter().next().is_some() {
+        body["scope"] = issued.scopes.to_string().into();
+    }
     if let Some(refresh_token) = &issued.refresh_token {
         body["refresh_token"] = refresh_token.expose().into();
     }

@@ -36,19 +36,17 @@ impl Visit<'_> {
     pub(super) async fn revoke(&mut self, form: &Form) -> Result<Response<Bytes>, Rejection> {
         let text = SecretText::new(form.required("token")?.to_owned());
         let principal = self.principal(form).await?;
-        if let Some(principal) = &principal {
-            self.spend(principal).await?;
-        }
-        let attempt = self.gateway.authenticator.charge_attempt(self.context.caller()).await?;
+        let attempt = self.pay(principal.as_deref()).await?;
         let existing = self.find(&text).await?;
-        if existing.is_some() || principal.is_some() {
-            attempt.was_good();
-        }
         let by = principal.map(|principal| principal.client.id);
-        match existing.filter(|existing| by.is_none_or(|client| client == existing.client())) {
+        let ended = match existing.filter(|existing| by.is_none_or(|client| client == existing.client())) {
             Some(Existing::Verification(record)) => self.issuer.revoke(record.id).await?,
             Some(Existing::Refresh(presented)) => self.issuer.revoke_refresh(&presented).await?,
-            None => {}
+            None => false,
+        };
+        // One token, over and over, is as much work as guesses.
+        if let Some(attempt) = attempt.filter(|_| ended) {
+            attempt.was_good();
         }
         let mut response = Response::new(Bytes::new());
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

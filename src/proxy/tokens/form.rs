@@ -3,6 +3,7 @@
 //! A parameter that comes twice is refused (RFC 6749 §3.2), but for `audience`, of which a token may
 //! have several (RFC 8693 §2.1). An empty one counts as absent.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use bytes::BytesMut;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts as Head;
 use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use tokio::time::timeout;
 use url::form_urlencoded;
@@ -143,11 +145,10 @@ impl ClientSecret {
     }
 }
 
-/// Both halves are form-encoded before they are put together (RFC 6749 §2.3.1).
+/// Both halves are form-encoded before they are put together (RFC 6749 §2.3.1), by those who know;
+/// `curl -u` sends them as they are. So `%XX` is decoded and a `+` is one: no key has a space in it.
 fn form_decoded(text: &str) -> String {
-    let name = form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned());
-    // What has `=` or `&` in it was not encoded.
-    name.filter(|_| !text.contains(['=', '&'])).unwrap_or_else(|| text.to_owned())
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 /// The scheme and its space.
@@ -198,7 +199,8 @@ mod tests {
             (None, "client_id=acme&client_secret=k", ("acme", "k")),
             (Some(basic("acme:k")), "", ("acme", "k")),
             (Some(basic(":k")), "client_id=other", ("", "k")),
-            (Some(basic("two%20words:a+b:c")), "", ("two words", "a b:c")),
+            (Some(basic("two%20words:a+b:c")), "", ("two words", "a+b:c")),
+            (Some(basic("a:k%3Dx=y&z%")), "", ("a", "k=x=y&z%")),
             (Some("bAsIc YTpi".into()), "", ("a", "b")),
             (Some("Bearer k".into()), "client_id=acme", ("acme", "")),
         ] {

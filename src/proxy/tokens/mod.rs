@@ -31,7 +31,7 @@ use self::form::{ClientSecret, Form};
 use super::context::RequestContext;
 use super::rejection::Rejection;
 use super::shared::Gateway;
-use crate::auth::{AuthError, InvalidReason};
+use crate::auth::{Attempt, AuthError, InvalidReason};
 use crate::clients::Principal;
 use crate::issuer::TokenIssuer;
 use crate::limit::{self, Cost, When};
@@ -132,6 +132,16 @@ impl Visit<'_> {
             return Err(AuthError::invalid(InvalidReason::OtherClient).into());
         }
         Ok(Some(principal))
+    }
+
+    /// Who presents a key pays with its rates. Who comes with a token alone may be guessing: that is
+    /// charged to the address in advance, as an unknown key is.
+    async fn pay(&mut self, principal: Option<&Principal>) -> Result<Option<Attempt>, Rejection> {
+        let Some(principal) = principal else {
+            return Ok(Some(self.gateway.authenticator.charge_attempt(self.context.caller()).await?));
+        };
+        self.spend(principal).await?;
+        Ok(None)
     }
 
     /// Spends from the rates of whoever asks; from no quota, since nothing is forwarded.

@@ -6,13 +6,13 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Postgres;
-use super::pool::{LOOK_UP, Params, WORK};
+use super::pool::{LOOK_UP, Lease, Params, WORK};
 use super::row::{CLIENT, Columns, KEY, client, key};
 use crate::model::access::Scopes;
 use crate::model::id::TokenId;
 use crate::model::issued::{NewRefreshToken, NewToken, RefreshRecord, TokenOrigin, TokenRecord};
 use crate::model::key::KeyHash;
-use crate::store::tokens::{TokenStore, nonce, nonce_text};
+use crate::store::tokens::{TokenStore, elapsed, nonce, nonce_text};
 use crate::store::{Result, columns};
 
 /// Both rows of a grant in one statement: nothing is half done, and nothing waits for a second
@@ -20,7 +20,7 @@ use crate::store::{Result, columns};
 /// used or revoked already, nothing is inserted.
 const EXCHANGE: &str = "
     WITH used AS (
-        UPDATE refresh_tokens SET used_at = $17, successor_id = $11
+        UPDATE refresh_tokens SET used_at = clock_timestamp(), successor_id = $11
         WHERE id = $1 AND used_at IS NULL AND revoked_at IS NULL RETURNING 1),
     allowed AS (SELECT WHERE $1::uuid IS NULL OR EXISTS (SELECT FROM used)),
     token AS (
@@ -47,7 +47,7 @@ impl TokenStore for Postgres {
                  t.api_key_id IS NOT NULL, c.api_key_hash IS NOT NULL, {CLIENT}, {KEY}
              FROM verification_tokens t JOIN clients c ON c.id = t.client_id
                  LEFT JOIN api_keys k ON k.id = t.api_key_id AND k.client_id = t.client_id
-             WHERE t.jti = $1"
+             WHERE t.jti = $1 AND (t.api_key_id IS NULL OR k.id IS NOT NULL)"
         );
         let mut lease = self.look_ups.lease("find token", LOOK_UP).await?;
         let row = lease.row(&statement, &[&id.0]).await?;
@@ -62,8 +62,8 @@ impl TokenStore for Postgres {
 
     async fn find_refresh(&self, hash: KeyHash) -> Result<Option<RefreshRecord>> {
         let statement = format!(
-            "SELECT r.id, r.family_id, r.nonce, r.scopes, r.audience, r.issued_at, r.expires_at, r.used_at,
-                 r.revoked_at, {CLIENT}, {KEY}
+            "SELECT r.id, r.family_id, r.nonce, r.scopes, r.audience, r.issued_at, r.expires_at,
+                 extract(epoch FROM clock_timestamp() - r.used_at)::float8, r.revoked_at, {CLIENT}, {KEY}
              FROM refresh_tokens r JOIN clients c ON c.id = r.client_id
                  JOIN api_keys k ON k.id = r.api_key_id AND k.client_id = r.client_id
              WHERE r.token_hash = $1"
@@ -104,20 +104,12 @@ impl TokenStore for Postgres {
 
     async fn revoke_family(&self, family: Uuid, at: Timestamp) -> Result<u64> {
         let mut lease = self.work.lease("revoke token family", WORK).await?;
-        let mut revoked = 0;
-        loop {
-            // An exchange that runs meanwhile holds its row: this waits for it, and finds what it
-            // made in the next round. A round that finds nothing has seen all of them.
-            let refresh = "UPDATE refresh_tokens SET revoked_at = $2 WHERE family_id = $1 AND revoked_at IS NULL";
-            let now = lease.execute(refresh, &[&family, &at]).await?;
-            let tokens = "UPDATE verification_tokens SET revoked_at = $2
-                 WHERE family_id = $1 AND revoked_at IS NULL AND expires_at > $2";
-            lease.execute(tokens, &[&family, &at]).await?;
-            if now == 0 {
-                return Ok(revoked);
-            }
-            revoked += now;
+        let revoked = revoke_whole(&mut lease, family, at).await;
+        if revoked.is_err() {
+            // With its transaction.
+            lease.discard();
         }
+        revoked
     }
 
     async fn prune(&self, before: Timestamp, limit: u32) -> Result<u64> {
@@ -171,6 +163,27 @@ impl Postgres {
     }
 }
 
+/// In one transaction: a family that ended by half would live on.
+async fn revoke_whole(lease: &mut Lease, family: Uuid, at: Timestamp) -> Result<u64> {
+    lease.batch("BEGIN").await?;
+    let mut revoked = 0;
+    loop {
+        // An exchange that runs meanwhile holds its row: this waits for it, and finds what it
+        // made in the next round. A round that finds nothing has seen all of them.
+        let refresh = "UPDATE refresh_tokens SET revoked_at = $2 WHERE family_id = $1 AND revoked_at IS NULL";
+        let now = lease.execute(refresh, &[&family, &at]).await?;
+        let tokens = "UPDATE verification_tokens SET revoked_at = $2
+             WHERE family_id = $1 AND revoked_at IS NULL AND expires_at > $2";
+        lease.execute(tokens, &[&family, &at]).await?;
+        if now == 0 {
+            break;
+        }
+        revoked += now;
+    }
+    lease.batch("COMMIT").await?;
+    Ok(revoked)
+}
+
 fn names(scopes: &Scopes) -> Vec<&str> {
     scopes.iter().collect()
 }
@@ -201,7 +214,7 @@ fn refresh_record(row: &Row) -> Result<RefreshRecord> {
         audience: row.take("audience")?,
         issued_at: row.take("issued_at")?,
         expires_at: row.take("expires_at")?,
-        used_at: row.take("used_at")?,
+        used_for: row.take::<Option<f64>>("used_at")?.map(elapsed),
         revoked_at: row.take("revoked_at")?,
         client: client(&mut row)?,
         key: key(&mut row)?,

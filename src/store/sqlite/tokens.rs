@@ -13,7 +13,7 @@ use crate::model::id::TokenId;
 use crate::model::issued::{NewRefreshToken, NewToken, RefreshRecord, TokenOrigin, TokenRecord};
 use crate::model::key::KeyHash;
 use crate::store::columns;
-use crate::store::tokens::{TokenStore, nonce, nonce_text};
+use crate::store::tokens::{TokenStore, elapsed, nonce, nonce_text};
 use crate::store::{Result, StoreError};
 
 #[async_trait]
@@ -35,7 +35,7 @@ impl TokenStore for Sqlite {
                      t.api_key_id IS NOT NULL, c.api_key_hash IS NOT NULL, {CLIENT}, {KEY}
                  FROM verification_tokens t JOIN clients c ON c.id = t.client_id
                      LEFT JOIN api_keys k ON k.id = t.api_key_id AND k.client_id = t.client_id
-                 WHERE t.jti = ?1"
+                 WHERE t.jti = ?1 AND (t.api_key_id IS NULL OR k.id IS NOT NULL)"
             ))?;
             let found = statement.query_row([id.to_string()], |row| Ok(token_record(row))).optional()?;
             Ok(found.transpose()?)
@@ -57,8 +57,8 @@ impl TokenStore for Sqlite {
     async fn find_refresh(&self, hash: KeyHash) -> Result<Option<RefreshRecord>> {
         let select = move |connection: &mut Connection| {
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT r.id, r.family_id, r.nonce, r.scopes, r.audience, r.issued_at, r.expires_at, r.used_at,
-                     r.revoked_at, {CLIENT}, {KEY}
+                "SELECT r.id, r.family_id, r.nonce, r.scopes, r.audience, r.issued_at, r.expires_at,
+                     (julianday('now') - julianday(r.used_at)) * 86400.0, r.revoked_at, {CLIENT}, {KEY}
                  FROM refresh_tokens r JOIN clients c ON c.id = r.client_id
                      JOIN api_keys k ON k.id = r.api_key_id AND k.client_id = r.client_id
                  WHERE r.token_hash = ?1"
@@ -73,9 +73,9 @@ impl TokenStore for Sqlite {
         let exchange = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let was_fresh = transaction.execute(
-                "UPDATE refresh_tokens SET used_at = ?2, successor_id = ?3
+                "UPDATE refresh_tokens SET used_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), successor_id = ?2
                  WHERE id = ?1 AND used_at IS NULL AND revoked_at IS NULL",
-                params![used.to_string(), time::text(successor.issued_at), successor.id.to_string()],
+                params![used.to_string(), successor.id.to_string()],
             )? == 1;
             if was_fresh {
                 insert_refresh(&transaction, &successor)?;
@@ -209,7 +209,7 @@ fn refresh_record(row: &Row<'_>) -> std::result::Result<RefreshRecord, StoreErro
         audience: row.take("audience")?,
         issued_at: row.time("issued_at")?,
         expires_at: row.time("expires_at")?,
-        used_at: row.time_or_null("used_at")?,
+        used_for: row.take::<Option<f64>>("used_at")?.map(elapsed),
         revoked_at: row.time_or_null("revoked_at")?,
         client: client(&mut row)?,
         key: key(&mut row)?,

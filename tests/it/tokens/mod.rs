@@ -13,6 +13,7 @@ use crate::database::TestDatabase;
 use crate::harness::{Gateway, Key, NO_BUDGET, Setup, eventually};
 use crate::upstream::Upstream;
 
+mod guesses;
 mod published;
 mod refresh;
 
@@ -34,8 +35,12 @@ impl Bench {
     }
 
     fn on(store_url: &str, issuer: &str) -> Self {
+        Self::with(store_url, NO_BUDGET, issuer)
+    }
+
+    fn with(store_url: &str, failures: &str, issuer: &str) -> Self {
         let upstream = Upstream::start();
-        let more = format!("{NO_BUDGET}[issuer]\n{issuer}\n");
+        let more = format!("{failures}[issuer]\n{issuer}\n");
         let mut setup = Setup::new(upstream.address, store_url, &more);
         setup.set("JWT_SECRET", JWT_SECRET);
         let client = setup.client(&["acme", "--rate", "100000/s", "--burst", "100000"]);
@@ -218,10 +223,17 @@ fn a_token_for_somebody_else_is_no_credential_here() {
         ("&audience=orders", json!("orders"), 200),
         ("&audience=billing", json!("billing"), 401),
         ("&audience=billing&audience=gateway", json!(["billing", "gateway"]), 200),
+        ("&audience=orders&audience=orders", json!("orders"), 200),
     ] {
         let token = text(&bench.token(asked)["access_token"]);
         assert_eq!(claims(&token)["aud"], audience, "{asked}");
         assert_eq!(bench.call(&token), status, "{asked}");
+    }
+    let bench = Bench::sqlite("audiences = [\"gateway\"]\nallowed_audiences = [\"orders\"]");
+    for (asked, status) in [("orders", 200), ("gateway", 200), ("billing", 400), ("orders&audience=billing", 400)] {
+        let answer = bench.ask(&format!("grant_type=client_credentials&audience={asked}"));
+        assert_eq!(answer.status, status, "{asked}");
+        assert!(status == 200 || answer.json()["error"] == "invalid_target", "{asked}: {answer:?}");
     }
 }
 

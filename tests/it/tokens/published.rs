@@ -63,13 +63,24 @@ fn keys_change_without_a_token_that_nobody_can_verify() {
     private_key(&bench.setup, "old.pem", &ED);
     private_key(&bench.setup, "new.pem", &EC);
 
-    let bench = bench.restarted("signing_key_file = \"old.pem\"");
+    // From the secret to a key, as from one key to the next.
+    let bench = bench.restarted("next_signing_key_file = \"old.pem\"");
     let first = bench.key_set();
+    assert_eq!(first["keys"].as_array().unwrap().len(), 1, "published before it is used");
+    let by_secret_still = text(&bench.token("")["access_token"]);
+    assert_eq!(part(&by_secret_still, 0)["alg"], "HS256");
+
+    let bench = bench.restarted("signing_key_file = \"old.pem\"");
+    assert_eq!(bench.key_set(), first);
     let old = text(&bench.token("")["access_token"]);
     assert_eq!(part(&old, 0)["alg"], "EdDSA");
     assert!(verified_offline(&old, &first));
     assert_eq!(bench.call(&old), 200);
-    assert_eq!(bench.call(&text(&by_secret["access_token"])), 401, "where keys are, the secret signs nothing");
+    for token in [text(&by_secret["access_token"]), by_secret_still] {
+        assert_eq!(bench.call(&token), 200, "what the secret signed holds to its end");
+    }
+    let bench = bench.restarted("retired_signing_key_files = [\"old.pem\"]");
+    assert_eq!(bench.call(&old), 200, "and back");
 
     let bench = bench.restarted("signing_key_file = \"old.pem\"\nnext_signing_key_file = \"new.pem\"");
     let with_next = bench.key_set();
@@ -102,8 +113,10 @@ fn a_key_that_cannot_sign_is_refused_at_start() {
         ("signing_key_file = \"rsa.pem\"", "neither an Ed25519 nor a P-256 key"),
         ("signing_key_file = \"text.pem\"", "no PEM text"),
         ("signing_key_file = \"absent.pem\"", "absent.pem cannot be read"),
-        ("next_signing_key_file = \"rsa.pem\"", "no key signs"),
+        ("next_signing_key_file = \"rsa.pem\"", "neither an Ed25519 nor a P-256 key"),
         ("url = \"api.example.com\"", "not a URL"),
+        ("url = \"https://me:secret@api.example.com\"", "not a URL"),
+        ("allowed_audiences = [\"a b\"]", "no audience"),
         ("token_lifetime = \"2h\"", "at most \"1h\""),
     ] {
         let config = bench.setup.config();

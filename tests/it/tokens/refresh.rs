@@ -12,11 +12,11 @@ use crate::database::TestDatabase;
 use crate::harness::eventually;
 
 impl Bench {
-    fn refresh(&self, token: &str, more: &str) -> Answer {
+    pub(super) fn refresh(&self, token: &str, more: &str) -> Answer {
         self.post("/.octroi/token", &[], &format!("grant_type=refresh_token&refresh_token={token}{more}"))
     }
 
-    fn refreshed(&self, token: &str) -> Value {
+    pub(super) fn refreshed(&self, token: &str) -> Value {
         let answer = self.refresh(token, "");
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
