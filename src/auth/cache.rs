@@ -77,14 +77,14 @@ impl Cached {
     }
 
     /// Whether the caller is the one that should refresh it: one at a time, and after a refresh
-    /// that failed not at once again.
-    pub(super) fn claim_refresh(&self, now: Monotonic) -> bool {
-        claim(&self.refresh_at, now, REFRESH_PAUSE)
+    /// that failed not at once again. Where it is due and nothing `can` be done, it stays due.
+    pub(super) fn claim_refresh(&self, now: Monotonic, can: impl FnOnce() -> bool) -> bool {
+        claim(&self.refresh_at, now, REFRESH_PAUSE, can)
     }
 
     /// Whether the caller is the one that should review it.
     pub(super) fn claim_review(&self, now: Monotonic) -> bool {
-        claim(&self.review_at, now, REVIEW_PAUSE)
+        claim(&self.review_at, now, REVIEW_PAUSE, || true)
     }
 
     /// Ends the exchanges that rest on it.
@@ -98,9 +98,9 @@ impl Cached {
     }
 }
 
-fn claim(at: &AtomicU64, now: Monotonic, pause: Duration) -> bool {
+fn claim(at: &AtomicU64, now: Monotonic, pause: Duration, can: impl FnOnce() -> bool) -> bool {
     let due = at.load(Ordering::Relaxed);
-    due <= now.0 && at.compare_exchange(due, now.after(pause).0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    due <= now.0 && can() && at.compare_exchange(due, now.after(pause).0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Identities.

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ const FLIGHTS_MAX: usize = 1024;
 
 /// Of these, while nobody waits for the answer. More would only stand before callers in the queue
 /// for the store's few connections.
-const BACKGROUND_MAX: usize = 64;
+const BACKGROUND_MAX: usize = 32;
 
 /// Who wants a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ impl Errand {
 #[derive(Debug)]
 pub(super) struct Flights<K, V> {
     waiting: Mutex<HashMap<K, watch::Receiver<Option<V>>>>,
+    /// How many, to be read without the lock.
+    count: AtomicUsize,
 }
 
 /// What [`Flights::join`] gives.
@@ -75,7 +78,12 @@ where
 {
     /// None under way.
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::default() })
+        Arc::new(Self { waiting: Mutex::default(), count: AtomicUsize::new(0) })
+    }
+
+    /// Whether one more may start that nobody waits for. Takes no lock.
+    pub(super) fn has_room(&self) -> bool {
+        self.count.load(Ordering::Relaxed) < BACKGROUND_MAX
     }
 
     /// The look-up under way for `key`, or a new one by `look_up`. `landed` looks for the answer of
@@ -103,6 +111,7 @@ where
         }
         let (announce, flight) = watch::channel(None);
         waiting.insert(key.clone(), flight.clone());
+        self.count.store(waiting.len(), Ordering::Relaxed);
         drop(waiting);
         let (landing, look_up) = (Landing { flights: Arc::clone(self), key }, look_up());
         tasks.spawn_control(async move {
@@ -128,7 +137,9 @@ struct Landing<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + Sync + '
 
 impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + Sync + 'static> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        self.flights.lock().remove(&self.key);
+        let mut waiting = self.flights.lock();
+        waiting.remove(&self.key);
+        self.flights.count.store(waiting.len(), Ordering::Relaxed);
     }
 }
 
@@ -172,7 +183,7 @@ mod tests {
         let ask =
             |key, errand| matches!(flights.join(key, errand, &tasks, || None, std::future::pending), Joined::Flight(_));
         let refreshed = (0..5_000).filter(|key| ask(*key, Errand::Background)).count();
-        assert_eq!(refreshed, BACKGROUND_MAX);
+        assert_eq!((refreshed, flights.has_room()), (BACKGROUND_MAX, false));
         let answered = (10_000..15_000).filter(|key| ask(*key, Errand::Request)).count();
         assert_eq!(answered, FLIGHTS_MAX - BACKGROUND_MAX);
     }

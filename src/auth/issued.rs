@@ -55,6 +55,11 @@ pub(super) enum LoadedToken {
 }
 
 impl IssuedTokens {
+    /// Whether one more may be looked up that nobody waits for.
+    pub(super) fn has_room(&self) -> bool {
+        self.flights.has_room()
+    }
+
     /// Looks a token up by its id, together with everyone else who wants it.
     pub(super) async fn load(
         self: &Arc<Self>,

@@ -78,6 +78,11 @@ impl Loader {
         }
     }
 
+    /// Whether one more may be looked up that nobody waits for.
+    pub(super) fn has_room(&self) -> bool {
+        self.flights.has_room()
+    }
+
     /// Starts a look-up that nobody waits for.
     pub(super) fn refresh(self: &Arc<Self>, hashes: KeyHashes, than: Monotonic) {
         drop(self.join(hashes, Some(than), Errand::Background));

@@ -108,8 +108,9 @@ impl Rehasher {
     }
 }
 
-/// A minute's worth of keys that come back after a restart.
-const QUEUE_MAX: usize = 8_192;
+/// As many as identities are remembered: whoever is looked up after a restart is asked for once, and
+/// need not wait for a refresh that may be long in coming where many are due. 7 MB at most.
+const QUEUE_MAX: usize = 100_000;
 
 /// Hashes moved in one statement.
 const BATCH: usize = 64;

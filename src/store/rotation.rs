@@ -48,7 +48,7 @@ pub struct MoveTarget {
 /// What became of an attempt to move hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// So many rows were changed; those that another process moves just now are left out.
+    /// So many rows were changed.
     Rows(u64),
     /// Nothing was: a live process would not find them any more.
     Blocked,

@@ -26,7 +26,7 @@ pub(super) const RECHECK_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Authenticator {
     pub(super) fn refresh_when_due(&self, cached: &Cached, hash: KeyHash, raw: &[u8], now: Monotonic) {
-        if self.feed.store_is_reachable() && cached.claim_refresh(now) {
+        if cached.claim_refresh(now, || self.feed.store_is_reachable() && self.loader.has_room()) {
             self.loader.refresh(self.peppers.hashes(hash, raw), cached.loaded_at);
         }
     }

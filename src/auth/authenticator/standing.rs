@@ -82,7 +82,8 @@ impl Authenticator {
         }
         let latest = self.latest(&held);
         let trust = self.trust(&latest, now);
-        if (trust != Trust::Confirmed || latest.claim_refresh(now)) && held.claim_review(now) {
+        if (trust != Trust::Confirmed || latest.claim_refresh(now, || self.loader.has_room())) && held.claim_review(now)
+        {
             let (authenticator, than) = (Arc::clone(self), latest.loaded_at);
             self.tasks.spawn_control(async move { authenticator.review(&held, than).await });
         }

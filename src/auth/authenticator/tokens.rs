@@ -50,7 +50,7 @@ impl Authenticator {
             Some(known) if !self.issuers.still_hold(&known.token) => Box::pin(self.verify_again(digest, token)).await,
             Some(known) if self.trust(&known.identity, now) == Trust::Confirmed => {
                 self.metrics.auth_cache_hit.inc();
-                if self.feed.store_is_reachable() && known.identity.claim_refresh(now) {
+                if known.identity.claim_refresh(now, || self.feed.store_is_reachable() && self.issued.has_room()) {
                     self.renew_behind(digest, &known);
                 }
                 Ok(known.identity)

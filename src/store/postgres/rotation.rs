@@ -14,8 +14,9 @@ use crate::store::rotation::{
 };
 use crate::store::{Result, StoreError};
 
-/// A row that another process holds is skipped and not waited for: it is moving it, or somebody
-/// writes it, and the key's next look-up asks again. So moves never wait in a circle.
+/// A row that another process holds is waited for, rows in the order of their ids, so that moves
+/// never wait in a circle: another's move, or a note of a key's last use, which itself waits for
+/// nobody. After the wait a row that was moved meanwhile fits no more.
 const MOVE: &str = "
     WITH batch (old, new, kind) AS (SELECT * FROM unnest($1::text[], $2::text[], $7::text[])),
     blocked AS (
@@ -26,12 +27,12 @@ const MOVE: &str = "
         SELECT k.id, batch.new FROM api_keys k JOIN batch ON k.api_key_hash = batch.old AND k.hash_kind = batch.kind
         WHERE NOT EXISTS (SELECT FROM blocked)
           AND NOT EXISTS (SELECT FROM api_keys other WHERE other.api_key_hash = batch.new)
-        FOR UPDATE OF k SKIP LOCKED),
+        ORDER BY k.id FOR UPDATE OF k),
     of_clients AS (
         SELECT c.id, batch.new FROM clients c JOIN batch ON c.api_key_hash = batch.old AND batch.kind = 'hmac'
         WHERE NOT EXISTS (SELECT FROM blocked)
           AND NOT EXISTS (SELECT FROM clients other WHERE other.api_key_hash = batch.new)
-        FOR UPDATE OF c SKIP LOCKED),
+        ORDER BY c.id FOR UPDATE OF c),
     keys AS (
         UPDATE api_keys k SET api_key_hash = of_keys.new, hash_kind = 'hmac', pepper_version = $3, rehashes = rehashes + 1
         FROM of_keys WHERE k.id = of_keys.id RETURNING 1),
