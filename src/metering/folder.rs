@@ -172,7 +172,7 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
 }
 
 /// The uuid at the end of a folder's name.
-fn uuid_of(path: &Path) -> Option<Uuid> {
+pub(super) fn uuid_of(path: &Path) -> Option<Uuid> {
     let name = path.file_name()?.to_str()?;
     let (node, uuid) = name.split_at_checked(name.len().checked_sub(36)?)?;
     (node.ends_with('-') && !node.starts_with(".preparing")).then(|| Uuid::try_parse(uuid).ok())?
