@@ -17,6 +17,7 @@
 mod headers;
 mod keeper;
 mod overview;
+mod replay;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 pub use headers::Standing;
 pub use keeper::QuotaKeeper;
 pub use overview::{Overview, overview};
+pub use replay::{Recorded, Replay, WouldRefuse};
 
 use crate::clients::limiter::{Limiter, Snapshot, Spent};
 use crate::clients::quota::Span;

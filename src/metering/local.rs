@@ -22,6 +22,10 @@ use super::slot::{SLOT_BYTES, Sent, Slot};
 use crate::model::id::EventId;
 use crate::model::usage::{Admission, UsageEvent};
 
+/// So many listings in a row find nothing new when everything was found: a segment that moves
+/// between two folders while they are listed shows in the next one.
+const LISTINGS: usize = 2;
+
 /// Where an entry was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
@@ -68,6 +72,8 @@ pub struct Counts {
 }
 
 struct Segment {
+    /// Its folder's uuid and its number.
+    key: (Uuid, u64),
     path: PathBuf,
     place: Where,
 }
@@ -127,14 +133,20 @@ impl LocalJournals {
 
     fn open_next(&mut self) -> io::Result<bool> {
         loop {
-            if self.waiting.is_empty() {
-                // Again: what was in use when it was listed first may have been retired, and what
-                // was adopted may have been handed over.
-                self.list()?;
+            // Again and again: what was in use when it was listed first may have been retired, and what
+            // was adopted may have been handed over to a folder that was listed before.
+            for _ in 0..LISTINGS {
+                if self.waiting.is_empty() {
+                    self.list()?;
+                }
             }
-            let Some(Segment { path, place }) = self.waiting.pop_front() else { return Ok(false) };
+            let Some(Segment { key, path, place }) = self.waiting.pop_front() else { return Ok(false) };
             let file = match File::open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // It moved since it was listed, or is gone: the next listing says.
+                    self.listed.remove(&key);
+                    continue;
+                }
                 file => file?,
             };
             match Header::read(&file) {
@@ -189,7 +201,7 @@ impl LocalJournals {
         found.sort();
         for (key, path) in found {
             if self.listed.insert(key) {
-                self.waiting.push_back(Segment { path, place });
+                self.waiting.push_back(Segment { key, path, place });
             }
         }
         Ok(())
