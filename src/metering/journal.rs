@@ -164,14 +164,16 @@ impl Journal {
         }
         let drain = drain::run(Arc::clone(&self.drain), Arc::clone(&delivery), Arc::clone(shared));
         let recovery = Recovery::new(Arc::clone(shared), Arc::clone(&delivery));
-        let register = register::run(Arc::clone(&self.drain), Arc::clone(&delivery), Arc::clone(shared));
-        let tasks = vec![
-            tasks.spawn_vital("metering register", register),
+        let mut running = vec![
             tasks.spawn_vital("metering prepare", prepare::run(Arc::clone(shared))),
             tasks.spawn_vital("metering drain", drain),
             tasks.spawn_vital("metering recovery", recovery.run()),
         ];
-        *self.running() = Some(Running { delivery, tasks });
+        if let Some(register) = shared.register.get().cloned() {
+            let work = register::run(register, Arc::clone(&self.drain), Arc::clone(&delivery), Arc::clone(shared));
+            running.push(tasks.spawn_vital("metering register", work));
+        }
+        *self.running() = Some(Running { delivery, tasks: running });
     }
 
     /// Takes no more entries, commits what the store takes within `limit`, and says how many

@@ -228,7 +228,7 @@ impl LocalJournals {
                     entries.push(LocalEntry { event: event::settled(&admission, &settlement, header), ended, place });
                 }
                 Slot::Open(admission, sent) if place == Where::Kept => {
-                    note(&mut self.unsettled, &admission, sent, header)
+                    note(&mut self.unsettled, &admission, sent, header);
                 }
                 Slot::Moved(admission, sent) if reading.orphan => note(&mut self.unsettled, &admission, sent, header),
                 Slot::Open(..) => self.counts.open += 1,
@@ -248,5 +248,77 @@ fn note(unsettled: &mut HashMap<EventId, UsageEvent>, admission: &Admission, sen
     let known = unsettled.entry(event.id).or_insert_with(|| event.clone());
     if sent == Sent::Yes {
         *known = event;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::mem;
+
+    use super::super::double::{Rig, admission, settlement};
+    use super::*;
+    use crate::model::usage::Outcome;
+
+    /// All that a folder says: settled entries by id and place, then those that never were.
+    fn read(rig: &Rig) -> (BTreeMap<EventId, Where>, BTreeMap<EventId, Outcome>, Counts) {
+        let mut journals = LocalJournals::of(&rig.config.dir);
+        let mut settled = BTreeMap::new();
+        loop {
+            let batch = journals.next_batch().unwrap();
+            if batch.is_empty() {
+                break;
+            }
+            for entry in batch {
+                assert_eq!(settled.insert(entry.event.id, entry.place), None, "each once");
+            }
+        }
+        let unsettled = journals.take_unsettled().into_iter().map(|event| (event.id, event.outcome)).collect();
+        (settled, unsettled, journals.counts().clone())
+    }
+
+    #[tokio::test]
+    async fn what_is_in_use_is_read_and_what_is_under_way_is_only_counted() {
+        let rig = Rig::new();
+        assert_eq!(read(&rig), Default::default(), "a folder that is not there holds nothing");
+        let journal = rig.open();
+        Rig::complete(&journal, 1..4);
+        let open = journal.meter(0).admit(&admission(9)).unwrap();
+        open.mark_sent();
+        let (settled, unsettled, counts) = read(&rig);
+        let ids = |range: std::ops::Range<u128>| range.map(|number| admission(number).id).collect::<Vec<_>>();
+        assert_eq!(settled.keys().copied().collect::<Vec<_>>(), ids(1..4));
+        assert!(settled.values().all(|place| *place == Where::Journal) && unsettled.is_empty());
+        assert_eq!((counts.open, counts.settled, counts.folders.len()), (1, 3, 1));
+        open.settle(&settlement(Outcome::Complete));
+        assert_eq!(read(&rig).0.len(), 4);
+    }
+
+    /// The segments of a killed process, adopted and kept: all is there that was delivered.
+    #[tokio::test]
+    async fn what_was_adopted_is_kept_with_what_never_settled() {
+        let rig = Rig::with(|config| config.keep = std::time::Duration::from_hours(1));
+        let journal = rig.open();
+        Rig::complete(&journal, 1..4);
+        for (number, sent) in [(7, true), (8, false)] {
+            let entry = journal.meter(0).admit(&admission(number)).unwrap();
+            if sent {
+                entry.mark_sent();
+            }
+            mem::forget(entry);
+        }
+        drop(journal);
+        let heir = rig.open();
+        rig.recover(&heir).await;
+        let delivered = rig.store.outcomes();
+        let (settled, unsettled, counts) = read(&rig);
+        assert!(settled.values().all(|place| *place == Where::Kept));
+        assert_eq!((settled.len(), counts.open), (3, 0));
+        assert_eq!(
+            unsettled,
+            [(admission(7).id, Outcome::Interrupted), (admission(8).id, Outcome::NotSent)].into_iter().collect()
+        );
+        assert_eq!(settled.len() + unsettled.len(), delivered.len());
+        assert!(unsettled.iter().all(|(id, outcome)| delivered[id] == *outcome), "the same as before");
     }
 }

@@ -73,8 +73,12 @@ impl Register {
 }
 
 /// The task: reports each interval, until the process is stopping.
-pub(super) async fn run(drain: Arc<AsyncMutex<Drain>>, delivery: Arc<Delivery>, shared: Arc<Shared>) {
-    let Some(register) = shared.register.get().cloned() else { return };
+pub(super) async fn run(
+    register: Arc<Register>,
+    drain: Arc<AsyncMutex<Drain>>,
+    delivery: Arc<Delivery>,
+    shared: Arc<Shared>,
+) {
     let mut watch = Watch::new(&shared);
     let work = async {
         loop {
