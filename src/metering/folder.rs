@@ -12,6 +12,8 @@
 //! | `aside-<uuid>.ndjson` | see `aside` |
 //! | `<uuid>-N.….damaged` | a segment that could not be read, for a person to look at |
 //!
+//! Beside the folders stands `.timeline`, see `register`.
+//!
 //! Local file systems only: locks over a network are promises of another kind.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};

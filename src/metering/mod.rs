@@ -19,6 +19,8 @@
 //!    (`recovery`, `adoption`, `salvage`, `folder`).
 //! 4. Power loss is another matter: `sync` copies what changed to second files and syncs those,
 //!    as often as `metering.sync` says.
+//! 5. The **register** says in the store up to when this journal owes nothing, and notices when the
+//!    store has lost commits: then what is kept is sent again (`register`, `local`, `redrain`).
 //!
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
 //!
