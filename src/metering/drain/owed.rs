@@ -58,3 +58,45 @@ impl Look {
         oldest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+
+    use super::super::super::double::{Rig, admission, settlement};
+    use crate::model::usage::{Admission, Outcome};
+
+    #[tokio::test]
+    async fn the_oldest_that_the_store_lacks_is_owed_open_or_settled() {
+        let rig = Rig::new();
+        let journal = rig.open();
+        let first = admission(1).occurred_at;
+        let at = |number: u128| {
+            let later = i64::try_from(number).unwrap().seconds();
+            Admission { occurred_at: first.checked_add(later).unwrap(), ..admission(number) }
+        };
+        let owed = async || journal.drain.lock().await.oldest_owed().await;
+        assert_eq!(owed().await, None);
+        let meter = journal.meter(0);
+        meter.admit(&at(1)).unwrap().settle(&settlement(Outcome::Complete));
+        let open = meter.admit(&at(2)).unwrap();
+        meter.admit(&at(3)).unwrap().settle(&settlement(Outcome::Complete));
+        assert_eq!(owed().await, Some(at(1).occurred_at));
+        rig.drain(&journal).await;
+        assert_eq!(owed().await, Some(at(2).occurred_at), "it is under way");
+        // Also when its segment is full and it was moved to the next.
+        let slots = u128::from(journal.shared.blueprint.slots());
+        Rig::supply(&journal);
+        for number in 4..4 + 2 * slots {
+            if let Ok(entry) = meter.admit(&at(number)) {
+                entry.settle(&settlement(Outcome::Complete));
+            }
+            rig.drain(&journal).await;
+            Rig::supply(&journal);
+        }
+        assert_eq!(owed().await, Some(at(2).occurred_at));
+        open.settle(&settlement(Outcome::Complete));
+        rig.drain(&journal).await;
+        assert_eq!(owed().await, None);
+    }
+}
