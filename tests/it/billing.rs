@@ -336,3 +336,52 @@ fn a_killed_process_owes_until_its_journal_is_adopted() {
     assert_eq!(journals(), Vec::<String>::new());
     assert_eq!(books.events().len(), 5);
 }
+
+/// Old events go while the gateway serves, and their sums stay.
+fn old_events_are_deleted(setup: &Setup, books: &Books<'_>, make_room: &str) {
+    let config = setup.config();
+    for (retention, starts) in [("10d", false), ("35d", true)] {
+        setup.write_config(&format!("[metering]\nretention = \"{retention}\"\n{config}"));
+        assert_eq!(setup.octroi(&["config", "check"]).status.success(), starts, "{retention}");
+    }
+    books.execute(make_room);
+    let nobody = "00000000-0000-0000-0000-000000000001";
+    let row = |id: &str, at: &str| {
+        format!(
+            "INSERT INTO usage_events (id, request_id, client_id, occurred_at, route, method, outcome, duration_us,
+                bytes_in, bytes_out, units, node)
+             VALUES ('{id}', '{at}', '{nobody}', '{at}', 'all', 'GET', 'complete', 1, 1, 1, 1, 'n')"
+        )
+    };
+    // 2024-01-15, as its id says.
+    books.execute(&row("018d0a5e-4c00-7000-8000-000000000001", "2024-01-15T00:00:00.000000Z"));
+    books.execute(&format!(
+        "INSERT INTO usage_hourly VALUES ('2024-01-15T00:00:00.000000Z', '{nobody}', '{nobody}', 'all', 0, 'complete',
+            '', 1, 1, 1, 1, 1)"
+    ));
+    let key = client(setup);
+    let gateway = setup.start();
+    ask(setup, &key, 3);
+    eventually("the old one is gone and the new ones are there", || {
+        let ids = books.text("SELECT request_id FROM usage_events");
+        ids.len() == 3 && !ids.iter().any(|id| id.starts_with("2024"))
+    });
+    assert_eq!(books.rollup_requests(), 4);
+    assert_eq!(gateway.stop(), 0);
+}
+
+#[test]
+fn old_events_are_deleted_on_sqlite() {
+    let upstream = Upstream::start_counting();
+    let setup = Setup::sqlite(upstream.address);
+    old_events_are_deleted(&setup, &Books::sqlite(&setup.path("octroi.db")), "SELECT 1");
+}
+
+#[test]
+fn old_events_are_deleted_on_postgres() {
+    let upstream = Upstream::start_counting();
+    let database = TestDatabase::create();
+    let setup = Setup::new(upstream.address, &database.url(), "");
+    let month = "SELECT octroi_make_usage_partition('2024-01-01')";
+    old_events_are_deleted(&setup, &Books::postgres(&database), month);
+}
