@@ -29,6 +29,7 @@ fn open(dir: &Path, sync: SyncPolicy, clock: &SharedClock) -> Journal {
         on_full: OnFull::Refuse,
         sync,
         keep: Duration::ZERO,
+        retention: None,
         drain_interval: Duration::from_secs(1),
         cost_header: None,
         cost_max: 1_000,

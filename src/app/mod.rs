@@ -20,6 +20,7 @@ pub use error::StartError;
 pub use prepare::{await_store, migrations_applied};
 
 use crate::config::{Config, Problem};
+use crate::issuer::SigningKeys;
 use crate::model::clock::SharedClock;
 use crate::tasks::Tasks;
 
@@ -37,6 +38,14 @@ pub struct Addresses {
 #[must_use]
 pub fn check(config: &Config) -> Option<Problem> {
     wiring::signing_keys(config).err()
+}
+
+/// The keys that sign what is issued, tokens and statements; none where none is configured.
+///
+/// # Errors
+/// A key that cannot be used.
+pub fn signing_keys(config: &Config) -> Result<Option<SigningKeys>, Problem> {
+    wiring::signing_keys(config)
 }
 
 /// Runs the gateway until it is told to stop by a signal.

@@ -16,7 +16,7 @@ use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
 use crate::limit::QuotaKeeper;
-use crate::metering::Journal;
+use crate::metering::{Journal, keep_retention};
 use crate::model::clock::{Clock, SharedClock};
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server;
@@ -110,7 +110,12 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
     tasks.spawn_control(present);
     keep_quotas(&store, clients, &journal, &clock, &metrics, &tasks);
+    journal.register_in(Arc::clone(&store.journals));
     journal.start(Arc::clone(&store.usage), &tasks);
+    if let Some(retention) = config.metering.retention {
+        let (audit, stop) = (Arc::clone(&store.audit), tasks.hard().clone());
+        tasks.spawn_control(keep_retention(audit, retention, Arc::clone(&clock), stop));
+    }
     let readiness = readiness(&authenticator, &journal);
     let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };

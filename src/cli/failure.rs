@@ -130,6 +130,7 @@ impl From<StoreError> for Failure {
             StoreError::Corrupt { .. } => (Exit::Failed, "store_corrupt"),
             StoreError::Conflict(_) => (Exit::Failed, "conflict"),
             StoreError::Refused { .. } => (Exit::Failed, "store_refused"),
+            StoreError::PastRetention { .. } => (Exit::Failed, "past_retention"),
         };
         Self::new(exit, code, with_causes(&error))
     }

@@ -1,4 +1,4 @@
-//! `octroi plan create|list|show|update|marks`, and how policies are written on a command line.
+//! `octroi plan create|list|show|update|marks|replay`, and how policies are written on a command line.
 
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -17,6 +17,8 @@ use crate::model::quota::Quota;
 use crate::model::rate::{Rate, RateLimit};
 use crate::store::Store;
 
+mod replay;
+
 /// `octroi plan …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -34,6 +36,8 @@ pub(super) enum Command {
     Update(Update),
     /// Who reached 80 or 100 percent of a quota, the latest first
     Marks(Marks),
+    /// What a plan would have refused of what a client has done
+    Replay(replay::Arguments),
 }
 
 /// `octroi plan create`
@@ -196,7 +200,7 @@ fn mark_row(mark: &QuotaMark) -> Row {
 /// # Errors
 /// The plan is not there, or its name is taken; the store is away or refuses.
 pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
-    let (_, store) = open(context).await?;
+    let (loaded, store) = open(context).await?;
     let plan = match command {
         Command::Create(create) => {
             let terms = &create.terms;
@@ -208,6 +212,7 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
         Command::Show { plan } => find(&store, plan).await?,
         Command::Update(update) => change(&store, update).await?,
         Command::Marks(marks) => return write_marks(context, &store, marks, out).await,
+        Command::Replay(arguments) => return replay::run(context, (&loaded.config, &store), arguments, out).await,
     };
     Ok(output::write_object(&row(&plan), context.format, out)?)
 }

@@ -13,13 +13,27 @@ use super::output::{self, Format, Row};
 use super::time::{self, Moment};
 use super::{Context, Failure, client, events};
 use crate::model::id::ClientId;
+use crate::store::months::Adjustment;
 use crate::store::{Store, UsageColumn, UsageQuery, UsageSum};
+
+mod close;
+mod reconcile;
+mod redrain;
+mod statement;
 
 /// `octroi usage …`
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Single events, one a line: JSON or CSV
     Events(events::Arguments),
+    /// Compare journal, events and sums; exit 1 and the differences where they are not the same
+    Reconcile(reconcile::Arguments),
+    /// Send everything again that this machine still has: heals a store that lost commits
+    Redrain,
+    /// Freeze a month that is over; what comes later is an adjustment in the open one
+    Close(close::Arguments),
+    /// What a client used in a closed month, signed
+    Statement(statement::Arguments),
 }
 
 /// `octroi usage`
@@ -99,9 +113,17 @@ const SUMS: &[&str] = &["requests", "units", "bytes_in", "bytes_out", "duration_
 /// # Errors
 /// Times that make no sense, a client that is not there, a store that is away.
 pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
-    if let Some(Command::Events(arguments)) = &arguments.command {
-        return events::run(context, arguments, out).await;
+    match &arguments.command {
+        Some(Command::Events(arguments)) => events::run(context, arguments, out).await,
+        Some(Command::Reconcile(arguments)) => reconcile::run(context, arguments, out).await,
+        Some(Command::Redrain) => redrain::run(context, out).await,
+        Some(Command::Close(arguments)) => close::run(context, arguments, out).await,
+        Some(Command::Statement(arguments)) => statement::run(context, arguments, out).await,
+        None => sums(context, arguments, out).await,
     }
+}
+
+async fn sums(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     let (from, to) = period(arguments, context.clock.wall())?;
     let mut by: Vec<Column> = Vec::new();
     arguments.by.iter().for_each(|column| {
@@ -116,8 +138,9 @@ pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn 
     };
     let query = UsageQuery { from, to, client, by: by.iter().copied().map(UsageColumn::from).collect() };
     let sums = store.usage.sums(&query).await?;
+    let adjustments = store.months.adjustments(from, to, client).await?;
     let names = if context.format == Format::Table { client_names(&store, &by, &sums).await? } else { HashMap::new() };
-    Ok(write(&Report { from, to, by, sums, names }, context.format, out)?)
+    Ok(write(&Report { from, to, by, sums, names, adjustments }, context.format, out)?)
 }
 
 /// From when to when, in whole hours: the first hour asked about to the end of the last.
@@ -157,6 +180,8 @@ struct Report {
     by: Vec<Column>,
     sums: Vec<UsageSum>,
     names: HashMap<String, String>,
+    /// What of the sums is for months that were closed.
+    adjustments: Vec<Adjustment>,
 }
 
 #[derive(Serialize)]
@@ -166,6 +191,15 @@ struct Document {
     by: Vec<&'static str>,
     items: Vec<Row>,
     total: Row,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    adjustments: Vec<Row>,
+}
+
+/// What of the sums came for a month that was closed.
+fn adjustment(adjustment: &Adjustment) -> Row {
+    let row =
+        Row::new().with("client", adjustment.client_id.to_string()).with("corrects", adjustment.corrects.as_str());
+    with_sums(row, &adjustment.sum)
 }
 
 fn write(report: &Report, format: Format, out: &mut dyn Write) -> std::io::Result<()> {
@@ -175,8 +209,9 @@ fn write(report: &Report, format: Format, out: &mut dyn Write) -> std::io::Resul
         Format::Json => {
             let items = report.sums.iter().map(|sum| item(&report.by, sum)).collect();
             let total = with_sums(Row::new(), &total);
-            let document =
-                Document { from: report.from.to_string(), to: report.to.to_string(), by: by.collect(), items, total };
+            let adjustments = report.adjustments.iter().map(adjustment).collect();
+            let (from, to) = (report.from.to_string(), report.to.to_string());
+            let document = Document { from, to, by: by.collect(), items, total, adjustments };
             output::write_json(&document, out)
         }
         Format::Csv => {
@@ -204,6 +239,13 @@ fn write_for_people(report: &Report, total: &UsageSum, out: &mut dyn Write) -> s
     }
     columns.extend(SUMS);
     writeln!(out, "{} to {}", report.from, report.to)?;
+    output::write_table(&columns, &rows, out)?;
+    if report.adjustments.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "of these, for months that were closed:")?;
+    let rows: Vec<Row> = report.adjustments.iter().map(adjustment).collect();
+    let columns: Vec<&str> = ["client", "corrects"].iter().chain(SUMS).copied().collect();
     output::write_table(&columns, &rows, out)
 }
 
@@ -298,6 +340,7 @@ mod tests {
             by: by.to_vec(),
             sums: rows.iter().map(sum).collect(),
             names: HashMap::from([("c1".to_owned(), "acme".to_owned())]),
+            adjustments: Vec::new(),
         }
     }
 

@@ -7,13 +7,17 @@
 //! flush ever gives budget away.
 
 mod bucket;
+mod counters;
 mod ledger;
 pub mod limiter;
+mod live_client;
 mod principal;
 pub mod quota;
 mod registry;
 pub mod terms;
 
+pub use counters::LimitCounters;
 pub use ledger::{Held, Ledger};
+pub use live_client::LiveClient;
 pub use principal::{CredentialKind, IdentityHeaders, Principal};
-pub use registry::{Attachment, ChangeMark, LimitCounters, LiveClient, LiveClients, Stamp};
+pub use registry::{Attachment, ChangeMark, LiveClients, Stamp};

@@ -9,147 +9,22 @@
 //! Refuses to know of stores, feeds and credentials: `auth` tells it what changed.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 
-use super::limiter::{Limiter, Policy, PolicyName};
-use super::terms::{Open, ReachedMarks, Terms};
-use crate::model::client::{Client, ClientStatus};
+use super::counters::LimitCounters;
+use super::limiter::{Policy, PolicyName};
+use super::live_client::LiveClient;
+use super::terms::ReachedMarks;
+use crate::model::client::Client;
 use crate::model::clock::Monotonic;
-use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::rate::{Rate, RateLimit, RateUnit};
+use crate::model::id::ClientId;
+use crate::model::rate::RateLimit;
 use crate::model::usage::UsageEvent;
 use crate::telemetry::metrics::Metrics;
-
-/// A client in use.
-#[derive(Debug)]
-pub struct LiveClient {
-    /// Whose it is.
-    pub id: ClientId,
-    generation: AtomicU64,
-    suspended: AtomicBool,
-    limiter: Option<Limiter>,
-    /// Keys with a rate of their own. Locked only when one of them is looked up in the store;
-    /// a request has its key's limiter in the principal.
-    keys: Mutex<Vec<(ApiKeyId, Arc<Limiter>)>>,
-    /// Limits how often it asks how its limits stand; made when it first does.
-    looks: OnceLock<Limiter>,
-    terms: ArcSwap<Terms>,
-    open: Open,
-    counters: Arc<LimitCounters>,
-    marks: Arc<ReachedMarks>,
-}
-
-impl LiveClient {
-    /// Whether it may not call, as far as is known.
-    #[must_use]
-    pub fn is_suspended(&self) -> bool {
-        self.suspended.load(Ordering::Acquire)
-    }
-
-    /// What it spends from; none for the nil client of open routes, which has no limit.
-    #[must_use]
-    pub fn limiter(&self) -> Option<&Limiter> {
-        self.limiter.as_ref()
-    }
-
-    /// What it may besides.
-    #[must_use]
-    pub fn terms(&self) -> Arc<Terms> {
-        self.terms.load_full()
-    }
-
-    /// How often it may ask how its limits stand.
-    #[must_use]
-    pub fn looks(&self) -> &Limiter {
-        self.looks.get_or_init(|| {
-            let rate = Rate::new(NonZeroU32::MIN, RateUnit::Second);
-            let limit = RateLimit::new(rate, NonZeroU32::new(LOOKS));
-            Limiter::new(Policy { name: PolicyName::Client, limit })
-        })
-    }
-
-    /// How many of its requests are open, as far as they are counted.
-    #[must_use]
-    pub fn open_requests(&self) -> u32 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn open(&self) -> &Open {
-        &self.open
-    }
-
-    /// Where marks of quotas go that it reached.
-    #[must_use]
-    pub fn marks(&self) -> &ReachedMarks {
-        &self.marks
-    }
-
-    /// Counters of what was admitted and refused.
-    #[must_use]
-    pub fn counters(&self) -> &LimitCounters {
-        &self.counters
-    }
-
-    /// The limiter of a key with a rate of its own, with what is used of it.
-    #[must_use]
-    pub fn key_limiter(&self, key: ApiKeyId, limit: RateLimit, now: Monotonic) -> Arc<Limiter> {
-        let policy = Policy { name: PolicyName::Key, limit };
-        let mut keys = lock(&self.keys);
-        if let Some((_, limiter)) = keys.iter().find(|(id, _)| *id == key) {
-            limiter.change(policy, now);
-            return Arc::clone(limiter);
-        }
-        let limiter = Arc::new(Limiter::new(policy));
-        keys.push((key, Arc::clone(&limiter)));
-        limiter
-    }
-
-    fn new(id: ClientId, policy: Option<Policy>, counters: Arc<LimitCounters>, marks: Arc<ReachedMarks>) -> Self {
-        Self {
-            looks: OnceLock::new(),
-            terms: ArcSwap::default(),
-            open: Open::new(0),
-            marks,
-            id,
-            generation: AtomicU64::new(0),
-            suspended: AtomicBool::new(false),
-            limiter: policy.map(Limiter::new),
-            keys: Mutex::default(),
-            counters,
-        }
-    }
-
-    /// Whether a quota came that was not read yet.
-    fn update(&self, client: &Client, policy: Policy, born: Timestamp, now: Monotonic) -> bool {
-        self.suspended.store(client.status == ClientStatus::Suspended, Ordering::Release);
-        if let Some(limiter) = &self.limiter {
-            limiter.change(policy, now);
-        }
-        let older = self.terms.load();
-        if older.are_of(&client.allowance) {
-            return false;
-        }
-        let terms = Arc::new(Terms::new(&client.allowance, &older, born, now));
-        self.terms.store(Arc::clone(&terms));
-        !terms.are_read()
-    }
-
-    /// Forgets key limiters that nobody holds and that are full; whether all limits are full.
-    fn sweep(&self, now: Monotonic) -> bool {
-        let mut keys = lock(&self.keys);
-        keys.retain(|(_, limiter)| Arc::strong_count(limiter) > 1 || !limiter.is_full(now));
-        keys.is_empty()
-            && self.limiter.as_ref().is_none_or(|limiter| limiter.is_full(now))
-            && self.terms.load().are_idle(now)
-    }
-}
 
 /// What a cached identity was made from. Void when the client's generation or the epoch moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,7 +166,7 @@ impl LiveClients {
         let clients = lock(&self.clients);
         for event in events.iter().filter(|event| !event.client_id.is_nil()) {
             let Some(live) = clients.get(&event.client_id) else { continue };
-            for quotas in &live.terms.load().quotas {
+            for quotas in &live.terms().quotas {
                 quotas.counter.committed(event.occurred_at, i64::from(event.units));
             }
         }
@@ -304,7 +179,7 @@ impl LiveClients {
             return Vec::new();
         }
         let clients = lock(&self.clients);
-        clients.values().filter(|live| !live.terms.load().quotas.is_empty()).cloned().collect()
+        clients.values().filter(|live| !live.terms().quotas.is_empty()).cloned().collect()
     }
 
     /// Marks of quotas that were reached and wait to be written.
@@ -330,98 +205,26 @@ impl LiveClients {
     }
 }
 
-/// How often each policy admitted and refused.
-#[derive(Debug)]
-pub struct LimitCounters {
-    default: (Counter, Counter),
-    client: (Counter, Counter),
-    key: (Counter, Counter),
-    plan: (Counter, Counter),
-    quota: (Counter, Counter),
-    concurrency: Counter,
-    shadow_rate: Counter,
-    shadow_quota: Counter,
-}
-
-impl LimitCounters {
-    fn new(metrics: &Metrics) -> Self {
-        let counters = |name: PolicyName| metrics.limit_counters(name.as_str());
-        Self {
-            default: counters(PolicyName::Default),
-            client: counters(PolicyName::Client),
-            key: counters(PolicyName::Key),
-            plan: counters(PolicyName::Plan),
-            quota: metrics.limit_counters("quota"),
-            concurrency: metrics.limit_counters("concurrency").1,
-            shadow_rate: metrics.limit_counter("plan", "would_refuse"),
-            shadow_quota: metrics.limit_counter("quota", "would_refuse"),
-        }
-    }
-
-    /// Counts a charge that every policy admitted, under one of them.
-    pub fn admitted(&self, policy: PolicyName) {
-        self.of(policy).0.inc();
-    }
-
-    /// Counts a charge that this policy refused.
-    pub fn refused(&self, policy: PolicyName) {
-        self.of(policy).1.inc();
-    }
-
-    /// Counts a charge that the quotas admitted.
-    pub fn quota_admitted(&self) {
-        self.quota.0.inc();
-    }
-
-    /// Counts a charge that a quota refused.
-    pub fn quota_refused(&self) {
-        self.quota.1.inc();
-    }
-
-    /// Counts a request that came while too many were open.
-    pub fn concurrency_refused(&self) {
-        self.concurrency.inc();
-    }
-
-    /// Counts a charge that a rate in the shadow would have refused.
-    pub fn rate_would_refuse(&self) {
-        self.shadow_rate.inc();
-    }
-
-    /// Counts a charge that a quota in the shadow would have refused.
-    pub fn quota_would_refuse(&self) {
-        self.shadow_quota.inc();
-    }
-
-    fn of(&self, policy: PolicyName) -> &(Counter, Counter) {
-        match policy {
-            PolicyName::Default => &self.default,
-            PolicyName::Client => &self.client,
-            PolicyName::Key => &self.key,
-            PolicyName::Plan => &self.plan,
-        }
-    }
-}
-
-/// So often may a client ask how its limits stand at once, and then once a second.
-const LOOKS: u32 = 10;
-
 /// No request waits longer for its caller to be looked up.
 const WAITED_AT_MOST: SignedDuration = SignedDuration::from_secs(60);
 
 /// Nothing that runs under these locks can panic half-way, so a poisoned one is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use jiff::Timestamp;
     use uuid::Uuid;
 
     use super::*;
+    use crate::model::client::ClientStatus;
+    use crate::model::id::ApiKeyId;
+    use crate::telemetry::metrics::Metrics;
 
     const NOW: Monotonic = Monotonic(3_600_000_000_000);
 

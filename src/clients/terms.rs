@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::limiter::{Limiter, Policy, PolicyName};
+use super::live_client::LiveClient;
 use super::quota::{QuotaCounter, Span};
-use super::registry::LiveClient;
 use crate::model::client::Allowance;
 use crate::model::clock::Monotonic;
 use crate::model::id::ClientId;

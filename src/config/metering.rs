@@ -26,6 +26,9 @@ const MEANT: &[&str] = &[
     "transfer-encoding",
 ];
 
+/// Events of a month stay until it is over and can be closed.
+const RETENTION_LEAST: Duration = Duration::from_hours(35 * 24);
+
 /// Segments are mapped, so that their size is a number of pages.
 const PAGE: u64 = 4096;
 
@@ -44,6 +47,8 @@ pub struct MeteringConfig {
     pub sync: SyncPolicy,
     /// How long committed segments stay.
     pub keep: Duration,
+    /// How long single events stay in the store; none: for ever.
+    pub retention: Option<Duration>,
     /// How often the drain looks.
     pub drain_interval: Duration,
     /// The response header in which upstreams say what a request cost.
@@ -82,6 +87,7 @@ pub(super) struct RawMetering {
     pub(super) on_full: String,
     pub(super) sync: String,
     pub(super) keep: String,
+    pub(super) retention: String,
     pub(super) drain_interval: String,
     pub(super) cost_header: String,
     pub(super) cost_max: i64,
@@ -98,6 +104,8 @@ impl Default for RawMetering {
             on_full: "refuse".to_owned(),
             sync: "1s".to_owned(),
             keep: "24h".to_owned(),
+            // What is deleted does not come back: nobody asked.
+            retention: "0".to_owned(),
             // With the rest of the way, an event shows within two seconds of its end.
             drain_interval: "1s".to_owned(),
             // Nobody is believed who was not asked.
@@ -120,10 +128,29 @@ impl RawMetering {
             on_full: check.choice("on_full", &self.on_full, &[("refuse", OnFull::Refuse), ("serve", OnFull::Serve)]),
             sync: self.resolve_sync(check),
             keep: check.duration("keep", &self.keep, Zero::Allowed),
+            retention: self.resolve_retention(check),
             drain_interval: check.duration("drain_interval", &self.drain_interval, Zero::Refused),
             cost_header: self.resolve_cost_header(check),
             cost_max: check.count("cost_max", self.cost_max, 1..=MAX_COST),
         }
+    }
+
+    fn resolve_retention(&self, check: &Check<'_>) -> Option<Duration> {
+        if self.retention.is_empty() || self.retention == "0" {
+            return None;
+        }
+        let retention = check.duration("retention", &self.retention, Zero::Allowed);
+        if retention.is_zero() {
+            return None;
+        }
+        if retention < RETENTION_LEAST {
+            check.refuse(
+                "retention",
+                format!("`{}` would delete events that quotas and bills are still made of", self.retention),
+                "write at least 35d, so that a month can be closed before its events go; 0 keeps everything",
+            );
+        }
+        Some(retention)
     }
 
     fn resolve_cost_header(&self, check: &Check<'_>) -> Option<HeaderName> {

@@ -47,6 +47,9 @@ fn values_are_resolved() {
     assert_eq!(loaded("limits.default.burst = 7").limits.default.burst.get(), 7);
     assert_eq!(loaded("metering.sync = \"every\"").metering.sync, SyncPolicy::EachRequest);
     assert_eq!(loaded("metering.sync = \"never\"").metering.sync, SyncPolicy::Never);
+    assert_eq!(loaded("metering.retention = \"\"").metering.retention, None);
+    assert_eq!(loaded("metering.retention = \"0\"").metering.retention, None);
+    assert_eq!(loaded("metering.retention = \"35d\"").metering.retention, Some(Duration::from_hours(35 * 24)));
     assert_eq!(loaded("server.workers = 3").server.workers, 3);
     let trusted = loaded("server.trusted_proxies = [\"10.0.0.0/8\", \"::1\"]").server.trusted_proxies;
     assert_eq!(trusted, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
@@ -108,6 +111,8 @@ fn each_bad_setting_is_found_at_its_path() {
         ("metering.on_full = \"drop\"", "metering.on_full"),
         ("metering.sync = \"0s\"", "metering.sync"),
         ("metering.sync = \"always\"", "metering.sync"),
+        ("metering.retention = \"34d\"", "metering.retention"),
+        ("metering.retention = \"long\"", "metering.retention"),
         ("metering.drain_interval = \"0s\"", "metering.drain_interval"),
         ("telemetry.log_format = \"xml\"", "telemetry.log_format"),
         ("proxy.identity = \"kong\"", "proxy"),

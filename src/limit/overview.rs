@@ -6,7 +6,9 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Exceeded, ExceededKind, When, limiters, rate_name, standing, whole_seconds};
+use super::charge::limiters;
+use super::standing::{rate_name, standing, whole_seconds};
+use super::{Exceeded, ExceededKind, When};
 use crate::clients::Principal;
 use crate::model::id::ClientId;
 

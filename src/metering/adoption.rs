@@ -17,6 +17,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use uuid::Uuid;
+
 use super::delivery::BATCH;
 use super::event;
 use super::folder::Folder;
@@ -78,6 +80,11 @@ impl Adoption {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The uuid of the process that left it.
+    pub(super) fn id(&self) -> Uuid {
+        self.folder.id()
     }
 
     /// Entries that were not settled, as far as is known: some may turn out to be.

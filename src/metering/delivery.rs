@@ -6,6 +6,7 @@
 //! - *transient* (the store is away): the same batch again, ever later, for ever;
 //! - *permanent* (the store refuses the content): the batch is halved until the rows at fault
 //!   stand alone; those are set aside, all others are committed;
+//! - *past retention*: what the store deleted long ago is set aside, never billed again;
 //! - permanent for *every* row of a large batch: not the rows' fault but the store's (a table is
 //!   missing, a right was withdrawn). Nothing is set aside; it counts as transient.
 //!
@@ -124,7 +125,8 @@ impl Delivery {
     /// Once through the batch: all rows committed or set aside, or why not.
     async fn attempt(&self, events: &[UsageEvent]) -> Result<(), Failure> {
         let refused = self.sift(events).await?;
-        if refused.len() >= SYSTEMIC && refused.len() == events.len() {
+        let at_fault = refused.iter().filter(|(_, error)| !matches!(error, StoreError::PastRetention { .. })).count();
+        if at_fault >= SYSTEMIC && at_fault == events.len() {
             let (_, error) = refused.into_iter().next().expect("there are a hundred");
             return Err(Failure::Systemic(error));
         }
@@ -154,6 +156,11 @@ impl Delivery {
         while let Some(range) = ranges.pop() {
             match self.record(&events[range.clone()]).await? {
                 Ok(()) => {}
+                // All others were recorded. Those are set aside: they were billed before they were deleted.
+                Err(StoreError::PastRetention { before }) => {
+                    let past = events[range].iter().filter(|event| event.id.is_before(before));
+                    refused.extend(past.map(|event| (event, StoreError::PastRetention { before })));
+                }
                 Err(error) if range.len() == 1 => refused.push((&events[range.start], error)),
                 Err(_) => {
                     let middle = range.start + range.len() / 2;

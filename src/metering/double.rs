@@ -170,6 +170,7 @@ impl Rig {
             on_full: OnFull::Refuse,
             sync: SyncPolicy::Never,
             keep: Duration::ZERO,
+            retention: None,
             drain_interval: Duration::from_millis(10),
             cost_header: None,
             cost_max: 1_000,

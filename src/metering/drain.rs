@@ -286,5 +286,6 @@ fn prune_committed(shared: &Shared) {
     }
 }
 
+mod owed;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@
 //! | `aside-<uuid>.ndjson` | see `aside` |
 //! | `<uuid>-N.….damaged` | a segment that could not be read, for a person to look at |
 //!
+//! Beside the folders stands `.timeline`, see `register`.
+//!
 //! Local file systems only: locks over a network are promises of another kind.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -172,7 +174,7 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
 }
 
 /// The uuid at the end of a folder's name.
-fn uuid_of(path: &Path) -> Option<Uuid> {
+pub(super) fn uuid_of(path: &Path) -> Option<Uuid> {
     let name = path.file_name()?.to_str()?;
     let (node, uuid) = name.split_at_checked(name.len().checked_sub(36)?)?;
     (node.ends_with('-') && !node.starts_with(".preparing")).then(|| Uuid::try_parse(uuid).ok())?

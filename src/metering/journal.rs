@@ -17,6 +17,7 @@ use super::folder::Folder;
 use super::meter::Meter;
 use super::prepare;
 use super::recovery::Recovery;
+use super::register::{self, Register};
 use super::rejected::RejectedCounts;
 use super::segment::{self, Blueprint, Copies, Prepared};
 use super::shared::{Parts, Shared};
@@ -25,6 +26,7 @@ use crate::clients::Ledger;
 use crate::config::metering::{MeteringConfig, OnFull, SyncPolicy};
 use crate::model::clock::SharedClock;
 use crate::store::UsageStore;
+use crate::store::journals::JournalStore;
 use crate::tasks::{Tasks, blocking};
 use crate::telemetry::metrics::Metrics;
 
@@ -130,6 +132,13 @@ impl Journal {
         let _ = self.shared.ledger.set(ledger);
     }
 
+    /// Says in this store up to when this journal owes nothing, and heals it when it has lost
+    /// commits. To be called before [`Journal::start`].
+    pub fn register_in(&self, journals: Arc<dyn JournalStore>) {
+        // As above: the first stays.
+        let _ = self.shared.register.set(Arc::new(Register::new(journals)));
+    }
+
     /// Begins to make segments ahead, to drain into `store`, to bring home what other processes
     /// left, and to sync. Until then only the first segments are there, and under `every`
     /// [`super::Entry::durable`] waits.
@@ -155,12 +164,16 @@ impl Journal {
         }
         let drain = drain::run(Arc::clone(&self.drain), Arc::clone(&delivery), Arc::clone(shared));
         let recovery = Recovery::new(Arc::clone(shared), Arc::clone(&delivery));
-        let tasks = vec![
+        let mut running = vec![
             tasks.spawn_vital("metering prepare", prepare::run(Arc::clone(shared))),
             tasks.spawn_vital("metering drain", drain),
             tasks.spawn_vital("metering recovery", recovery.run()),
         ];
-        *self.running() = Some(Running { delivery, tasks });
+        if let Some(register) = shared.register.get().cloned() {
+            let work = register::run(register, Arc::clone(&self.drain), Arc::clone(&delivery), Arc::clone(shared));
+            running.push(tasks.spawn_vital("metering register", work));
+        }
+        *self.running() = Some(Running { delivery, tasks: running });
     }
 
     /// Takes no more entries, commits what the store takes within `limit`, and says how many
@@ -194,6 +207,11 @@ impl Journal {
             drain.pass(&delivery).await;
         }
         let left = Left { entries: drain.left() + self.shared.owed.load(Ordering::Relaxed) };
+        if let Some(register) = self.shared.register.get()
+            && left.entries == 0
+        {
+            register.leave(self.shared.folder.id()).await;
+        }
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             shared.publish();

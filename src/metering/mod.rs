@@ -19,6 +19,8 @@
 //!    (`recovery`, `adoption`, `salvage`, `folder`).
 //! 4. Power loss is another matter: `sync` copies what changed to second files and syncs those,
 //!    as often as `metering.sync` says.
+//! 5. The **register** says in the store up to when this journal owes nothing, and notices when the
+//!    store has lost commits: then what is kept is sent again (`register`, `local`, `redrain`).
 //!
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
 //!
@@ -45,11 +47,15 @@ mod journal;
 mod kill;
 mod lag;
 mod lane;
+mod local;
 mod mapped;
 mod meter;
 mod prepare;
 mod recovery;
+mod redrain;
+mod register;
 mod rejected;
+mod retention;
 mod salvage;
 mod segment;
 mod shared;
@@ -60,5 +66,8 @@ mod sync;
 
 pub use error::JournalError;
 pub use journal::{Journal, Left};
+pub use local::{LocalEntry, LocalJournals, Where};
 pub use meter::{Entry, JournalFull, Meter};
+pub use redrain::{RedrainError, Redrained, redrain};
 pub use rejected::RejectedCounts;
+pub use retention::keep_retention;

@@ -118,6 +118,10 @@ impl Recovery {
         }
         // Open slots whose entry had a settled one as well were counted twice.
         self.shared.owed.fetch_sub(left, Ordering::Relaxed);
+        // Before the folder goes: whoever is killed between the two leaves it to be adopted again.
+        if let Some(register) = self.shared.register.get() {
+            register.forget(adoption.id()).await;
+        }
         let shared = Arc::clone(&self.shared);
         blocking(move || close(adoption, &shared)).await;
         true

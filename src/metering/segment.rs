@@ -86,6 +86,11 @@ impl Blueprint {
         if self.copies == Copies::None { one } else { 2 * one }
     }
 
+    /// Whose they are, as events name it.
+    pub(super) fn node(&self) -> &str {
+        &self.first.node
+    }
+
     /// The slots of a segment.
     #[cfg(test)]
     pub(super) fn slots(&self) -> u32 {

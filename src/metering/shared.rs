@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::folder::{self, Folder};
 use super::lag::Lag;
 use super::lane::Lane;
+use super::register::Register;
 use super::rejected::RejectedCounts;
 use super::segment::{Blueprint, LiveSegment, Prepared};
 use super::sync::Gate;
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) owed: AtomicU64,
     /// Where quotas are told of what was committed, if anybody counts any.
     pub(super) ledger: OnceLock<Arc<Ledger>>,
+    /// Where this journal says what it owes, if anywhere.
+    pub(super) register: OnceLock<Arc<Register>>,
     /// Segments that the drain does not know yet.
     made: Mutex<Vec<Arc<LiveSegment>>>,
     /// Folders of others that this process holds.
@@ -81,6 +84,7 @@ impl Shared {
             over: CancellationToken::new(),
             owed: AtomicU64::new(0),
             ledger: OnceLock::new(),
+            register: OnceLock::new(),
             made: Mutex::new(made),
             adopted: Mutex::default(),
             short: AtomicBool::new(false),

@@ -132,6 +132,15 @@ impl fmt::Debug for RequestId {
     }
 }
 
+impl EventId {
+    /// Whether it was made before this moment, to the millisecond.
+    #[must_use]
+    pub fn is_before(self, moment: jiff::Timestamp) -> bool {
+        let milliseconds = u128::try_from(moment.as_millisecond()).unwrap_or(0);
+        self.0.as_u128() >> 80 < milliseconds
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ pub mod event_id;
 pub mod id;
 pub mod issued;
 pub mod key;
+pub mod month;
 pub mod plan;
 pub mod quota;
 pub mod rate;

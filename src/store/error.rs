@@ -45,6 +45,13 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
+    /// Events that arrived before were deleted, having been billed: none is taken in again. What
+    /// else there was in the batch was recorded.
+    #[error("events from before {before} are past retention")]
+    PastRetention {
+        /// The mark.
+        before: jiff::Timestamp,
+    },
 }
 
 impl StoreError {
@@ -53,7 +60,7 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Corrupt { .. } | Self::Conflict(_) | Self::Refused { .. } => false,
+            Self::Corrupt { .. } | Self::Conflict(_) | Self::Refused { .. } | Self::PastRetention { .. } => false,
         }
     }
 

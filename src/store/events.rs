@@ -5,6 +5,7 @@ use jiff::{Timestamp, ToSpan as _};
 use uuid::Uuid;
 
 use super::Result;
+use super::audit::first_id;
 use crate::model::id::ClientId;
 
 /// Which events.
@@ -26,13 +27,15 @@ impl EventQuery {
     /// The ids that these events can have: an id is made when a request arrives, or within a moment
     /// of it. So a time range is a range of the primary key, and of partitions.
     pub(super) fn ids(&self, after: Option<Uuid>) -> (Uuid, Uuid) {
-        let id_at = |moment: Timestamp, seconds: i64| {
-            let moment = moment.checked_add(seconds.seconds()).unwrap_or(moment);
-            Uuid::from_u128(u128::try_from(moment.as_millisecond()).unwrap_or(0) << 80)
-        };
-        let first = id_at(self.from, -2);
-        (after.map_or(first, |after| after.max(first)), id_at(self.to, 2))
+        let (first, last) = ids_around(self.from, self.to);
+        (after.map_or(first, |after| after.max(first)), last)
     }
+}
+
+/// The ids that events of this time can have, with a moment before and after it.
+pub(super) fn ids_around(from: Timestamp, to: Timestamp) -> (Uuid, Uuid) {
+    let id_at = |moment: Timestamp, seconds: i64| first_id(moment.checked_add(seconds.seconds()).unwrap_or(moment));
+    (id_at(from, -2), id_at(to, 2))
 }
 
 /// A row of `usage_events`, as it stands there.

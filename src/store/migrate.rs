@@ -85,6 +85,7 @@ macro_rules! embedded {
             11 "0011" "add_token_families",
             12 "0012" "create_plans" "plans",
             13 "0013" "create_quota_marks" "quota_marks",
+            14 "0014" "create_books" "journals",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {

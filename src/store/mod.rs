@@ -12,13 +12,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+pub mod audit;
 pub mod changes;
 mod columns;
 mod error;
 pub mod events;
+pub mod journals;
 mod last_used;
 pub mod legacy;
 pub mod migrate;
+pub mod months;
 pub mod plans;
 mod postgres;
 pub mod rotation;
@@ -61,6 +64,12 @@ pub struct Store {
     pub events: Arc<dyn events::EventStore>,
     /// What quotas are counted from
     pub quotas: Arc<dyn plans::QuotaStore>,
+    /// `journals`
+    pub journals: Arc<dyn journals::JournalStore>,
+    /// Closed months
+    pub months: Arc<dyn months::MonthStore>,
+    /// Whether the books balance
+    pub audit: Arc<dyn audit::AuditStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
 }
@@ -157,6 +166,10 @@ pub trait UsageStore: Send + Sync {
     /// Inserts the events that are not there yet and adds exactly those to the hourly rollups,
     /// in one atomic step. Returns how many were new. Repeating a batch changes nothing. Moves
     /// `api_keys.last_used_at` of their keys forward, coarsely and as far as it can.
+    ///
+    /// Hours of a closed month take nothing more: what comes for them is an adjustment
+    /// ([`months`]). Events from before the mark of retention are not taken: then the others are,
+    /// and the answer is [`StoreError::PastRetention`].
     async fn record(&self, events: &[UsageEvent]) -> Result<u64>;
     /// Adds refusals to the hourly rollups.
     async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()>;

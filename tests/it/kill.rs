@@ -65,7 +65,9 @@ fn the_books_balance(setup: &Setup, upstream: &Upstream, books: &Books) {
 }
 
 fn journals(setup: &Setup) -> usize {
-    std::fs::read_dir(setup.path("journal")).map_or(0, Iterator::count)
+    let is_folder =
+        |entry: &std::io::Result<std::fs::DirEntry>| entry.as_ref().is_ok_and(|entry| entry.path().is_dir());
+    std::fs::read_dir(setup.path("journal")).map_or(0, |entries| entries.filter(is_folder).count())
 }
 
 #[test]

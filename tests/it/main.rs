@@ -25,6 +25,7 @@ mod adoption;
 mod at_scale;
 mod auth;
 mod backfill;
+mod billing;
 mod bodies;
 mod costs;
 mod framing;

@@ -55,6 +55,16 @@ impl PrivatePostgres {
         assert!(script().arg("stop").arg(&self.folder).arg("immediate").status().unwrap().success());
     }
 
+    /// Makes a standby that streams, and then lags: what is committed from now on it has not.
+    pub(crate) fn make_standby(&self) {
+        assert!(script().arg("standby").arg(&self.folder).status().unwrap().success());
+    }
+
+    /// The server crashes, and the standby takes its place.
+    pub(crate) fn promote_standby(&self) {
+        assert!(script().arg("promote").arg(&self.folder).status().unwrap().success());
+    }
+
     /// Starts it again, with what it had.
     pub(crate) fn restart(&self) {
         assert!(script().arg("start").arg(&self.folder).stdout(Stdio::null()).status().unwrap().success());

@@ -261,3 +261,38 @@ fn a_client_sees_its_own_limits_and_what_is_left() {
     let total = &setup.usage("outcome")["total"];
     assert_eq!((&total["requests"], &total["units"]), (&4.into(), &4.into()), "looking costs nothing");
 }
+
+/// Recorded requests, asked again under a plan that nobody is on.
+#[test]
+fn a_plan_is_replayed_over_what_was_recorded() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    let key = client(&setup, &["--quota", "12/day"]);
+    setup.json(&["plan", "create", "small", "--quota", "5/day"]);
+    setup.json(&["plan", "create", "slow", "--rate", "1/h", "--burst", "3"]);
+    setup.json(&["plan", "create", "large", "--quota", "1000/day"]);
+    let gateway = setup.start();
+    for _ in 0..12 {
+        assert_eq!(ask(&setup, &key, "/").status, 200);
+    }
+    assert_eq!(gateway.stop(), 0);
+    for (plan, refused, policy, kind) in
+        [("small", 7, Some("small.day"), "quota"), ("slow", 9, Some("slow"), "rate"), ("large", 0, None, "")]
+    {
+        let report = setup.json(&["plan", "replay", plan, "--client", "acme"]);
+        assert_eq!((&report["events"], &report["refused"]), (&12.into(), &refused.into()), "{report}");
+        assert_eq!((&report["exact"], &report["caveat"]), (&true.into(), &serde_json::Value::Null));
+        let by = &report["by_policy"][0];
+        assert_eq!(by["policy"].as_str(), policy, "{report}");
+        assert!(policy.is_none() || by["kind"] == kind && by["refused"] == refused, "{report}");
+        let listed = report["first"].as_array().unwrap();
+        assert_eq!(listed.len(), usize::try_from(refused).unwrap());
+    }
+    // Refusals have no times: what a looser plan would have done with them cannot be said.
+    let gateway = setup.start();
+    assert_eq!(ask(&setup, &key, "/").problem(), "quota_exhausted");
+    assert_eq!(gateway.stop(), 0);
+    let report = setup.json(&["plan", "replay", "large", "--client", "acme"]);
+    assert_eq!((&report["exact"], &report["refused_then"]), (&false.into(), &1.into()), "{report}");
+    assert!(report["caveat"].as_str().unwrap().contains("looser"));
+}

@@ -12,6 +12,7 @@ use octroi::model::key::{KeyHash, NewApiKey};
 use octroi::model::rate::Rate;
 use octroi::store::{Store, StoreError};
 
+mod books;
 mod feed;
 mod keys;
 mod outage;

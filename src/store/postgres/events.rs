@@ -28,7 +28,8 @@ impl EventStore for Postgres {
     }
 }
 
-fn event(row: &mut Columns<'_>) -> Result<EventRow> {
+/// Reads [`EVENT`].
+pub(super) fn event(row: &mut Columns<'_>) -> Result<EventRow> {
     Ok(EventRow {
         id: row.take("id")?,
         request_id: row.take("request_id")?,

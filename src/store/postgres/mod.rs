@@ -10,13 +10,16 @@ use super::{Result, Store};
 use crate::model::secret::SecretText;
 
 mod address;
+mod audit;
 mod changes;
 mod clients;
 mod error;
 mod events;
+mod journals;
 mod keys;
 mod legacy;
 mod migrate;
+mod months;
 mod partitions;
 mod peppers;
 mod plans;
@@ -59,6 +62,9 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         plans: postgres.clone(),
         events: postgres.clone(),
         quotas: postgres.clone(),
+        journals: postgres.clone(),
+        months: postgres.clone(),
+        audit: postgres.clone(),
         migrations: postgres,
     })
 }

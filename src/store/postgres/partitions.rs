@@ -2,8 +2,8 @@
 //!
 //! A month is a range of UUID v7, whose first 48 bits are milliseconds. Partitions are made
 //! before a batch that needs them and two months ahead, so that a clock that runs ahead, or a
-//! month that turns, never meets a missing one. One that retention dropped while this process
-//! runs is not made again: its rows are refused, and were billed once.
+//! month that turns, never meets a missing one. One that retention dropped is not made again: its
+//! rows were billed once, and are not taken in again.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::pool::Lease;
+use super::row::Columns;
 use crate::model::usage::UsageEvent;
 use crate::store::{Result, StoreError};
 
@@ -33,7 +34,15 @@ impl Known {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             wanted.difference(&known).copied().collect()
         };
-        for month in missing {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // What retention dropped is not made again.
+        let mark = lease.row("SELECT before FROM usage_retention", &[]).await?;
+        let mark: Option<Timestamp> =
+            mark.map(|row| Columns::of("usage_retention", &row).take("before")).transpose()?;
+        let dropped = mark.map(|mark| mark.to_zoned(TimeZone::UTC).date().first_of_month());
+        for month in missing.into_iter().filter(|month| dropped.is_none_or(|dropped| *month >= dropped)) {
             lease.rows("SELECT octroi_make_usage_partition($1)", &[&month]).await?;
             self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(month);
         }

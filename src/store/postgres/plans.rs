@@ -18,6 +18,8 @@ use crate::store::{Page, Result};
 /// or in both.
 const UNITS: &str = "
     SELECT (SELECT coalesce(sum(units), 0) FROM usage_hourly WHERE client_id = $1 AND hour >= $2 AND hour < $3)::bigint
+         + (SELECT coalesce(sum(units), 0) FROM usage_adjustments
+            WHERE client_id = $1 AND hour >= $2 AND hour < $3)::bigint
          + (SELECT coalesce(sum(e.units), 0)
             FROM unnest($4::timestamptz[], $5::timestamptz[], $6::uuid[], $7::uuid[]) AS edge (since, until, first, last)
             JOIN usage_events e ON e.id >= edge.first AND e.id < edge.last AND e.client_id = $1

@@ -11,39 +11,60 @@ use super::Postgres;
 use super::pool::{Lease, WORK};
 use super::row::{Columns, all};
 use crate::model::usage::{CutReason, REJECTED, RejectedCount, UsageEvent};
+use crate::store::audit::refuse_past;
 use crate::store::columns::{count, hour_of, sum};
 use crate::store::last_used::{STEP, last_uses};
 use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 
-/// One statement: what the insert took is what the rollups get. Events go in by id and rollups
-/// by key, so that two drains that meet wait for each other and never in a circle.
+/// One statement: what the insert took is what the rollups get, or, where the hour's month is
+/// closed, the adjustments of this one. Events go in by id and rollups by key, so that two drains
+/// that meet wait for each other and never in a circle. Closing a month locks the rollups first: a
+/// statement that waited for it sees the month closed.
 const RECORD: &str = "
     WITH inserted AS (
         INSERT INTO usage_events (id, request_id, client_id, api_key_id, token_id, occurred_at, route, method,
             status, outcome, reason, duration_us, bytes_in, bytes_out, units, node)
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[],
             $7::text[], $8::text[], $9::integer[], $10::text[], $11::text[], $12::bigint[], $13::bigint[],
-            $14::bigint[], $15::bigint[], $16::text[]) AS event
+            $14::bigint[], $15::bigint[], $16::text[]) AS event (id)
+        WHERE event.id >= coalesce((SELECT first_id FROM usage_retention), '00000000-0000-0000-0000-000000000000')
         ORDER BY 1
         ON CONFLICT (id) DO NOTHING
         RETURNING occurred_at, client_id, api_key_id, route, status, outcome, reason, units, bytes_in, bytes_out,
             duration_us),
+    sums AS (
+        SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, client_id,
+            coalesce(api_key_id, '00000000-0000-0000-0000-000000000000') AS api_key_id, route,
+            coalesce(status, 0) AS status, outcome, coalesce(reason, '') AS reason, count(*) AS requests,
+            sum(units) AS units, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
+            sum(duration_us) AS duration_us
+        FROM inserted
+        GROUP BY 1, 2, 3, 4, 5, 6, 7),
     summed AS (
         INSERT INTO usage_hourly AS h (hour, client_id, api_key_id, route, status, outcome, reason,
             requests, units, bytes_in, bytes_out, duration_us)
-        SELECT date_trunc('hour', occurred_at, 'UTC'), client_id,
-            coalesce(api_key_id, '00000000-0000-0000-0000-000000000000'), route, coalesce(status, 0), outcome,
-            coalesce(reason, ''), count(*), sum(units), sum(bytes_in), sum(bytes_out), sum(duration_us)
-        FROM inserted
-        GROUP BY 1, 2, 3, 4, 5, 6, 7
+        SELECT * FROM sums s
+        WHERE NOT EXISTS (SELECT FROM closed_months c WHERE s.hour >= c.starts AND s.hour < c.ends)
         ORDER BY 1, 2, 3, 4, 5, 6, 7
         ON CONFLICT (hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
             requests = h.requests + excluded.requests,
             units = h.units + excluded.units,
             bytes_in = h.bytes_in + excluded.bytes_in,
             bytes_out = h.bytes_out + excluded.bytes_out,
-            duration_us = h.duration_us + excluded.duration_us)
-    SELECT count(*) FROM inserted";
+            duration_us = h.duration_us + excluded.duration_us),
+    adjusted AS (
+        INSERT INTO usage_adjustments AS a (booked, corrects, hour, client_id, api_key_id, route, status, outcome,
+            reason, requests, units, bytes_in, bytes_out, duration_us)
+        SELECT date_trunc('hour', now(), 'UTC'), c.month, s.*
+        FROM sums s JOIN closed_months c ON s.hour >= c.starts AND s.hour < c.ends
+        ORDER BY s.hour, s.client_id, s.api_key_id, s.route, s.status, s.outcome, s.reason
+        ON CONFLICT (booked, hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
+            requests = a.requests + excluded.requests,
+            units = a.units + excluded.units,
+            bytes_in = a.bytes_in + excluded.bytes_in,
+            bytes_out = a.bytes_out + excluded.bytes_out,
+            duration_us = a.duration_us + excluded.duration_us)
+    SELECT (SELECT count(*) FROM inserted), (SELECT before FROM usage_retention)";
 
 /// Rows that others hold are passed over: the next batch comes soon.
 const NOTE_USES: &str = "
@@ -56,11 +77,23 @@ const NOTE_USES: &str = "
     UPDATE api_keys AS k SET last_used_at = due.at FROM due WHERE k.id = due.id";
 
 const ADD_REJECTED: &str = "
+    WITH refused AS (
+        SELECT hour, client_id, api_key_id, route, status, $8::text AS outcome, reason, requests,
+            0::bigint AS units, 0::bigint AS bytes_in, 0::bigint AS bytes_out, 0::bigint AS duration_us
+        FROM unnest($1::timestamptz[], $2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::bigint[])
+            AS refused (hour, client_id, api_key_id, route, status, reason, requests)),
+    adjusted AS (
+        INSERT INTO usage_adjustments AS a (booked, corrects, hour, client_id, api_key_id, route, status, outcome,
+            reason, requests, units, bytes_in, bytes_out, duration_us)
+        SELECT date_trunc('hour', now(), 'UTC'), c.month, r.*
+        FROM refused r JOIN closed_months c ON r.hour >= c.starts AND r.hour < c.ends
+        ORDER BY r.hour, r.client_id, r.api_key_id, r.route, r.status, r.outcome, r.reason
+        ON CONFLICT (booked, hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
+            requests = a.requests + excluded.requests)
     INSERT INTO usage_hourly AS h (hour, client_id, api_key_id, route, status, outcome, reason,
         requests, units, bytes_in, bytes_out, duration_us)
-    SELECT hour, client_id, api_key_id, route, status, $8, reason, requests, 0, 0, 0, 0
-    FROM unnest($1::timestamptz[], $2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::bigint[])
-        AS refused (hour, client_id, api_key_id, route, status, reason, requests)
+    SELECT * FROM refused r
+    WHERE NOT EXISTS (SELECT FROM closed_months c WHERE r.hour >= c.starts AND r.hour < c.ends)
     ORDER BY 1, 2, 3, 4, 5, 6, 7
     ON CONFLICT (hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
         requests = h.requests + excluded.requests";
@@ -109,7 +142,10 @@ impl UsageStore for Postgres {
         ];
         let rows = lease.rows(RECORD, &values).await?;
         note_uses(&mut lease, events).await;
-        sum("requests", Columns::of("usage_hourly", &rows[0]).take("requests")?)
+        let mut row = Columns::of("usage_hourly", &rows[0]);
+        let new = sum("requests", row.take("requests")?)?;
+        refuse_past(row.take("before")?, events)?;
+        Ok(new)
     }
 
     async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()> {
@@ -196,8 +232,16 @@ fn sums_statement(by: &[UsageColumn]) -> String {
                  coalesce(sum(bytes_out), 0)::bigint AS bytes_out,
                  coalesce(sum(duration_us), 0)::bigint AS duration_us,
                  coalesce(sum(requests) FILTER (WHERE outcome = '{REJECTED}'), 0)::bigint AS rejected
-             FROM usage_hourly
-             WHERE hour >= $1 AND hour < $2 AND ($3::uuid IS NULL OR client_id = $3)
+             FROM (
+                 SELECT hour, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out,
+                     duration_us
+                 FROM usage_hourly
+                 WHERE hour >= $1 AND hour < $2 AND ($3::uuid IS NULL OR client_id = $3)
+                 UNION ALL
+                 SELECT booked, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out,
+                     duration_us
+                 FROM usage_adjustments
+                 WHERE booked >= $1 AND booked < $2 AND ($3::uuid IS NULL OR client_id = $3)) AS booked
              {group}
          ) AS summed
          {order}"

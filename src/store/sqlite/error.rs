@@ -90,6 +90,7 @@ mod tests {
             StoreError::Unavailable { .. } => "unavailable",
             StoreError::Conflict(_) => "conflict",
             StoreError::Refused { .. } => "refused",
+            StoreError::PastRetention { .. } => "past retention",
             StoreError::Corrupt { .. } => "corrupt",
         };
         for (code, expected) in [

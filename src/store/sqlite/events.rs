@@ -42,7 +42,8 @@ impl EventStore for Sqlite {
     }
 }
 
-fn event(row: &mut Columns<'_, '_>) -> Result<EventRow> {
+/// Reads [`EVENT`].
+pub(super) fn event(row: &mut Columns<'_, '_>) -> Result<EventRow> {
     Ok(EventRow {
         id: row.id("id")?,
         request_id: row.take("request_id")?,

@@ -10,13 +10,16 @@ use std::sync::Arc;
 
 use super::{Result, Store};
 
+mod audit;
 mod changes;
 mod clients;
 mod error;
 mod events;
+mod journals;
 mod keys;
 mod lane;
 mod migrate;
+mod months;
 mod peppers;
 mod plans;
 mod rotation;
@@ -52,6 +55,9 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         plans: sqlite.clone(),
         events: sqlite.clone(),
         quotas: sqlite.clone(),
+        journals: sqlite.clone(),
+        months: sqlite.clone(),
+        audit: sqlite.clone(),
         migrations: sqlite,
     })
 }

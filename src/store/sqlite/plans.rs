@@ -103,8 +103,10 @@ impl QuotaStore for Sqlite {
             let (client, pieces) = (client.to_string(), Pieces::of(window));
             let mut units: i64 = transaction
                 .prepare_cached(
-                    "SELECT coalesce(sum(units), 0) FROM usage_hourly
-                     WHERE client_id = ?1 AND hour >= ?2 AND hour < ?3",
+                    "SELECT (SELECT coalesce(sum(units), 0) FROM usage_hourly
+                             WHERE client_id = ?1 AND hour >= ?2 AND hour < ?3)
+                          + (SELECT coalesce(sum(units), 0) FROM usage_adjustments
+                             WHERE client_id = ?1 AND hour >= ?2 AND hour < ?3)",
                 )?
                 .query_row(params![client, time::text(pieces.hours.0), time::text(pieces.hours.1)], |row| row.get(0))?;
             for (from, to, first, last) in pieces.edges_with_ids() {

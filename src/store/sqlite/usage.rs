@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::error::Failure;
@@ -12,6 +12,7 @@ use super::lane::{REPORT, WRITE};
 use super::row::Columns;
 use super::{Sqlite, time};
 use crate::model::usage::{REJECTED, RejectedCount, UsageEvent};
+use crate::store::audit::{first_id, refuse_past};
 use crate::store::columns::{count, hour_of, sum};
 use crate::store::last_used::{STEP, last_uses};
 use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
@@ -81,6 +82,8 @@ type Rollup<'e> = BTreeMap<Key<'e>, Amounts>;
 /// CTE, so the sums are made here.
 fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Result<u64, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mark = retention_mark(&transaction)?;
+    let first = mark.map(first_id);
     let mut rollup = Rollup::default();
     let mut inserted = 0;
     {
@@ -90,7 +93,7 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
              ON CONFLICT (id) DO NOTHING",
         )?;
-        for event in events {
+        for event in events.iter().filter(|event| first.is_none_or(|first| event.id.0 >= first)) {
             let new = insert.execute(params![
                 event.id.to_string(),
                 event.request_id,
@@ -120,7 +123,16 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
         tracing::warn!(%error, "when keys were last used was not written");
     }
     transaction.commit()?;
+    refuse_past(mark, events)?;
     Ok(inserted)
+}
+
+/// Before when events were deleted.
+pub(super) fn retention_mark(connection: &Connection) -> std::result::Result<Option<Timestamp>, Failure> {
+    let mut select = connection.prepare_cached("SELECT before FROM usage_retention")?;
+    let mut rows = select.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(Columns::of("usage_retention", row).time("before")?))
 }
 
 /// A step a key and not a join: SQLite knows nothing of how long a list of ours is, and would as
@@ -155,7 +167,25 @@ fn sum_up<'e>(rollup: &mut Rollup<'e>, event: &'e UsageEvent) {
     amounts.duration_us = amounts.duration_us.saturating_add(count(event.duration_us));
 }
 
+/// Adds to the rollups, or, where the hour's month is closed, to the adjustments of this one.
 fn add(transaction: &Transaction<'_>, rollup: &Rollup<'_>) -> std::result::Result<(), Failure> {
+    let mut closed = transaction.prepare_cached("SELECT month FROM closed_months WHERE ?1 >= starts AND ?1 < ends")?;
+    let mut month: Option<(Timestamp, Option<String>)> = None;
+    for (key, amounts) in rollup {
+        // Hours come in order: one look each.
+        if month.as_ref().is_none_or(|(hour, _)| *hour != key.hour) {
+            let found = closed.query_row([time::text(key.hour)], |row| row.get(0)).optional()?;
+            month = Some((key.hour, found));
+        }
+        match month.as_ref().and_then(|(_, month)| month.as_deref()) {
+            None => add_to_hour(transaction, key, amounts)?,
+            Some(month) => adjust(transaction, month, key, amounts)?,
+        }
+    }
+    Ok(())
+}
+
+fn add_to_hour(transaction: &Transaction<'_>, key: &Key<'_>, amounts: &Amounts) -> std::result::Result<(), Failure> {
     let mut upsert = transaction.prepare_cached(
         "INSERT INTO usage_hourly (hour, client_id, api_key_id, route, status, outcome, reason,
              requests, units, bytes_in, bytes_out, duration_us)
@@ -167,22 +197,55 @@ fn add(transaction: &Transaction<'_>, rollup: &Rollup<'_>) -> std::result::Resul
              bytes_out = bytes_out + excluded.bytes_out,
              duration_us = duration_us + excluded.duration_us",
     )?;
-    for (key, amounts) in rollup {
-        upsert.execute(params![
-            time::text(key.hour),
-            key.client.to_string(),
-            key.credential.to_string(),
-            key.route,
-            key.status,
-            key.outcome,
-            key.reason,
-            amounts.requests,
-            amounts.units,
-            amounts.bytes_in,
-            amounts.bytes_out,
-            amounts.duration_us,
-        ])?;
-    }
+    upsert.execute(params![
+        time::text(key.hour),
+        key.client.to_string(),
+        key.credential.to_string(),
+        key.route,
+        key.status,
+        key.outcome,
+        key.reason,
+        amounts.requests,
+        amounts.units,
+        amounts.bytes_in,
+        amounts.bytes_out,
+        amounts.duration_us,
+    ])?;
+    Ok(())
+}
+
+fn adjust(
+    transaction: &Transaction<'_>,
+    month: &str,
+    key: &Key<'_>,
+    amounts: &Amounts,
+) -> std::result::Result<(), Failure> {
+    let mut upsert = transaction.prepare_cached(
+        "INSERT INTO usage_adjustments (booked, corrects, hour, client_id, api_key_id, route, status, outcome, reason,
+             requests, units, bytes_in, bytes_out, duration_us)
+         VALUES (strftime('%Y-%m-%dT%H:00:00.000000Z', 'now'), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT (booked, hour, client_id, api_key_id, route, status, outcome, reason) DO UPDATE SET
+             requests = requests + excluded.requests,
+             units = units + excluded.units,
+             bytes_in = bytes_in + excluded.bytes_in,
+             bytes_out = bytes_out + excluded.bytes_out,
+             duration_us = duration_us + excluded.duration_us",
+    )?;
+    upsert.execute(params![
+        month,
+        time::text(key.hour),
+        key.client.to_string(),
+        key.credential.to_string(),
+        key.route,
+        key.status,
+        key.outcome,
+        key.reason,
+        amounts.requests,
+        amounts.units,
+        amounts.bytes_in,
+        amounts.bytes_out,
+        amounts.duration_us,
+    ])?;
     Ok(())
 }
 
@@ -197,8 +260,15 @@ fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<
              coalesce(sum(units), 0), coalesce(sum(bytes_in), 0), coalesce(sum(bytes_out), 0),
              coalesce(sum(duration_us), 0),
              coalesce(sum(CASE outcome WHEN '{REJECTED}' THEN requests ELSE 0 END), 0)
-         FROM usage_hourly
-         WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR client_id = ?3)
+         FROM (
+             SELECT hour, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out, duration_us
+             FROM usage_hourly
+             WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR client_id = ?3)
+             UNION ALL
+             SELECT booked, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out,
+                 duration_us
+             FROM usage_adjustments
+             WHERE booked >= ?1 AND booked < ?2 AND (?3 IS NULL OR client_id = ?3))
          {group}"
     ))?;
     let client = query.client.map(|id| id.to_string());
