@@ -90,6 +90,10 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let present = Arc::clone(&presence).keep_up(Arc::clone(&metrics), tasks.hard().clone());
     tasks.spawn_control(present);
     keep_quotas(&store, clients, &journal, &clock, &metrics, &tasks);
+    journal.send_to(&config.sinks).map_err(|fault| {
+        let remedy = "put the PEM text of the sink's authority there";
+        StartError::Configuration(Problem::new("metering.sinks", fault.to_string(), remedy))
+    })?;
     journal.start(Arc::clone(&store.usage), &tasks);
     let readiness = readiness(&authenticator, &journal);
     let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);

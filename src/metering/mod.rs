@@ -20,6 +20,8 @@
 //! 4. Power loss is another matter: `sync` copies what changed to second files and syncs those,
 //!    as often as `metering.sync` says.
 //!
+//! What was committed goes on to other places, if any are configured: see [`sink`].
+//!
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
 //!
 //! Refuses to own: what an outcome is (the proxy decides) and how rows are written (the store).
@@ -53,6 +55,7 @@ mod rejected;
 mod salvage;
 mod segment;
 mod shared;
+mod sink;
 #[cfg(test)]
 mod simulation;
 mod slot;

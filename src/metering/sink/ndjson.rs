@@ -1,0 +1,142 @@
+//! Files of JSON lines in a folder, closed at a size or an age.
+//!
+//! `usage-<time>.ndjson.open` is being written; under the name without `.open` a file is whole and
+//! will never change again: whoever carries files away takes those. A killed process leaves an open
+//! file, which the next one closes at its last whole line; lines written just before may stand in
+//! both, with the same id.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::record::Record;
+use super::{Failure, Refused, Sink};
+use crate::metering::segment::FILE_MODE;
+use crate::model::clock::{Monotonic, SharedClock};
+use crate::tasks::blocking;
+
+/// The receiver.
+pub(super) struct Ndjson {
+    state: Arc<Mutex<Writer>>,
+}
+
+struct Writer {
+    dir: PathBuf,
+    rotate_bytes: u64,
+    rotate_interval: Duration,
+    clock: SharedClock,
+    open: Option<Open>,
+}
+
+struct Open {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    begun: Monotonic,
+}
+
+impl Ndjson {
+    pub(super) fn new(dir: PathBuf, rotate_bytes: u64, rotate_interval: Duration, clock: SharedClock) -> Self {
+        Self { state: Arc::new(Mutex::new(Writer { dir, rotate_bytes, rotate_interval, clock, open: None })) }
+    }
+
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Writer) -> T + Send + 'static) -> T {
+        let state = Arc::clone(&self.state);
+        blocking(move || work(&mut state.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+}
+
+#[async_trait]
+impl Sink for Ndjson {
+    async fn send(&self, records: &[Record]) -> Result<Vec<Refused>, Failure> {
+        let lines: Vec<u8> = records.iter().flat_map(Record::line).collect();
+        self.with(move |writer| writer.write(&lines)).await.map_err(Failure::away)?;
+        Ok(Vec::new())
+    }
+
+    async fn idle(&self) {
+        if let Err(error) = self.with(Writer::close_if_old).await {
+            tracing::warn!(%error, "a file of usage could not be closed");
+        }
+    }
+}
+
+impl Writer {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.close_if_old()?;
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin()?,
+        };
+        let written = open.file.write_all(lines).and_then(|()| open.file.sync_data());
+        if let Err(error) = written {
+            // Half a line would spoil the file; the records come again.
+            open.file.set_len(open.bytes)?;
+            self.open = Some(open);
+            return Err(error);
+        }
+        open.bytes += lines.len() as u64;
+        let full = open.bytes >= self.rotate_bytes;
+        self.open = Some(open);
+        if full { self.close() } else { Ok(()) }
+    }
+
+    fn begin(&self) -> io::Result<Open> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let time = self.clock.wall().strftime("%Y%m%dT%H%M%SZ");
+        // A part of chance keeps the files of several processes apart.
+        let chance = &Uuid::new_v4().simple().to_string()[..12];
+        let path = self.dir.join(format!("usage-{time}-{chance}.ndjson.open"));
+        let file = OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(&path)?;
+        file.try_lock()?;
+        self.close_abandoned(&path);
+        Ok(Open { file, path, bytes: 0, begun: self.clock.monotonic() })
+    }
+
+    fn close_if_old(&mut self) -> io::Result<()> {
+        let now = self.clock.monotonic();
+        let old = self.open.as_ref().is_some_and(|open| now.since(open.begun) >= self.rotate_interval);
+        if old { self.close() } else { Ok(()) }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        fs::rename(&open.path, open.path.with_extension(""))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Closes what killed processes left open, at the last whole line.
+    fn close_abandoned(&self, own: &PathBuf) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok) {
+            let path = entry.path();
+            if path == *own || path.extension().is_none_or(|extension| extension != "open") {
+                continue;
+            }
+            let closed = (|| {
+                let file = OpenOptions::new().read(true).write(true).open(&path)?;
+                if file.try_lock().is_err() {
+                    return Ok(());
+                }
+                let bytes = fs::read(&path)?;
+                let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
+                file.set_len(whole as u64)?;
+                fs::rename(&path, path.with_extension(""))
+            })();
+            if let Err(error) = closed {
+                tracing::warn!(file = %path.display(), %error, "a file of usage that was left open could not be closed");
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
