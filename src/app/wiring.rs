@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 use super::Addresses;
@@ -15,9 +16,10 @@ use crate::clients::{Ledger, LiveClients};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
-use crate::limit::QuotaKeeper;
+use crate::limit::{MarkListener, QuotaKeeper};
 use crate::metering::Journal;
 use crate::model::clock::{Clock, SharedClock};
+use crate::model::plan::QuotaMark;
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server;
 use crate::store::Store;
@@ -190,7 +192,7 @@ fn issuers(config: &Config, keys: Option<&SigningKeys>, clock: &SharedClock) -> 
 fn keep_quotas(
     store: &Store,
     clients: Arc<LiveClients>,
-    journal: &Journal,
+    journal: &Arc<Journal>,
     clock: &SharedClock,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
@@ -198,7 +200,18 @@ fn keep_quotas(
     let ledger = Ledger::new(Arc::clone(&clients));
     journal.report_to(Arc::clone(&ledger));
     let keeper = QuotaKeeper::new(Arc::clone(&store.quotas), clients, ledger, Arc::clone(clock), Arc::clone(metrics));
+    let keeper = keeper.telling(Arc::new(MarksToSinks(Arc::clone(journal))));
     tasks.spawn_control(keeper.run(tasks.hard().clone()));
+}
+
+/// Marks of quotas go where usage goes.
+struct MarksToSinks(Arc<Journal>);
+
+#[async_trait]
+impl MarkListener for MarksToSinks {
+    async fn reached(&self, mark: &QuotaMark) {
+        self.0.note_mark(mark).await;
+    }
 }
 
 fn gateway(

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use headers::Standing;
-pub use keeper::QuotaKeeper;
+pub use keeper::{MarkListener, QuotaKeeper};
 pub use overview::{Overview, overview};
 
 use crate::clients::limiter::{Limiter, Snapshot, Spent};

@@ -1,8 +1,8 @@
 //! The journal of one process: opened, run, finished.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Mutex;

@@ -55,9 +55,9 @@ mod rejected;
 mod salvage;
 mod segment;
 mod shared;
-mod sink;
 #[cfg(test)]
 mod simulation;
+mod sink;
 mod slot;
 mod sync;
 

@@ -13,11 +13,15 @@
 mod cloudevents;
 mod http;
 pub(crate) mod hub;
+mod lago;
+mod nats;
 mod ndjson;
 pub(crate) mod outbox;
 pub(crate) mod record;
 pub(crate) mod sender;
 mod signature;
+mod stripe;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +84,19 @@ pub(crate) fn build(config: &SinkConfig, clock: &SharedClock) -> Result<Arc<dyn 
         SinkKind::Ndjson { dir, rotate_bytes, rotate_interval } => {
             Arc::new(ndjson::Ndjson::new(dir.clone(), *rotate_bytes, *rotate_interval, Arc::clone(clock)))
         }
-        _ => unimplemented!(),
+        SinkKind::Webhook { endpoint, signing_secret } => {
+            let signer = signature::Signer::new(signing_secret.clone(), Arc::clone(clock));
+            Arc::new(webhook::Webhook::new(http::Http::new(endpoint, None)?, signer))
+        }
+        SinkKind::Stripe { endpoint, token, event_name, value, customers } => {
+            let http = http::Http::new(endpoint, Some(token))?;
+            Arc::new(stripe::Stripe::new(http, event_name, *value, customers))
+        }
+        SinkKind::Lago { endpoint, token, code, customers } => {
+            Arc::new(lago::Lago::new(http::Http::new(endpoint, Some(token))?, code, customers))
+        }
+        SinkKind::Nats { endpoint, subject, user, token } => {
+            Arc::new(nats::Nats::new(endpoint, subject, user, token.as_ref())?)
+        }
     })
 }

@@ -158,9 +158,8 @@ impl Outbox {
         let (Some(file), Some(writer)) = (state.files.last_mut(), &state.writer) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let written = writer.write_all_at(lines, file.bytes).and_then(|()| {
-            if self.synced { writer.sync_data() } else { Ok(()) }
-        });
+        let written =
+            writer.write_all_at(lines, file.bytes).and_then(|()| if self.synced { writer.sync_data() } else { Ok(()) });
         if let Err(error) = written {
             // Half a line would spoil the next one.
             let _ = writer.set_len(file.bytes);

@@ -194,8 +194,9 @@ impl Sender {
         ranges.push(0..records.len());
         while let Some(range) = ranges.pop() {
             match self.sink.send(&records[range.clone()]).await {
-                Ok(some) => refused
-                    .extend(some.into_iter().map(|one| Refused { index: one.index + range.start, ..one })),
+                Ok(some) => {
+                    refused.extend(some.into_iter().map(|one| Refused { index: one.index + range.start, ..one }))
+                }
                 Err(Failure::Refused(reason)) if range.len() == 1 => {
                     refused.push(Refused { index: range.start, reason });
                 }
