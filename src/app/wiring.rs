@@ -46,6 +46,7 @@ pub(super) struct Parts {
 /// Builds the parts; nothing is served yet.
 pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> Result<Parts, StartError> {
     let pepper = config.auth.require_pepper().map_err(StartError::Configuration)?;
+    config.sinks.require_secrets().map_err(StartError::Configuration)?;
     let peppers = Peppers::new(pepper, config.auth.pepper_previous.as_ref());
     let store = await_store(&config.store, clock.as_ref()).await?;
     migrations_applied(&store, config.store.migrate).await?;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
 use super::secrets::Secrets;
-use super::sinks::{self, RawSink, SinksConfig};
+use super::sinks::SinksConfig;
+use super::sinks_raw::{self, RawSink};
 use super::units::{self, DURATION_FORM};
 
 /// The most a request may cost, by its route or by its upstream.
@@ -138,7 +139,7 @@ impl RawMetering {
 
     pub(super) fn resolve_sinks(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> SinksConfig {
         SinksConfig {
-            sinks: sinks::resolve_all(&self.sinks, check, secrets),
+            sinks: sinks_raw::resolve_all(&self.sinks, check, secrets),
             outbox_max_bytes: check.size(
                 "outbox_max_bytes",
                 &self.outbox_max_bytes,

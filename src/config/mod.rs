@@ -28,6 +28,7 @@ mod secrets;
 pub mod server;
 mod show;
 pub mod sinks;
+mod sinks_raw;
 pub mod store;
 pub mod telemetry;
 pub mod token_issuer;

@@ -10,7 +10,7 @@ use super::limits::RawLimits;
 use super::metering::RawMetering;
 use super::route::RawRoute;
 use super::server::RawServer;
-use super::sinks::RawSink;
+use super::sinks_raw::RawSink;
 use super::store::RawStore;
 use super::telemetry::RawTelemetry;
 use super::token_issuer::RawTokenIssuer;

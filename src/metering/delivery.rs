@@ -163,7 +163,9 @@ impl Delivery {
     async fn tell_sinks(&self, events: &[UsageEvent], refused: &[(&UsageEvent, StoreError)]) {
         let Some(outbox) = self.outbox.clone() else { return };
         let committed = |event: &&UsageEvent| refused.iter().all(|(other, _)| other.id != event.id);
-        let records: Vec<Record> = events.iter().filter(committed).map(Record::from).collect();
+        let mut records: Vec<Record> = events.iter().filter(committed).map(Record::from).collect();
+        // A batch has one worker's events after another's.
+        records.sort_by_cached_key(Record::id);
         blocking(move || outbox.append(&records)).await;
     }
 

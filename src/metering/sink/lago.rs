@@ -79,7 +79,7 @@ impl Sink for Lago {
                 match fault {
                     None => return true,
                     Some(fault) if is_repeat(fault) => {}
-                    Some(fault) => refused.push(Refused { index: *index, reason: fault.to_string() }),
+                    Some(fault) => refused.push(Refused { index: *index, reason: fault.to_string(), certain: false }),
                 }
                 false
             });

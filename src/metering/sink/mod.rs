@@ -17,6 +17,7 @@ mod lago;
 mod nats;
 mod ndjson;
 pub(crate) mod outbox;
+mod outbox_files;
 pub(crate) mod record;
 pub(crate) mod sender;
 mod signature;
@@ -41,6 +42,9 @@ pub(crate) trait Sink: Send + Sync {
 
     /// Whether something waits to be finished though no record comes: asked once in an interval.
     async fn idle(&self) {}
+
+    /// Nothing more will come from this process.
+    async fn close(&self) {}
 }
 
 /// A record that a receiver does not take, whenever it is sent.
@@ -50,6 +54,8 @@ pub(crate) struct Refused {
     pub(crate) index: usize,
     /// What the receiver says.
     pub(crate) reason: String,
+    /// Whether it is this record's fault beyond doubt, however many others are refused.
+    pub(crate) certain: bool,
 }
 
 /// Why it is not known that records were taken.

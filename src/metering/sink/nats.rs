@@ -163,7 +163,7 @@ impl Nats {
                         return Err(Failure::away(format!("no stream takes the subject `{}`", self.subject)));
                     }
                     if let Some(reason) = verdict(&body)? {
-                        refused.push(Refused { index, reason });
+                        refused.push(Refused { index, reason, certain: true });
                     }
                 }
                 Said::Info | Said::Pong | Said::Ok => {}

@@ -32,6 +32,8 @@ struct Writer {
     rotate_interval: Duration,
     clock: SharedClock,
     open: Option<Open>,
+    /// Whether files that killed processes left open were looked for.
+    swept: bool,
 }
 
 struct Open {
@@ -43,7 +45,9 @@ struct Open {
 
 impl Ndjson {
     pub(super) fn new(dir: PathBuf, rotate_bytes: u64, rotate_interval: Duration, clock: SharedClock) -> Self {
-        Self { state: Arc::new(Mutex::new(Writer { dir, rotate_bytes, rotate_interval, clock, open: None })) }
+        Self {
+            state: Arc::new(Mutex::new(Writer { dir, rotate_bytes, rotate_interval, clock, open: None, swept: false })),
+        }
     }
 
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Writer) -> T + Send + 'static) -> T {
@@ -62,6 +66,12 @@ impl Sink for Ndjson {
 
     async fn idle(&self) {
         if let Err(error) = self.with(Writer::close_if_old).await {
+            tracing::warn!(%error, "a file of usage could not be closed");
+        }
+    }
+
+    async fn close(&self) {
+        if let Err(error) = self.with(Writer::close).await {
             tracing::warn!(%error, "a file of usage could not be closed");
         }
     }
@@ -95,11 +105,13 @@ impl Writer {
         let path = self.dir.join(format!("usage-{time}-{chance}.ndjson.open"));
         let file = OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(&path)?;
         file.try_lock()?;
-        self.close_abandoned(&path);
         Ok(Open { file, path, bytes: 0, begun: self.clock.monotonic() })
     }
 
     fn close_if_old(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.swept, true) {
+            self.close_abandoned();
+        }
         let now = self.clock.monotonic();
         let old = self.open.as_ref().is_some_and(|open| now.since(open.begun) >= self.rotate_interval);
         if old { self.close() } else { Ok(()) }
@@ -112,10 +124,10 @@ impl Writer {
     }
 
     /// Closes what killed processes left open, at the last whole line.
-    fn close_abandoned(&self, own: &PathBuf) {
+    fn close_abandoned(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok) {
             let path = entry.path();
-            if path == *own || path.extension().is_none_or(|extension| extension != "open") {
+            if path.extension().is_none_or(|extension| extension != "open") {
                 continue;
             }
             let closed = (|| {
@@ -132,11 +144,5 @@ impl Writer {
                 tracing::warn!(file = %path.display(), %error, "a file of usage that was left open could not be closed");
             }
         }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let _ = self.close();
     }
 }

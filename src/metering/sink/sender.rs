@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::outbox::{self, Chunk, Outbox};
+use super::outbox::Outbox;
+use super::outbox_files::{Chunk, set_aside};
 use super::record::Record;
 use super::{Failure, Refused, Sink};
 use crate::config::sinks::SinkConfig;
@@ -85,6 +86,7 @@ impl Sender {
             let last = self.stops.last.is_cancelled();
             let sent = self.send_what_there_is(last).await;
             if last {
+                self.sink.close().await;
                 return;
             }
             if sent {
@@ -176,7 +178,7 @@ impl Sender {
     /// Once through the batch.
     async fn attempt(&self, records: &[Record]) -> Result<(), Failure> {
         let refused = self.sift(records).await?;
-        if refused.len() == records.len() && refused.len() >= SYSTEMIC {
+        if refused.len() == records.len() && refused.len() >= SYSTEMIC && !refused.iter().any(|one| one.certain) {
             let reason = format!("it refuses every event; nothing was set aside: {}", refused[0].reason);
             return Err(Failure::Away { reason, after: Some(PAUSE_MAX) });
         }
@@ -198,7 +200,7 @@ impl Sender {
                     refused.extend(some.into_iter().map(|one| Refused { index: one.index + range.start, ..one }))
                 }
                 Err(Failure::Refused(reason)) if range.len() == 1 => {
-                    refused.push(Refused { index: range.start, reason });
+                    refused.push(Refused { index: range.start, reason, certain: false });
                 }
                 Err(Failure::Refused(_)) => {
                     let middle = range.start + range.len() / 2;
@@ -217,7 +219,7 @@ impl Sender {
         let (folder, id, name) = (self.folder.clone(), self.id, self.config.name.clone());
         let written = blocking(move || {
             let pairs: Vec<(&Record, &str)> = pairs.iter().map(|(record, reason)| (record, reason.as_str())).collect();
-            outbox::set_aside(&folder, id, &name, &pairs)
+            set_aside(&folder, id, &name, &pairs)
         });
         written.await.map_err(|error| Failure::away(format!("refused events could not be set aside: {error}")))?;
         self.metrics.refused.inc_by(refused.len() as u64);

@@ -59,7 +59,7 @@ impl Stripe {
             }
             let Some(customer) = self.customers.get(&usage.client_id.to_string()) else {
                 let reason = format!("client {} is no customer: `customers` does not name it", usage.client_id);
-                refused.push(Refused { index, reason });
+                refused.push(Refused { index, reason, certain: true });
                 continue;
             };
             let answer = post_raw(&mut posts, &headers, self.form(usage, customer)).await?;
@@ -67,7 +67,7 @@ impl Stripe {
                 continue;
             }
             match failure(&answer) {
-                Failure::Refused(_) => refused.push(Refused { index, reason: reason(&answer) }),
+                Failure::Refused(_) => refused.push(Refused { index, reason: reason(&answer), certain: false }),
                 away @ Failure::Away { .. } => return Err(away),
             }
         }
