@@ -50,6 +50,15 @@ pub struct SinkConfig {
     pub(super) missing: Option<Problem>,
 }
 
+#[cfg(test)]
+impl SinkConfig {
+    /// A sink of usage that lacks nothing.
+    pub(crate) fn complete(name: &str, kind: SinkKind) -> Self {
+        let (interval, missing) = (Duration::from_millis(1), None);
+        Self { name: name.to_owned(), batch: 100, interval, usage: true, marks: false, kind, missing }
+    }
+}
+
 /// The kinds of sinks.
 #[derive(Clone, Debug)]
 pub enum SinkKind {

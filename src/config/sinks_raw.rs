@@ -340,3 +340,76 @@ pub(super) fn resolve_all(raw: &[RawSink], check: &Check<'_>, secrets: &Secrets<
     }
     sinks
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Environment, Loaded, Problems, parse};
+    use super::*;
+
+    fn load(sink: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+        let environment = Environment::of(variables, Path::new("/"));
+        parse(&format!("[[metering.sinks]]\n{sink}"), Some("/etc/octroi.toml".into()), &environment)
+    }
+
+    const STRIPE: &str = "name = \"s\"\ntype = \"stripe\"\nurl = \"https://api.stripe.com\"\nevent_name = \"e\"\n";
+    const HOOK: &str = "name = \"my-hook\"\ntype = \"webhook\"\nurl = \"https://example.com/\"\n";
+
+    #[test]
+    fn what_makes_no_sense_is_refused_where_it_stands() {
+        let client = "01a20773-e1b7-7000-937a-f7590f0b8c05";
+        for (sink, setting) in [
+            ("type = \"ndjson\"\npath = \"x\"".to_owned(), "name"),
+            ("name = \"A b\"\ntype = \"ndjson\"\npath = \"x\"".to_owned(), "name"),
+            ("name = \"s\"".to_owned(), "type"),
+            ("name = \"s\"\ntype = \"kafka\"".to_owned(), "type"),
+            ("name = \"s\"\ntype = \"ndjson\"".to_owned(), "path"),
+            ("name = \"s\"\ntype = \"ndjson\"\npath = \"x\"\nurl = \"https://a\"".to_owned(), "url"),
+            (format!("{STRIPE}subject = \"x\""), "subject"),
+            (format!("{STRIPE}events = [\"quota_marks\"]"), "events"),
+            (format!("{STRIPE}events = []"), "events"),
+            (format!("{STRIPE}events = [\"all\"]"), "events[0]"),
+            (format!("{STRIPE}value = \"bytes\""), "value"),
+            (format!("{STRIPE}customers = [\"acme=cus_1\"]"), "customers[0]"),
+            (format!("{STRIPE}customers = [\"{client}=\"]"), "customers[0]"),
+            (format!("{STRIPE}customers = [\"{client}=a\", \"{client}=b\"]"), "customers[1]"),
+            (STRIPE.replace("event_name = \"e\"", ""), "event_name"),
+            (STRIPE.replace("https:", "http:"), "url"),
+            (STRIPE.replace("api.stripe.com", "10.0.0.1"), "url"),
+            (STRIPE.replace("api.stripe.com", "u:p@api.stripe.com"), "url"),
+            (STRIPE.replace("https://api.stripe.com", "nonsense"), "url"),
+            (STRIPE.replace("stripe\"\n", "lago\"\nbatch = 101\n"), "batch"),
+            ("name = \"n\"\ntype = \"nats\"\nurl = \"nats://a\"\nsubject = \"a\"".to_owned(), "url"),
+            ("name = \"n\"\ntype = \"nats\"\nurl = \"tls://a\"\nsubject = \"a.>\"".to_owned(), "subject"),
+            ("name = \"n\"\ntype = \"nats\"\nurl = \"tls://127.0.0.1\"\nsubject = \"a\"".to_owned(), "url"),
+        ] {
+            let problems = load(&sink, &[]).map(|_| ()).unwrap_err();
+            let paths: Vec<&str> = problems.0.iter().map(|problem| problem.path.as_str()).collect();
+            assert_eq!(paths, [format!("metering.sinks[0].{setting}")], "{sink}");
+        }
+        let twice = format!("{STRIPE}[[metering.sinks]]\n{STRIPE}");
+        assert_eq!(load(&twice, &[]).map(|_| ()).unwrap_err().0[0].path, "metering.sinks[1].name");
+    }
+
+    #[test]
+    fn secrets_are_missed_where_a_gateway_starts_and_never_shown() {
+        for (sink, setting, variable) in [
+            (STRIPE, "metering.sinks[0].token_file", "OCTROI_SINK_S_TOKEN"),
+            (HOOK, "metering.sinks[0].signing_secret_file", "OCTROI_SINK_MY_HOOK_SIGNING_SECRET"),
+        ] {
+            let problem = load(sink, &[]).unwrap().config.sinks.require_secrets().unwrap_err();
+            assert_eq!(problem.path, setting);
+            assert!(problem.remedy.contains(variable), "{problem}");
+            let text = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr";
+            let loaded = load(sink, &[(variable, text)]).unwrap();
+            loaded.config.sinks.require_secrets().unwrap();
+            assert!(!format!("{:?}", loaded.config.sinks).contains("whsec"), "it shows its secret");
+            if let SinkKind::Webhook { signing_secret, .. } = &loaded.config.sinks.sinks[0].kind {
+                assert_eq!(signing_secret.len(), 33, "decoded");
+            }
+        }
+        let short = load(HOOK, &[("OCTROI_SINK_MY_HOOK_SIGNING_SECRET", "whsec_c2hvcnQ=")]);
+        assert!(short.map(|_| ()).unwrap_err().to_string().contains("24 bytes"));
+    }
+}

@@ -124,7 +124,9 @@ impl Recovery {
         blocking(move || {
             close(adoption, &shared);
             // The folder's outbox was handed over.
-            outbox.iter().for_each(|outbox| outbox.end_adoption());
+            if let Some(outbox) = outbox {
+                outbox.end_adoption();
+            }
         })
         .await;
         true

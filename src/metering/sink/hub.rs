@@ -97,7 +97,9 @@ impl Sinks {
                     () = over.cancelled() => return,
                     () = tokio::time::sleep(UPKEEP) => {}
                 }
-                lags.iter().for_each(|(lag, metrics)| lag.publish(clock.wall(), metrics));
+                for (lag, metrics) in &lags {
+                    lag.publish(clock.wall(), metrics);
+                }
                 let outbox = Arc::clone(&outbox);
                 blocking(move || outbox.prune()).await;
             }

@@ -24,6 +24,7 @@ mod signature;
 mod stripe;
 mod webhook;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +75,14 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Away, for as long as we like.
-    fn away(reason: impl ToString) -> Self {
-        Self::Away { reason: reason.to_string(), after: None }
+    fn away(reason: impl Into<String>) -> Self {
+        Self::Away { reason: reason.into(), after: None }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::away(error.to_string())
     }
 }
 
@@ -83,7 +90,7 @@ impl Failure {
 pub(crate) fn build(config: &SinkConfig, clock: &SharedClock) -> Result<Arc<dyn Sink>, AuthorityFault> {
     Ok(match &config.kind {
         SinkKind::CloudEvents { endpoint, token, signing_secret, source, event_type } => {
-            let signer = signing_secret.clone().map(|secret| signature::Signer::new(secret, Arc::clone(clock)));
+            let signer = signing_secret.clone().map(|secret| signature::Signer::new(secret, clock));
             let http = http::Http::new(endpoint, token.as_ref())?;
             Arc::new(cloudevents::CloudEvents::new(http, signer, source, event_type))
         }
@@ -91,7 +98,7 @@ pub(crate) fn build(config: &SinkConfig, clock: &SharedClock) -> Result<Arc<dyn 
             Arc::new(ndjson::Ndjson::new(dir.clone(), *rotate_bytes, *rotate_interval, Arc::clone(clock)))
         }
         SinkKind::Webhook { endpoint, signing_secret } => {
-            let signer = signature::Signer::new(signing_secret.clone(), Arc::clone(clock));
+            let signer = signature::Signer::new(signing_secret.clone(), clock);
             Arc::new(webhook::Webhook::new(http::Http::new(endpoint, None)?, signer))
         }
         SinkKind::Stripe { endpoint, token, event_name, value, customers } => {

@@ -96,7 +96,7 @@ impl Nats {
             if info.len() > MESSAGE_MAX {
                 return Err(Failure::away("this is no NATS server"));
             }
-            info.push(stream.read_u8().await.map_err(Failure::away)?);
+            info.push(stream.read_u8().await?);
         }
         if !info.starts_with(b"INFO ") {
             return Err(Failure::away("this is no NATS server"));
@@ -110,9 +110,9 @@ impl Nats {
         let inbox = format!("_INBOX.{}", Uuid::new_v4().simple());
         let mut connection = Connection { stream, unread: BytesMut::new(), inbox, sent: 0 };
         let hello = format!("CONNECT {}\r\nSUB {}.* 1\r\nPING\r\n", self.introduction(), connection.inbox);
-        connection.stream.write_all(hello.as_bytes()).await.map_err(Failure::away)?;
+        connection.stream.write_all(hello.as_bytes()).await?;
         loop {
-            match connection.next().await.map_err(Failure::away)? {
+            match connection.next().await? {
                 Said::Pong => return Ok(connection),
                 Said::Error(error) => return Err(Failure::away(error)),
                 _ => {}
@@ -151,11 +151,11 @@ impl Nats {
             bytes.extend_from_slice(b"\r\n");
             waiting.insert(reply, index);
         }
-        connection.stream.write_all(&bytes).await.map_err(Failure::away)?;
+        connection.stream.write_all(&bytes).await?;
         let mut refused = Vec::new();
         while !waiting.is_empty() {
-            match connection.next().await.map_err(Failure::away)? {
-                Said::Ping => connection.stream.write_all(b"PONG\r\n").await.map_err(Failure::away)?,
+            match connection.next().await? {
+                Said::Ping => connection.stream.write_all(b"PONG\r\n").await?,
                 Said::Error(error) => return Err(Failure::away(error)),
                 Said::Message { subject, status, body } => {
                     let Some(index) = waiting.remove(&subject) else { continue };
@@ -264,5 +264,58 @@ impl Connection {
         };
         self.unread.advance(from + total + 2);
         Ok(Some(said))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn connection(bytes: &[u8]) -> Connection {
+        let stream = Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink()));
+        Connection { stream, unread: BytesMut::from(bytes), inbox: String::new(), sent: 0 }
+    }
+
+    #[test]
+    fn messages_are_read_whole_and_only_then() {
+        let bytes =
+            b"INFO {}\r\nPING\r\nMSG a.1 1 3\r\nx\r\n\r\nHMSG b 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n-ERR 'no'\r\n";
+        for cut in 0..=bytes.len() {
+            let mut connection = connection(&bytes[..cut]);
+            let mut said = Vec::new();
+            while let Some(one) = connection.parse().unwrap() {
+                said.push(one);
+            }
+            connection.unread.extend_from_slice(&bytes[cut..]);
+            while let Some(one) = connection.parse().unwrap() {
+                said.push(one);
+            }
+            let [Said::Info, Said::Ping, Said::Message { body, .. }, Said::Message { status, .. }, Said::Error(error)] =
+                said.as_slice()
+            else {
+                panic!("cut at {cut}: {} things", said.len());
+            };
+            assert_eq!((body.as_slice(), status.as_deref(), error.as_str()), (&b"x\r\n"[..], Some("503"), "-ERR 'no'"));
+        }
+    }
+
+    #[test]
+    fn only_an_acknowledgement_of_a_stream_is_one() {
+        assert!(matches!(verdict(br#"{"stream":"S","seq":7,"duplicate":true}"#), Ok(None)));
+        assert!(matches!(verdict(br#"{"error":{"err_code":10054,"description":"too large"}}"#), Ok(Some(_))));
+        for away in [&b""[..], b"ok", b"{}", br#"{"error":{"code":503,"err_code":10077,"description":"no room"}}"#] {
+            assert!(matches!(verdict(away), Err(Failure::Away { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_of_a_server_end_the_process(bytes in proptest::collection::vec(any::<u8>(), 0..200), verb in 0_usize..4) {
+            let verb = [&b"MSG a 1 "[..], b"HMSG a 1 9 ", b"", b"INFO "][verb];
+            let mut connection = connection(&[verb, bytes.as_slice(), b"\r\n"].concat());
+            while let Ok(Some(_)) = connection.parse() {}
+        }
     }
 }

@@ -60,7 +60,7 @@ impl Ndjson {
 impl Sink for Ndjson {
     async fn send(&self, records: &[Record]) -> Result<Vec<Refused>, Failure> {
         let lines: Vec<u8> = records.iter().flat_map(Record::line).collect();
-        self.with(move |writer| writer.write(&lines)).await.map_err(Failure::away)?;
+        self.with(move |writer| writer.write(&lines)).await?;
         Ok(Vec::new())
     }
 
@@ -144,5 +144,55 @@ impl Writer {
                 tracing::warn!(file = %path.display(), %error, "a file of usage that was left open could not be closed");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::clock::ManualClock;
+
+    fn names(dir: &Path, suffix: &str) -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.ends_with(suffix));
+        names
+    }
+
+    #[test]
+    fn files_are_closed_at_a_size_at_an_age_and_after_a_kill_and_then_never_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("usage");
+        let clock = ManualClock::at(Timestamp::from_second(1_790_000_000).unwrap());
+        let hour = Duration::from_hours(1);
+        let sink = |clock: &Arc<ManualClock>| Ndjson::new(dir.clone(), 10, hour, Arc::<ManualClock>::clone(clock));
+        let first = sink(&clock);
+        let mut writer = first.state.lock().unwrap();
+        writer.write(b"12345\n").unwrap();
+        assert_eq!((names(&dir, ".open").len(), names(&dir, ".ndjson").len()), (1, 0));
+        writer.write(b"12345\n").unwrap();
+        assert_eq!((names(&dir, ".open").len(), names(&dir, ".ndjson").len()), (0, 1), "full");
+        writer.write(b"1\n").unwrap();
+        clock.advance(hour);
+        writer.close_if_old().unwrap();
+        assert_eq!((names(&dir, ".open").len(), names(&dir, ".ndjson").len()), (0, 2), "old");
+        writer.write(b"1\n").unwrap();
+        // Another process leaves one that is open to it.
+        let second = sink(&clock);
+        second.state.lock().unwrap().write(b"2\n").unwrap();
+        assert_eq!(names(&dir, ".open").len(), 2);
+        // Killed in the middle of a line.
+        writer.open.as_mut().unwrap().file.write_all(b"half").unwrap();
+        drop(writer);
+        drop((first, second));
+        sink(&clock).state.lock().unwrap().close_if_old().unwrap();
+        assert_eq!((names(&dir, ".open").len(), names(&dir, ".ndjson").len()), (0, 4));
+        let texts: String =
+            names(&dir, ".ndjson").iter().map(|name| fs::read_to_string(dir.join(name)).unwrap()).collect();
+        assert!(!texts.contains("half") && texts.ends_with('\n'), "{texts}");
     }
 }

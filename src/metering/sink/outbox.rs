@@ -315,7 +315,9 @@ impl Outbox {
         };
         let (kept, done): (Vec<_>, Vec<_>) = std::mem::take(&mut state.files).into_iter().partition(needed);
         state.files = kept;
-        done.iter().for_each(|file| self.remove(file));
+        for file in &done {
+            self.remove(file);
+        }
     }
 
     /// Nothing will be appended any more: what is done with goes, so that an empty folder may.
@@ -351,3 +353,6 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,12 @@ pub(super) fn strangers(events: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-    let names = |name: &str| name.starts_with(stem) && name.ends_with(".at");
-    entries.filter(|entry| entry.file_name().to_str().is_some_and(names)).map(|entry| entry.path()).collect()
+    let paths = entries.map(|entry| entry.path());
+    let is_position = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(stem) && path.extension().is_some_and(|extension| extension == "at")
+    };
+    paths.filter(is_position).collect()
 }
 
 /// Where a sink's position in a file stands.

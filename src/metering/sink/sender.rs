@@ -197,7 +197,7 @@ impl Sender {
         while let Some(range) = ranges.pop() {
             match self.sink.send(&records[range.clone()]).await {
                 Ok(some) => {
-                    refused.extend(some.into_iter().map(|one| Refused { index: one.index + range.start, ..one }))
+                    refused.extend(some.into_iter().map(|one| Refused { index: one.index + range.start, ..one }));
                 }
                 Err(Failure::Refused(reason)) if range.len() == 1 => {
                     refused.push(Refused { index: range.start, reason, certain: false });

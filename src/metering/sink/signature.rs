@@ -19,8 +19,8 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    pub(super) fn new(secret: SecretBytes, clock: SharedClock) -> Self {
-        Self { secret, clock: Arc::clone(&clock) }
+    pub(super) fn new(secret: SecretBytes, clock: &SharedClock) -> Self {
+        Self { secret, clock: Arc::clone(clock) }
     }
 
     /// Adds `webhook-id`, `webhook-timestamp` and `webhook-signature`.
@@ -65,9 +65,9 @@ mod tests {
     #[test]
     fn the_published_example_is_signed_as_published() {
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let clock = ManualClock::at(Timestamp::from_second(1_614_265_330).unwrap());
+        let clock: SharedClock = ManualClock::at(Timestamp::from_second(1_614_265_330).unwrap());
         let mut headers = HeaderMap::new();
-        let signer = Signer::new(SecretBytes::new(secret), clock);
+        let signer = Signer::new(SecretBytes::new(secret), &clock);
         signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#, &mut headers);
         assert_eq!(headers["webhook-signature"], "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         assert_eq!(headers["webhook-timestamp"], "1614265330");
