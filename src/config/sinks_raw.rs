@@ -89,7 +89,9 @@ impl RawSink {
         self.check_name(check);
         let types: Vec<(&str, &[&str])> = OWN.to_vec();
         let own = check.choice("type", &self.r#type, &types);
-        self.check_foreign(check, own);
+        if !check.has_problem("type") {
+            self.check_foreign(check, own);
+        }
         let (mut usage, mut marks) = (false, false);
         for (index, event) in self.events.iter().enumerate() {
             match event.as_str() {
@@ -185,8 +187,13 @@ impl RawSink {
                 user: self.user.clone(),
                 token: self.find_token(check, secrets),
             },
-            _ => SinkKind::Ndjson {
-                dir: check.place(&text("path", &self.path, "\"usage\"")),
+            // A type that is not known was said already; this one stands in.
+            other => SinkKind::Ndjson {
+                dir: check.place(&if other == "ndjson" {
+                    text("path", &self.path, "\"usage\"")
+                } else {
+                    String::new()
+                }),
                 rotate_bytes: check.size("rotate_bytes", &self.rotate_bytes, 1024..=1 << 40, "from 1KiB to 1TiB"),
                 rotate_interval: check.duration("rotate_interval", &self.rotate_interval, Zero::Refused),
             },

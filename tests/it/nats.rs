@@ -30,8 +30,8 @@ impl NatsServer {
         let mut server = Self { address: free_address(), folder, child: None };
         let address = server.address;
         let config = format!(
-            "listen: \"{address}\"\nauthorization {{ token: \"{token}\" }}\njetstream {{ store_dir: {:?} }}\n",
-            server.folder.path().join("store")
+            "listen: \"{address}\"\nauthorization {{ token: \"{token}\" }}\njetstream {{ store_dir: \"{}\" }}\n",
+            server.folder.path().join("store").display()
         );
         std::fs::write(server.folder.path().join("nats.conf"), config).expect("writable");
         server.restart();
