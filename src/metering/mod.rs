@@ -20,7 +20,7 @@
 //! 4. Power loss is another matter: `sync` copies what changed to second files and syncs those,
 //!    as often as `metering.sync` says.
 //!
-//! What was committed goes on to other places, if any are configured: see [`sink`].
+//! What was committed goes on to other places, if any are configured (`sink`).
 //!
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
 //!

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::outbox_files::{
-    Chunk, begun_of, count_lines, ids_in, position_path, read_chunk, read_position, strangers, write_position,
+    Chunk, begun_of, count_lines, ids_in, positions_of, read_chunk, read_position, sinks_of, write_position,
 };
 use super::record::Record;
 use crate::config::metering::SyncPolicy;
@@ -262,12 +262,23 @@ impl Outbox {
             }
             let bytes = fs::metadata(&path)?.len();
             let at = self.sinks.iter().map(|(sink, _)| read_position(&path, sink, bytes)).collect();
+            self.note_forsaken(&path, bytes);
             let begun = begun_of(&path).unwrap_or_else(|| self.clock.wall());
             state.files.push(OutboxFile { path, bytes, at, newest_segment: 0, begun, writable: false });
         }
         // The file that is written to stays the last.
         state.files.sort_by(|left, right| (left.writable, &left.path).cmp(&(right.writable, &right.path)));
         Ok(())
+    }
+
+    /// Says which sinks waited for a file and are not configured any more: they will not get it.
+    fn note_forsaken(&self, path: &Path, bytes: u64) {
+        for sink in sinks_of(path) {
+            let configured = self.sinks.iter().any(|(name, _)| *name == sink);
+            if !configured && read_position(path, &sink, bytes) < bytes {
+                tracing::warn!(sink, "events waited for a sink that is not configured any more; it does not get them");
+            }
+        }
     }
 
     /// What is too old, and what is too much, goes; the sinks that lack it miss it. Blocks.
@@ -298,7 +309,7 @@ impl Outbox {
                     );
                 }
             }
-            self.remove(&file);
+            remove(&file);
         }
     }
 
@@ -316,7 +327,7 @@ impl Outbox {
         let (kept, done): (Vec<_>, Vec<_>) = std::mem::take(&mut state.files).into_iter().partition(needed);
         state.files = kept;
         for file in &done {
-            self.remove(file);
+            remove(file);
         }
     }
 
@@ -334,23 +345,23 @@ impl Outbox {
         state.files.iter().map(|file| count_lines(&file.path, file.at[sink])).sum()
     }
 
-    fn remove(&self, file: &OutboxFile) {
-        let positions = self.sinks.iter().map(|(sink, _)| position_path(&file.path, sink));
-        for path in [file.path.clone()].into_iter().chain(positions).chain(strangers(&file.path)) {
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(file = %path.display(), %error, "a file of the outbox could not be removed");
-            }
-        }
-    }
-
     fn has(&self, path: &Path) -> bool {
         self.lock().files.iter().any(|file| file.path == path)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a file. Its positions first: without them it is of no interest to anybody.
+fn remove(file: &OutboxFile) {
+    for path in positions_of(&file.path).into_iter().chain([file.path.clone()]) {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %path.display(), %error, "a file of the outbox could not be removed");
+        }
     }
 }
 

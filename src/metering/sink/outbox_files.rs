@@ -28,8 +28,8 @@ pub(crate) struct Chunk {
     pub(crate) damaged: u64,
 }
 
-/// Positions of sinks that are not configured any more.
-pub(super) fn strangers(events: &Path) -> Vec<PathBuf> {
+/// All positions in a file, also of sinks that are not configured any more.
+pub(super) fn positions_of(events: &Path) -> Vec<PathBuf> {
     let (Some(dir), Some(stem)) = (events.parent(), events.file_stem().and_then(|stem| stem.to_str())) else {
         return Vec::new();
     };
@@ -40,6 +40,12 @@ pub(super) fn strangers(events: &Path) -> Vec<PathBuf> {
         name.starts_with(stem) && path.extension().is_some_and(|extension| extension == "at")
     };
     paths.filter(is_position).collect()
+}
+
+/// The sinks that have a position in a file.
+pub(super) fn sinks_of(events: &Path) -> Vec<String> {
+    let name = |path: &PathBuf| Some(Path::new(path.file_stem()?).extension()?.to_str()?.to_owned());
+    positions_of(events).iter().filter_map(name).collect()
 }
 
 /// Where a sink's position in a file stands.

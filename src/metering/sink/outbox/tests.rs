@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::super::outbox_files::position_path;
 use super::*;
 use crate::metering::Journal;
 use crate::metering::double::{Rig, admission};
@@ -125,6 +126,7 @@ async fn a_sink_begins_when_it_is_configured_and_ends_with_its_configuration() {
     let outbox = outbox_of(&rig, &journal, &["one"], 1 << 20);
     Rig::complete(&journal, 1..4);
     drain(&rig, &journal, &outbox).await;
+    assert_eq!(sinks_of(&outbox.lock().files[0].path), ["one"]);
     drop((journal, outbox));
     let heir = rig.open();
     let outbox = outbox_of(&rig, &heir, &["two"], 1 << 20);
