@@ -212,7 +212,7 @@ impl Outbox {
                 tracing::warn!(file = %chunk.path.display(), %error, "a sink's position was not written; a restart sends again");
             }
         }
-        self.remove_done(&mut state);
+        state.remove_done();
     }
 
     /// Which segments of this process hold entries: the oldest that is left, and the newest.
@@ -243,7 +243,7 @@ impl Outbox {
         if let Err(error) = self.take_in(&mut state) {
             tracing::warn!(folder = %self.dir.display(), %error, "an adopted outbox cannot be read");
         }
-        self.remove_done(&mut state);
+        state.remove_done();
         drop(state);
         self.more.notify_waiters();
     }
@@ -285,7 +285,7 @@ impl Outbox {
     pub(crate) fn prune(&self) {
         let mut state = self.lock();
         self.enforce_bounds(&mut state);
-        self.remove_done(&mut state);
+        state.remove_done();
     }
 
     fn enforce_bounds(&self, state: &mut State) {
@@ -313,30 +313,12 @@ impl Outbox {
         }
     }
 
-    /// Removes files that nobody needs any more.
-    fn remove_done(&self, state: &mut State) {
-        if state.adopting {
-            return;
-        }
-        let oldest = state.oldest_segment;
-        let needed = |file: &OutboxFile| {
-            file.writable
-                || file.at.iter().any(|at| *at < file.bytes)
-                || oldest.is_some_and(|oldest| oldest <= file.newest_segment)
-        };
-        let (kept, done): (Vec<_>, Vec<_>) = std::mem::take(&mut state.files).into_iter().partition(needed);
-        state.files = kept;
-        for file in &done {
-            remove(file);
-        }
-    }
-
     /// Nothing will be appended any more: what is done with goes, so that an empty folder may.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.writer = None;
         state.files.iter_mut().for_each(|file| file.writable = false);
-        self.remove_done(&mut state);
+        state.remove_done();
     }
 
     /// The records that a sink lacks.
@@ -351,6 +333,26 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Removes files that nobody needs any more.
+    fn remove_done(&mut self) {
+        if self.adopting {
+            return;
+        }
+        let oldest = self.oldest_segment;
+        let needed = |file: &OutboxFile| {
+            file.writable
+                || file.at.iter().any(|at| *at < file.bytes)
+                || oldest.is_some_and(|oldest| oldest <= file.newest_segment)
+        };
+        let (kept, done): (Vec<_>, Vec<_>) = std::mem::take(&mut self.files).into_iter().partition(needed);
+        self.files = kept;
+        for file in &done {
+            remove(file);
+        }
     }
 }
 
