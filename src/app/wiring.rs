@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 use super::Addresses;
@@ -15,9 +16,10 @@ use crate::clients::{Ledger, LiveClients};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
-use crate::limit::QuotaKeeper;
+use crate::limit::{MarkListener, QuotaKeeper};
 use crate::metering::{Journal, keep_retention};
 use crate::model::clock::{Clock, SharedClock};
+use crate::model::plan::QuotaMark;
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server;
 use crate::store::Store;
@@ -44,6 +46,7 @@ pub(super) struct Parts {
 /// Builds the parts; nothing is served yet.
 pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> Result<Parts, StartError> {
     let pepper = config.auth.require_pepper().map_err(StartError::Configuration)?;
+    config.sinks.require_secrets().map_err(StartError::Configuration)?;
     let peppers = Peppers::new(pepper, config.auth.pepper_previous.as_ref());
     let store = await_store(&config.store, clock.as_ref()).await?;
     migrations_applied(&store, config.store.migrate).await?;
@@ -111,6 +114,10 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     tasks.spawn_control(present);
     keep_quotas(&store, clients, &journal, &clock, &metrics, &tasks);
     journal.register_in(Arc::clone(&store.journals));
+    journal.send_to(&config.sinks).map_err(|fault| {
+        let remedy = "put the PEM text of the sink's authority there";
+        StartError::Configuration(Problem::new("metering.sinks", fault.to_string(), remedy))
+    })?;
     journal.start(Arc::clone(&store.usage), &tasks);
     if let Some(retention) = config.metering.retention {
         let (audit, stop) = (Arc::clone(&store.audit), tasks.hard().clone());
@@ -208,7 +215,7 @@ fn issuers(config: &Config, keys: Option<&SigningKeys>, clock: &SharedClock) -> 
 fn keep_quotas(
     store: &Store,
     clients: Arc<LiveClients>,
-    journal: &Journal,
+    journal: &Arc<Journal>,
     clock: &SharedClock,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
@@ -216,7 +223,18 @@ fn keep_quotas(
     let ledger = Ledger::new(Arc::clone(&clients));
     journal.report_to(Arc::clone(&ledger));
     let keeper = QuotaKeeper::new(Arc::clone(&store.quotas), clients, ledger, Arc::clone(clock), Arc::clone(metrics));
+    let keeper = keeper.telling(Arc::new(MarksToSinks(Arc::clone(journal))));
     tasks.spawn_control(keeper.run(tasks.hard().clone()));
+}
+
+/// Marks of quotas go where usage goes.
+struct MarksToSinks(Arc<Journal>);
+
+#[async_trait]
+impl MarkListener for MarksToSinks {
+    async fn reached(&self, mark: &QuotaMark) {
+        self.0.note_mark(mark).await;
+    }
 }
 
 fn gateway(

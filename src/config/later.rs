@@ -15,7 +15,6 @@ const LATER: &[(&str, &str)] = &[
     ("upstreams.tls", "reach the upstream over plain HTTP on a network you trust"),
     ("upstreams.health", "remove it; endpoints are tried in turn"),
     ("redis", "run one replica, or several with a limit each"),
-    ("metering.sinks", "read the tables `usage_events` and `usage_hourly`"),
 ];
 
 /// Secrets: their values never stand in the file.

@@ -7,6 +7,9 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
+use super::secrets::Secrets;
+use super::sinks::SinksConfig;
+use super::sinks_raw::{self, RawSink};
 use super::units::{self, DURATION_FORM};
 
 /// The most a request may cost, by its route or by its upstream.
@@ -91,6 +94,9 @@ pub(super) struct RawMetering {
     pub(super) drain_interval: String,
     pub(super) cost_header: String,
     pub(super) cost_max: i64,
+    pub(super) outbox_max_bytes: String,
+    pub(super) outbox_keep: String,
+    pub(super) sinks: Vec<RawSink>,
 }
 
 impl Default for RawMetering {
@@ -111,6 +117,11 @@ impl Default for RawMetering {
             // Nobody is believed who was not asked.
             cost_header: String::new(),
             cost_max: 1_000,
+            // Two million events: half an hour of a sink's absence at a thousand requests a second.
+            outbox_max_bytes: "1GiB".to_owned(),
+            // Within the 35 days that Stripe takes events for, and long enough for a long weekend.
+            outbox_keep: "7d".to_owned(),
+            sinks: Vec::new(),
         }
     }
 }
@@ -151,6 +162,19 @@ impl RawMetering {
             );
         }
         Some(retention)
+    }
+
+    pub(super) fn resolve_sinks(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> SinksConfig {
+        SinksConfig {
+            sinks: sinks_raw::resolve_all(&self.sinks, check, secrets),
+            outbox_max_bytes: check.size(
+                "outbox_max_bytes",
+                &self.outbox_max_bytes,
+                64 << 10..=1 << 50,
+                "from 64KiB to 1024TiB",
+            ),
+            outbox_keep: check.duration("outbox_keep", &self.outbox_keep, Zero::Refused),
+        }
     }
 
     fn resolve_cost_header(&self, check: &Check<'_>) -> Option<HeaderName> {

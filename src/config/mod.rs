@@ -27,6 +27,8 @@ mod route_path;
 mod secrets;
 pub mod server;
 mod show;
+pub mod sinks;
+mod sinks_raw;
 pub mod store;
 pub mod telemetry;
 pub mod token_issuer;
@@ -62,6 +64,8 @@ pub struct Config {
     pub limits: limits::LimitsConfig,
     /// `[metering]`
     pub metering: metering::MeteringConfig,
+    /// `[[metering.sinks]]`
+    pub sinks: sinks::SinksConfig,
     /// `[telemetry]`
     pub telemetry: telemetry::TelemetryConfig,
     /// `[issuer]`

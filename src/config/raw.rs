@@ -10,6 +10,7 @@ use super::limits::RawLimits;
 use super::metering::RawMetering;
 use super::route::RawRoute;
 use super::server::RawServer;
+use super::sinks_raw::RawSink;
 use super::store::RawStore;
 use super::telemetry::RawTelemetry;
 use super::token_issuer::RawTokenIssuer;
@@ -59,5 +60,6 @@ pub fn schema() -> Table {
     defaults.spell_out();
     defaults.routes = vec![RawRoute::default()];
     defaults.auth.issuers = vec![RawTokenIssuer::default()];
+    defaults.metering.sinks = vec![RawSink::default()];
     Table::try_from(defaults).expect("the defaults are TOML")
 }

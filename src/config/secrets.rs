@@ -74,10 +74,7 @@ impl<'e> Secrets<'e> {
 
     /// The secret, decoded and long enough; none when no source names one, or a bad one.
     pub(super) fn find(&self, source: &SecretSource<'_>) -> Option<SecretBytes> {
-        let found = self.find_text(source.variable).or_else(|| {
-            let named = !source.file.is_empty() && !self.findings.has(source.variable);
-            named.then(|| self.read_file(source.setting, source.file)).flatten()
-        })?;
+        let found = self.find_bytes(source)?;
         let refuse = |message: String, remedy: String| {
             self.findings.add(Problem::new(found.origin.as_str(), message, remedy));
             None
@@ -95,6 +92,14 @@ impl<'e> Secrets<'e> {
             return refuse(message, format!("make one with `{GENERATE}`{}", hint_for_short(source)));
         }
         Some(SecretBytes::new(secret))
+    }
+
+    /// The bytes as they stand in the first source that there is.
+    pub(super) fn find_bytes(&self, source: &SecretSource<'_>) -> Option<Found> {
+        self.find_text(source.variable).or_else(|| {
+            let named = !source.file.is_empty() && !self.findings.has(source.variable);
+            named.then(|| self.read_file(source.setting, source.file)).flatten()
+        })
     }
 
     /// The text of a variable or of the file that `<variable>_FILE` names.

@@ -9,12 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::terms::Quotas;
 use crate::clients::{Ledger, LiveClient, LiveClients};
 use crate::model::clock::SharedClock;
+use crate::model::plan::QuotaMark;
 use crate::store::plans::QuotaStore;
 use crate::telemetry::metrics::Metrics;
 
@@ -31,6 +33,13 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the store may take for one look: the drain waits for it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Who is told of marks that were reached, once they are written.
+#[async_trait]
+pub trait MarkListener: Send + Sync {
+    /// A client has reached this one.
+    async fn reached(&self, mark: &QuotaMark);
+}
+
 /// The task.
 pub struct QuotaKeeper {
     quotas: Arc<dyn QuotaStore>,
@@ -39,6 +48,7 @@ pub struct QuotaKeeper {
     clock: SharedClock,
     metrics: Arc<Metrics>,
     round: u64,
+    listener: Option<Arc<dyn MarkListener>>,
 }
 
 impl QuotaKeeper {
@@ -51,7 +61,13 @@ impl QuotaKeeper {
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { quotas, clients, ledger, clock, metrics, round: 0 }
+        Self { quotas, clients, ledger, clock, metrics, round: 0, listener: None }
+    }
+
+    /// Tells this one too.
+    #[must_use]
+    pub fn telling(self, listener: Arc<dyn MarkListener>) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// Reads and writes until it is told to stop. A mark that was not written by then is seen again
@@ -153,17 +169,22 @@ impl QuotaKeeper {
         let mut marks = self.clients.marks().take();
         while let Some(mark) = marks.pop() {
             match self.quotas.note_mark(&mark).await {
-                Ok(true) => tracing::info!(
-                    event = "quota_mark",
-                    client = %mark.client_id,
-                    policy = mark.policy,
-                    percent = mark.percent,
-                    quota = mark.quota,
-                    used = mark.used,
-                    mode = mark.mode.as_str(),
-                    until = %mark.window_end,
-                    "a client reached a mark of its quota"
-                ),
+                Ok(true) => {
+                    tracing::info!(
+                        event = "quota_mark",
+                        client = %mark.client_id,
+                        policy = mark.policy,
+                        percent = mark.percent,
+                        quota = mark.quota,
+                        used = mark.used,
+                        mode = mark.mode.as_str(),
+                        until = %mark.window_end,
+                        "a client reached a mark of its quota"
+                    );
+                    if let Some(listener) = &self.listener {
+                        listener.reached(&mark).await;
+                    }
+                }
                 Ok(false) => {}
                 Err(error) => {
                     self.metrics.store_failed("quotas.note_mark");

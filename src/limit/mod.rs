@@ -30,7 +30,7 @@ use jiff::Timestamp;
 
 pub use charge::{Charge, charge};
 pub use headers::Standing;
-pub use keeper::QuotaKeeper;
+pub use keeper::{MarkListener, QuotaKeeper};
 pub use overview::{Overview, overview};
 pub use replay::{Recorded, Replay, WouldRefuse};
 pub use standing::{PolicyStanding, policies, standing};

@@ -22,9 +22,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::aside::Aside;
+use super::sink::outbox::Outbox;
+use super::sink::record::Record;
 use crate::model::causes::with_causes;
 use crate::model::usage::{RejectedCount, UsageEvent};
 use crate::store::{StoreError, UsageStore};
+use crate::tasks::blocking;
 use crate::telemetry::metrics::Metrics;
 
 /// The most events in a batch.
@@ -53,6 +56,7 @@ pub(super) struct Delivery {
     pub(super) over: CancellationToken,
     /// Whether the last attempt of all failed.
     away: AtomicBool,
+    outbox: Option<Arc<Outbox>>,
 }
 
 /// Why an attempt did not bring a batch to its end.
@@ -69,6 +73,17 @@ enum Failure {
 }
 
 impl Delivery {
+    /// Appends what is committed to this outbox.
+    pub(super) fn with_outbox(mut self, outbox: Arc<Outbox>) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
+    /// Where what is committed waits for sinks, if there are any.
+    pub(super) fn outbox(&self) -> Option<&Arc<Outbox>> {
+        self.outbox.as_ref()
+    }
+
     pub(super) fn new(
         store: Arc<dyn UsageStore>,
         aside: Aside,
@@ -76,7 +91,7 @@ impl Delivery {
         closing: CancellationToken,
         over: CancellationToken,
     ) -> Self {
-        Self { store, aside, metrics, closing, over, away: AtomicBool::new(false) }
+        Self { store, aside, metrics, closing, over, outbox: None, away: AtomicBool::new(false) }
     }
 
     /// Brings a batch to the store. Whether it got there; not, only when the process is stopping.
@@ -142,7 +157,18 @@ impl Delivery {
             );
         }
         self.metrics.metering_committed.inc_by((events.len() - refused.len()) as u64);
+        self.tell_sinks(events, &refused).await;
         Ok(())
+    }
+
+    /// Before the slots count as done: whoever is killed in between does it again.
+    async fn tell_sinks(&self, events: &[UsageEvent], refused: &[(&UsageEvent, StoreError)]) {
+        let Some(outbox) = self.outbox.clone() else { return };
+        let committed = |event: &&UsageEvent| refused.iter().all(|(other, _)| other.id != event.id);
+        let mut records: Vec<Record> = events.iter().filter(committed).map(Record::from).collect();
+        // A batch has one worker's events after another's.
+        records.sort_by_cached_key(Record::id);
+        blocking(move || outbox.append(&records)).await;
     }
 
     /// Commits what the store takes; the rows that it refuses, each with its reason.

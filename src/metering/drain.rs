@@ -83,6 +83,7 @@ impl Drain {
     pub(super) async fn pass(&mut self, delivery: &Delivery) {
         let mut position = Position::default();
         self.segments.extend(self.shared.take_made().into_iter().map(Draining::new));
+        self.note_segments(delivery);
         loop {
             let batch;
             (batch, position) = self.collect(position).await;
@@ -109,6 +110,17 @@ impl Drain {
         }
         self.flush_rejected(delivery).await;
         self.retire().await;
+        self.note_segments(delivery);
+    }
+
+    /// Tells the outbox whose events an heir could find in segments again.
+    fn note_segments(&self, delivery: &Delivery) {
+        let Some(outbox) = delivery.outbox() else { return };
+        let used = self.segments.iter().filter(|segment| segment.live.handed_out() > 0);
+        let (oldest, newest) = used.map(|segment| segment.live.number).fold((None, 0), |(oldest, newest), number| {
+            (Some(oldest.map_or(number, |oldest: u64| oldest.min(number))), newest.max(number))
+        });
+        outbox.note_segments(oldest, newest);
     }
 
     /// Entries that the store does not have: settled ones and open ones.

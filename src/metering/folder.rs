@@ -10,6 +10,7 @@
 //! | `N.segment`, `N.durable` | see `segment` |
 //! | `committed/<uuid>-N.segment` | see `committed` |
 //! | `aside-<uuid>.ndjson` | see `aside` |
+//! | `outbox/`, `refused-<sink>-<uuid>.ndjson` | see `sink::outbox` |
 //! | `<uuid>-N.….damaged` | a segment that could not be read, for a person to look at |
 //!
 //! Beside the folders stands `.timeline`, see `register`.
@@ -30,6 +31,8 @@ use super::segment::FILE_MODE;
 const FOLDER_MODE: u32 = 0o700;
 /// The file that is locked.
 const LOCK: &str = "lock";
+/// What waits for sinks.
+pub(super) const OUTBOX: &str = "outbox";
 /// How much of a node's name its folder bears.
 const NODE_LENGTH: usize = 64;
 
@@ -124,11 +127,13 @@ impl Folder {
         for (from, to) in [
             (self.committed().path().to_owned(), heir.committed().path().to_owned()),
             (self.path.clone(), heir.path.clone()),
+            (self.path.join(OUTBOX), heir.path.join(OUTBOX)),
         ] {
             let entries = match fs::read_dir(&from) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 entries => entries?,
             };
+            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&to)?;
             for entry in entries {
                 let entry = entry?;
                 let inherited = from != self.path || is_inherited(&entry.file_name().to_string_lossy());
@@ -144,6 +149,7 @@ impl Folder {
     /// Removes the folder if there is nothing in it but its lock; whether it did.
     pub(super) fn remove_if_empty(&self) -> bool {
         let _ = fs::remove_dir(self.committed().path());
+        let _ = fs::remove_dir(self.path.join(OUTBOX));
         let others = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != LOCK);
         let empty = fs::read_dir(&self.path).is_ok_and(|mut entries| !entries.any(others));
         empty && fs::remove_file(self.path.join(LOCK)).is_ok() && fs::remove_dir(&self.path).is_ok()

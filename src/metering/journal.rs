@@ -1,8 +1,8 @@
 //! The journal of one process: opened, run, finished.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -21,10 +21,14 @@ use super::register::{self, Register};
 use super::rejected::RejectedCounts;
 use super::segment::{self, Blueprint, Copies, Prepared};
 use super::shared::{Parts, Shared};
+use super::sink::hub::Sinks;
 use super::sync::{self, Gate};
 use crate::clients::Ledger;
 use crate::config::metering::{MeteringConfig, OnFull, SyncPolicy};
+use crate::config::sinks::SinksConfig;
 use crate::model::clock::SharedClock;
+use crate::model::plan::QuotaMark;
+use crate::server::outbound::AuthorityFault;
 use crate::store::UsageStore;
 use crate::store::journals::JournalStore;
 use crate::tasks::{Tasks, blocking};
@@ -39,6 +43,7 @@ pub struct Journal {
     pub(super) shared: Arc<Shared>,
     pub(super) drain: Arc<Mutex<Drain>>,
     running: std::sync::Mutex<Option<Running>>,
+    sinks: OnceLock<Sinks>,
 }
 
 struct Running {
@@ -96,7 +101,7 @@ impl Journal {
         };
         let shared = Arc::new(Shared::new(parts, first));
         let drain = Arc::new(Mutex::new(Drain::new(Arc::clone(&shared))));
-        Ok(Self { shared, drain, running: std::sync::Mutex::new(None) })
+        Ok(Self { shared, drain, running: std::sync::Mutex::new(None), sinks: OnceLock::new() })
     }
 
     /// The handle of a worker, by its number.
@@ -139,6 +144,26 @@ impl Journal {
         let _ = self.shared.register.set(Arc::new(Register::new(journals)));
     }
 
+    /// Sends what is committed to these sinks too. To be called before [`Journal::start`].
+    ///
+    /// # Errors
+    /// A file of authorities cannot be used.
+    pub fn send_to(&self, config: &SinksConfig) -> Result<(), AuthorityFault> {
+        let shared = &self.shared;
+        let place = (shared.folder.path().to_owned(), shared.folder.id());
+        let sinks = Sinks::build(place, config, shared.config.sync, &shared.clock, &shared.metrics)?;
+        // A second call would send everything twice: the first stays.
+        let _ = self.sinks.set(sinks);
+        Ok(())
+    }
+
+    /// Tells the sinks that want it of a mark that a client has reached.
+    pub async fn note_mark(&self, mark: &QuotaMark) {
+        if let Some(sinks) = self.sinks.get() {
+            sinks.note_mark(mark).await;
+        }
+    }
+
     /// Begins to make segments ahead, to drain into `store`, to bring home what other processes
     /// left, and to sync. Until then only the first segments are there, and under `every`
     /// [`super::Entry::durable`] waits.
@@ -147,13 +172,15 @@ impl Journal {
     /// The system gives no thread.
     pub fn start(&self, store: Arc<dyn UsageStore>, tasks: &Tasks) {
         let shared = &self.shared;
-        let delivery = Arc::new(Delivery::new(
-            store,
-            Aside::of(&shared.folder),
-            Arc::clone(&shared.metrics),
-            shared.closing.clone(),
-            shared.over.clone(),
-        ));
+        let to_store = || {
+            let (metrics, aside) = (Arc::clone(&shared.metrics), Aside::of(&shared.folder));
+            Delivery::new(Arc::clone(&store), aside, metrics, shared.closing.clone(), shared.over.clone())
+        };
+        let delivery = Arc::new(match self.sinks.get() {
+            Some(sinks) => to_store().with_outbox(Arc::clone(&sinks.outbox)),
+            None => to_store(),
+        });
+        self.sinks.get().inspect(|sinks| sinks.start(tasks));
         if let Some(gate) = shared.gate.clone() {
             let (lanes, guard) = (shared.lanes.clone(), tasks.vital_guard("metering sync"));
             let thread = std::thread::Builder::new().name("metering-sync".into()).spawn(move || {
@@ -170,7 +197,9 @@ impl Journal {
             tasks.spawn_vital("metering recovery", recovery.run()),
         ];
         if let Some(register) = shared.register.get().cloned() {
-            let work = register::run(register, Arc::clone(&self.drain), Arc::clone(&delivery), Arc::clone(shared));
+            // Sinks had long ago what a store that lost commits is sent again.
+            let again = Arc::new(to_store());
+            let work = register::run(register, Arc::clone(&self.drain), again, Arc::clone(shared));
             running.push(tasks.spawn_vital("metering register", work));
         }
         *self.running() = Some(Running { delivery, tasks: running });
@@ -205,6 +234,9 @@ impl Journal {
         let mut drain = self.drain.lock().await;
         if let Some(delivery) = delivery {
             drain.pass(&delivery).await;
+        }
+        if let Some(sinks) = self.sinks.get() {
+            sinks.finish(&self.shared.over).await;
         }
         let left = Left { entries: drain.left() + self.shared.owed.load(Ordering::Relaxed) };
         if let Some(register) = self.shared.register.get()

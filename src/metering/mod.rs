@@ -22,6 +22,8 @@
 //! 5. The **register** says in the store up to when this journal owes nothing, and notices when the
 //!    store has lost commits: then what is kept is sent again (`register`, `local`, `redrain`).
 //!
+//! What was committed goes on to other places, if any are configured (`sink`).
+//!
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
 //!
 //! Refuses to own: what an outcome is (the proxy decides) and how rows are written (the store).
@@ -61,6 +63,7 @@ mod segment;
 mod shared;
 #[cfg(test)]
 mod simulation;
+mod sink;
 mod slot;
 mod sync;
 

@@ -99,6 +99,7 @@ impl Recovery {
         let owed = adoption.settled + adoption.unsettled() as u64;
         self.shared.owed.fetch_add(owed, Ordering::Relaxed);
         let mut left = owed;
+        self.begin_adoption(adoption.path()).await;
         loop {
             let batch;
             (adoption, batch) = blocking(move || {
@@ -123,8 +124,22 @@ impl Recovery {
             register.forget(adoption.id()).await;
         }
         let shared = Arc::clone(&self.shared);
-        blocking(move || close(adoption, &shared)).await;
+        let outbox = self.delivery.outbox().cloned();
+        blocking(move || {
+            close(adoption, &shared);
+            // The folder's outbox was handed over.
+            if let Some(outbox) = outbox {
+                outbox.end_adoption();
+            }
+        })
+        .await;
         true
+    }
+
+    async fn begin_adoption(&self, folder: &Path) {
+        let Some(outbox) = self.delivery.outbox().cloned() else { return };
+        let folder = folder.to_owned();
+        blocking(move || outbox.begin_adoption(&folder)).await;
     }
 
     async fn deliver(&self, batch: &Recovered) -> bool {

@@ -1,4 +1,5 @@
-//! Outbound HTTP: one GET, for documents that an operator's configuration names.
+//! Outbound HTTP: a GET of a document, or POSTs of what is to be told, to addresses that an
+//! operator's configuration names.
 //!
 //! Strict on purpose, because what answers may be hostile or lost: a deadline for everything,
 //! a bound on the body, no redirects, no proxies from the environment, no decompression, and no
@@ -7,16 +8,19 @@
 //!
 //! Refuses to know what the document means, to cache and to try again.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
-use http::{Request, Response, StatusCode};
+use http::request::Builder;
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -29,6 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
 /// How far one fetch may go.
@@ -129,20 +134,63 @@ impl Outbound {
     }
 
     async fn fetch_in_time(&self, url: &Url) -> Result<Bytes, OutboundFault> {
+        let request = request(Request::get(target(url)), url)?
+            .header(ACCEPT, "application/jwk-set+json, application/json")
+            .header(CONNECTION, "close")
+            .body(Full::default())
+            .map_err(|_| OutboundFault::Address)?;
+        let response = self.link(url).await?.exchange(request, self.rules.body_max).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body()),
+            status => Err(OutboundFault::Status(status)),
+        }
+    }
+
+    /// Posts to this address, one request after the other on a connection that is kept.
+    pub fn to<'o>(&'o self, url: &'o Url) -> Posts<'o> {
+        Posts { outbound: self, url, link: None }
+    }
+
+    /// A connection to the URL's host, for a protocol other than HTTP.
+    ///
+    /// # Errors
+    /// Nobody takes it in time, or it may not lead there.
+    pub async fn open(&self, url: &Url, port: u16) -> Result<TcpStream, OutboundFault> {
+        let host = url.host().ok_or(OutboundFault::Address)?;
+        // Not one of the web's schemes: the URL's parser leaves addresses as names.
+        let host = match host {
+            Host::Domain(name) => name.parse().map_or(Host::Domain(name), |address| match address {
+                IpAddr::V4(address) => Host::Ipv4(address),
+                IpAddr::V6(address) => Host::Ipv6(address),
+            }),
+            host => host,
+        };
+        let deadline = self.rules.deadline;
+        let connect = self.connect(&host, url.port().unwrap_or(port));
+        timeout(deadline, connect).await.unwrap_or(Err(OutboundFault::Late(deadline)))
+    }
+
+    /// TLS with the URL's host on such a connection.
+    ///
+    /// # Errors
+    /// The server is not who it should be.
+    pub async fn secure(&self, url: &Url, stream: TcpStream) -> Result<TlsStream<TcpStream>, OutboundFault> {
+        let name = match url.host().ok_or(OutboundFault::Address)? {
+            Host::Domain(name) => ServerName::try_from(name.to_owned())?,
+            Host::Ipv4(address) => ServerName::from(IpAddr::V4(address)),
+            Host::Ipv6(address) => ServerName::from(IpAddr::V6(address)),
+        };
+        self.tls.connect(name, stream).await.map_err(OutboundFault::Tls)
+    }
+
+    /// A connection that speaks HTTP.
+    async fn link(&self, url: &Url) -> Result<Link, OutboundFault> {
         let host = url.host().ok_or(OutboundFault::Address)?;
         let port = url.port_or_known_default().ok_or(OutboundFault::Address)?;
         let stream = self.connect(&host, port).await?;
         match url.scheme() {
-            "https" => {
-                let name = match host {
-                    Host::Domain(name) => ServerName::try_from(name.to_owned())?,
-                    Host::Ipv4(address) => ServerName::from(IpAddr::V4(address)),
-                    Host::Ipv6(address) => ServerName::from(IpAddr::V6(address)),
-                };
-                let stream = self.tls.connect(name, stream).await.map_err(OutboundFault::Tls)?;
-                self.exchange(stream, url).await
-            }
-            "http" => self.exchange(stream, url).await,
+            "https" => Link::over(self.secure(url, stream).await?).await,
+            "http" => Link::over(stream).await,
             _ => Err(OutboundFault::Address),
         }
     }
@@ -168,50 +216,110 @@ impl Outbound {
         }
         Err(fault.unwrap_or_else(nothing))
     }
+}
 
-    async fn exchange<S>(&self, stream: S, url: &Url) -> Result<Bytes, OutboundFault>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let (mut sender, connection) =
-            http1::Builder::new().max_buf_size(HEAD_MAX).handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-        let exchange = async {
-            let response = sender.send_request(request(url)?).await?;
-            self.body(response).await
+/// Requests to one address.
+pub struct Posts<'o> {
+    outbound: &'o Outbound,
+    url: &'o Url,
+    link: Option<Link>,
+}
+
+impl Posts<'_> {
+    /// Posts a body; the answer, whatever its status.
+    ///
+    /// # Errors
+    /// There was none that could be read, in time.
+    pub async fn post(&mut self, headers: &HeaderMap, body: Bytes) -> Result<Response<Bytes>, OutboundFault> {
+        let deadline = self.outbound.rules.deadline;
+        timeout(deadline, self.post_in_time(headers, body)).await.unwrap_or(Err(OutboundFault::Late(deadline)))
+    }
+
+    async fn post_in_time(&mut self, headers: &HeaderMap, body: Bytes) -> Result<Response<Bytes>, OutboundFault> {
+        let mut request = request(Request::post(target(self.url)), self.url)?
+            .body(Full::new(body))
+            .map_err(|_| OutboundFault::Address)?;
+        request.headers_mut().extend(headers.clone());
+        let mut link = match self.link.take().filter(Link::is_open) {
+            Some(link) => link,
+            None => self.outbound.link(self.url).await?,
         };
-        // The connection may end before its last bytes were read here; what is wrong with it shows there.
-        let drive = async {
+        let response = link.exchange(request, self.outbound.rules.body_max).await?;
+        let closes = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close");
+        if !response.headers().get(CONNECTION).is_some_and(closes) {
+            self.link = Some(link);
+        }
+        Ok(response)
+    }
+}
+
+impl std::fmt::Debug for Posts<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Posts").field("outbound", &self.outbound).finish_non_exhaustive()
+    }
+}
+
+/// A connection that speaks HTTP, and what moves its bytes.
+struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+    drive: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Link {
+    async fn over<S>(stream: S) -> Result<Self, OutboundFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(HEAD_MAX).handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
+        // The connection may end before its last bytes were read; what is wrong with it shows there.
+        let drive = Box::pin(async {
             let _ = connection.await;
             std::future::pending::<()>().await;
+        });
+        Ok(Self { sender, drive })
+    }
+
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        body_max: usize,
+    ) -> Result<Response<Bytes>, OutboundFault> {
+        let Self { sender, drive } = self;
+        let exchange = async {
+            sender.ready().await?;
+            whole(sender.send_request(request).await?, body_max).await
         };
         tokio::select! {
             outcome = exchange => outcome,
             () = drive => unreachable!("it stays pending"),
         }
     }
+}
 
-    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, OutboundFault> {
-        if response.status() != StatusCode::OK {
-            return Err(OutboundFault::Status(response.status()));
-        }
-        if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(OutboundFault::Encoded);
-        }
-        let too_large = || OutboundFault::TooLarge(self.rules.body_max);
-        let mut body = response.into_body();
-        if body.size_hint().lower() > self.rules.body_max as u64 {
+/// An answer with its body.
+async fn whole(response: Response<Incoming>, body_max: usize) -> Result<Response<Bytes>, OutboundFault> {
+    if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(OutboundFault::Encoded);
+    }
+    let too_large = || OutboundFault::TooLarge(body_max);
+    let (head, mut body) = response.into_parts();
+    if body.size_hint().lower() > body_max as u64 {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > body_max {
             return Err(too_large());
         }
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
-            if whole.len() + data.len() > self.rules.body_max {
-                return Err(too_large());
-            }
-            whole.extend_from_slice(&data);
-        }
-        Ok(whole.freeze())
+        whole.extend_from_slice(&data);
     }
+    Ok(Response::from_parts(head, whole.freeze()))
 }
 
 impl std::fmt::Debug for Outbound {
@@ -220,17 +328,15 @@ impl std::fmt::Debug for Outbound {
     }
 }
 
-fn request(url: &Url) -> Result<Request<Empty<Bytes>>, OutboundFault> {
+fn target(url: &Url) -> String {
+    url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()))
+}
+
+/// What every request says.
+fn request(builder: Builder, url: &Url) -> Result<Builder, OutboundFault> {
     let host = url.host().ok_or(OutboundFault::Address)?;
     let authority = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
-    let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
-    Request::get(format!("{}{query}", url.path()))
-        .header(HOST, authority)
-        .header(ACCEPT, "application/jwk-set+json, application/json")
-        .header(USER_AGENT, concat!("octroi/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|_| OutboundFault::Address)
+    Ok(builder.header(HOST, authority).header(USER_AGENT, concat!("octroi/", env!("CARGO_PKG_VERSION"))))
 }
 
 fn roots(ca_file: Option<&PathBuf>) -> Result<RootCertStore, AuthorityFault> {

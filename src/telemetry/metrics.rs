@@ -74,9 +74,51 @@ pub struct Metrics {
     pub tokens_issued_to_refresh_tokens: Counter,
     /// Families of refresh tokens that ended because one was used again.
     pub token_families_revoked: Counter,
+    sinks: Sinks,
     jwks: [Counter; 2],
     /// For how long the keys of some issuer could not be confirmed, in seconds.
     pub jwks_age_seconds: Gauge<f64, AtomicU64>,
+}
+
+/// What is counted of a sink.
+#[derive(Clone, Debug)]
+pub struct SinkMetrics {
+    /// Records that it has taken.
+    pub sent: Counter,
+    /// Attempts that failed.
+    pub failures: Counter,
+    /// Records that it refuses for their content, set aside.
+    pub refused: Counter,
+    /// Records that it will never get: the outbox was at its bound, or damaged.
+    pub missed: Counter,
+    /// Age of the oldest record that it does not have, in seconds.
+    pub lag_seconds: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Sinks {
+    sent: Family<SinkLabels, Counter>,
+    failures: Family<SinkLabels, Counter>,
+    refused: Family<SinkLabels, Counter>,
+    missed: Family<SinkLabels, Counter>,
+    lag_seconds: Family<SinkLabels, Gauge<f64, AtomicU64>>,
+}
+
+impl Sinks {
+    fn register(registry: &mut Registry) -> Self {
+        let sinks = Self::default();
+        registry.register("sink_sent", "Records that a sink has taken", sinks.sent.clone());
+        registry.register("sink_failures", "Attempts at a sink that failed", sinks.failures.clone());
+        registry.register("sink_refused", "Records that a sink refused, set aside", sinks.refused.clone());
+        registry.register("sink_missed", "Records that a sink will never get", sinks.missed.clone());
+        registry.register("sink_lag_seconds", "Age of the oldest record a sink lacks", sinks.lag_seconds.clone());
+        sinks
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SinkLabels {
+    sink: String,
 }
 
 #[derive(Debug)]
@@ -217,6 +259,7 @@ impl Metrics {
             token_families_revoked.clone(),
         );
         let (jwks, jwks_age_seconds) = register_jwks(&mut registry);
+        let sinks = Sinks::register(&mut registry);
         Self {
             tokens_issued_to_keys: issued_by("client_credentials"),
             tokens_issued_to_refresh_tokens: issued_by("refresh_token"),
@@ -245,6 +288,7 @@ impl Metrics {
             metering_lag_seconds,
             metering_journal_bytes,
             store_errors,
+            sinks,
             jwks,
             jwks_age_seconds,
         }
@@ -287,6 +331,19 @@ impl Metrics {
     #[must_use]
     pub fn limit_counter(&self, policy: &str, result: &'static str) -> Counter {
         self.limit.get_or_create_owned(&LimitLabels { policy: policy.to_owned(), result })
+    }
+
+    /// The metrics of a sink, by its configured name: resolve once, keep.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        let labels = SinkLabels { sink: name.to_owned() };
+        SinkMetrics {
+            sent: self.sinks.sent.get_or_create_owned(&labels),
+            failures: self.sinks.failures.get_or_create_owned(&labels),
+            refused: self.sinks.refused.get_or_create_owned(&labels),
+            missed: self.sinks.missed.get_or_create_owned(&labels),
+            lag_seconds: self.sinks.lag_seconds.get_or_create_owned(&labels),
+        }
     }
 
     /// Counts a failed store operation.

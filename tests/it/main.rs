@@ -15,7 +15,9 @@ mod cuts;
 mod database;
 mod harness;
 mod issuer;
+mod nats;
 mod postgres;
+mod receiver;
 #[path = "../../src/auth/jwt/testing.rs"]
 mod signer;
 mod stores;
@@ -40,6 +42,7 @@ mod quotas;
 mod revocation;
 mod rotation;
 mod shutdown;
+mod sinks;
 mod start;
 mod store_contract;
 mod timing;

@@ -156,7 +156,7 @@ async fn tls_server(folder: &std::path::Path) -> u16 {
             // Who does not believe the certificate hangs up.
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let service = hyper::service::service_fn(|_| async {
-                Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::new(Bytes::from_static(b"{}"))))
+                Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         }
