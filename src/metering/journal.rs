@@ -172,13 +172,13 @@ impl Journal {
     /// The system gives no thread.
     pub fn start(&self, store: Arc<dyn UsageStore>, tasks: &Tasks) {
         let shared = &self.shared;
-        let to_store = || {
+        let to_store = |store| {
             let (metrics, aside) = (Arc::clone(&shared.metrics), Aside::of(&shared.folder));
-            Delivery::new(Arc::clone(&store), aside, metrics, shared.closing.clone(), shared.over.clone())
+            Delivery::new(store, aside, metrics, shared.closing.clone(), shared.over.clone())
         };
         let delivery = Arc::new(match self.sinks.get() {
-            Some(sinks) => to_store().with_outbox(Arc::clone(&sinks.outbox)),
-            None => to_store(),
+            Some(sinks) => to_store(Arc::clone(&store)).with_outbox(Arc::clone(&sinks.outbox)),
+            None => to_store(Arc::clone(&store)),
         });
         self.sinks.get().inspect(|sinks| sinks.start(tasks));
         if let Some(gate) = shared.gate.clone() {
@@ -198,7 +198,7 @@ impl Journal {
         ];
         if let Some(register) = shared.register.get().cloned() {
             // Sinks had long ago what a store that lost commits is sent again.
-            let again = Arc::new(to_store());
+            let again = Arc::new(to_store(store));
             let work = register::run(register, Arc::clone(&self.drain), again, Arc::clone(shared));
             running.push(tasks.spawn_vital("metering register", work));
         }
