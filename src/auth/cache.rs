@@ -255,7 +255,7 @@ impl Hasher for DigestHasher {
     }
 }
 
-/// At 1 KiB each (`benches/memory.rs`), 100 MiB.
+/// At 1.1 KiB each (`benches/memory.rs`), 110 MB.
 const IDENTITIES_MAX: u64 = 100_000;
 
 /// A tenth, so that strangers cannot make us remember more of them than of our clients.

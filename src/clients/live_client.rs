@@ -6,13 +6,13 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 
 use super::counters::LimitCounters;
 use super::limiter::{Limiter, Policy, PolicyName};
 use super::registry::lock;
-use super::terms::{Open, ReachedMarks, Terms};
+use super::terms::{CurrentTerms, Open, ReachedMarks, Terms};
 use crate::model::client::{Client, ClientStatus};
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId};
@@ -34,7 +34,7 @@ pub struct LiveClient {
     keys: Mutex<Vec<(ApiKeyId, Arc<Limiter>)>>,
     /// Limits how often it asks how its limits stand; made when it first does.
     looks: OnceLock<Limiter>,
-    terms: ArcSwap<Terms>,
+    terms: ArcSwapOption<Terms>,
     open: Open,
     counters: Arc<LimitCounters>,
     marks: Arc<ReachedMarks>,
@@ -55,8 +55,8 @@ impl LiveClient {
 
     /// What it may besides.
     #[must_use]
-    pub fn terms(&self) -> Arc<Terms> {
-        self.terms.load_full()
+    pub fn terms(&self) -> CurrentTerms {
+        CurrentTerms::of(self.terms.load_full())
     }
 
     /// How often it may ask how its limits stand.
@@ -113,7 +113,7 @@ impl LiveClient {
     ) -> Self {
         Self {
             looks: OnceLock::new(),
-            terms: ArcSwap::default(),
+            terms: ArcSwapOption::default(),
             open: Open::new(0),
             marks,
             id,
@@ -131,12 +131,12 @@ impl LiveClient {
         if let Some(limiter) = &self.limiter {
             limiter.change(policy, now);
         }
-        let older = self.terms.load();
+        let older = self.terms();
         if older.are_of(&client.allowance) {
             return false;
         }
         let terms = Arc::new(Terms::new(&client.allowance, &older, born, now));
-        self.terms.store(Arc::clone(&terms));
+        self.terms.store(Some(Arc::clone(&terms)));
         !terms.are_read()
     }
 
@@ -146,6 +146,6 @@ impl LiveClient {
         keys.retain(|(_, limiter)| Arc::strong_count(limiter) > 1 || !limiter.is_full(now));
         keys.is_empty()
             && self.limiter.as_ref().is_none_or(|limiter| limiter.is_full(now))
-            && self.terms.load().are_idle(now)
+            && self.terms().are_idle(now)
     }
 }

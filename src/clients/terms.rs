@@ -4,6 +4,7 @@
 //! used of the old ones: the limiter of a rate of the same name, the counter of a quota of the
 //! same period.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +31,33 @@ pub struct Terms {
     pub concurrency: Option<u32>,
     /// Whether the plan has a rate, which stands in for the default's.
     pub has_rate: bool,
+}
+
+/// The terms of a client now. Most have none, and then these take no room.
+#[derive(Clone, Debug, Default)]
+pub struct CurrentTerms(Option<Arc<Terms>>);
+
+/// No plan, no quota, any number of requests at once.
+static NONE: Terms = Terms {
+    made_of: Allowance { quota: None, concurrency: None, plan: None },
+    rates: Vec::new(),
+    quotas: Vec::new(),
+    concurrency: None,
+    has_rate: false,
+};
+
+impl CurrentTerms {
+    pub(super) fn of(terms: Option<Arc<Terms>>) -> Self {
+        Self(terms)
+    }
+}
+
+impl Deref for CurrentTerms {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
 }
 
 /// A rate of a plan.

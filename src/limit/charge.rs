@@ -9,7 +9,7 @@ use super::standing::{PolicyStanding, rate_name, standing, whole_seconds};
 use super::{Cost, Exceeded, ExceededKind, Standing, When};
 use crate::clients::limiter::{Limiter, Spent};
 use crate::clients::quota::Span;
-use crate::clients::terms::{Lease, Quotas, Terms};
+use crate::clients::terms::{CurrentTerms, Lease, Quotas, Terms};
 use crate::clients::{LiveClient, Principal};
 use crate::model::clock::Monotonic;
 use crate::model::plan::{Policies, PolicyMode};
@@ -27,7 +27,7 @@ const QUOTAS: usize = Policies::MOST_QUOTAS + 1;
 pub struct Charge {
     client: Arc<LiveClient>,
     key: Option<Arc<Limiter>>,
-    terms: Arc<Terms>,
+    terms: CurrentTerms,
     cost: Cost,
     arrived: Timestamp,
     spent: [Option<Spent>; RATES],
@@ -103,7 +103,7 @@ impl Charge {
     }
 
     fn take_rates(&mut self, now: Monotonic) -> Result<(), Refused> {
-        let (client, key, terms) = (Arc::clone(&self.client), self.key.clone(), Arc::clone(&self.terms));
+        let (client, key, terms) = (Arc::clone(&self.client), self.key.clone(), self.terms.clone());
         for (place, limiter) in limiters(&client, key.as_deref(), &terms).into_iter().enumerate() {
             let Some(limiter) = limiter else { continue };
             match limiter.check(self.cost.rate, now) {
@@ -125,7 +125,7 @@ impl Charge {
     }
 
     fn take_units(&mut self) -> Result<(), Refused> {
-        let terms = Arc::clone(&self.terms);
+        let terms = self.terms.clone();
         for (place, quotas) in terms.quotas.iter().enumerate().take(QUOTAS) {
             let Some(span) = quotas.counter.span(self.arrived) else { continue };
             let enforced = quotas.enforced();
