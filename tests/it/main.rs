@@ -9,6 +9,7 @@
     reason = "a test that fails should say where; tests run whole programs on the machine's clock and environment"
 )]
 
+mod balance;
 mod books;
 mod callers;
 mod cuts;
