@@ -33,6 +33,7 @@ fn open(dir: &Path, sync: SyncPolicy, clock: &SharedClock) -> Journal {
         drain_interval: Duration::from_secs(1),
         cost_header: None,
         cost_max: 1_000,
+        stream_interval: None,
     };
     Journal::open(&config, "bench", &["orders".to_owned()], 1, Arc::clone(clock), Metrics::new(&[], &[]))
         .expect("the temporary folder has room for a segment")
@@ -50,6 +51,7 @@ fn admission() -> Admission {
         route: 0,
         method: CountedMethod::Get,
         units: 1,
+        parent: None,
     }
 }
 

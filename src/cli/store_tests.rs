@@ -313,6 +313,7 @@ fn event(client: ClientId, number: u8, at: &str, status: u16) -> UsageEvent {
         bytes_out: 100,
         units: 1,
         node: "n".into(),
+        parent: None,
     }
 }
 

@@ -32,6 +32,9 @@ const MEANT: &[&str] = &[
 /// Events of a month stay until it is over and can be closed.
 const RETENTION_LEAST: Duration = Duration::from_hours(35 * 24);
 
+/// Each interim record is a row.
+const STREAM_LEAST: Duration = Duration::from_secs(1);
+
 /// Segments are mapped, so that their size is a number of pages.
 const PAGE: u64 = 4096;
 
@@ -54,6 +57,8 @@ pub struct MeteringConfig {
     pub retention: Option<Duration>,
     /// How often the drain looks.
     pub drain_interval: Duration,
+    /// Between two interim records of a transfer that goes on; none: there are none.
+    pub stream_interval: Option<Duration>,
     /// The response header in which upstreams say what a request cost.
     pub cost_header: Option<HeaderName>,
     /// The most that they are believed.
@@ -92,6 +97,7 @@ pub(super) struct RawMetering {
     pub(super) keep: String,
     pub(super) retention: String,
     pub(super) drain_interval: String,
+    pub(super) stream_interval: String,
     pub(super) cost_header: String,
     pub(super) cost_max: i64,
     pub(super) outbox_max_bytes: String,
@@ -114,6 +120,8 @@ impl Default for RawMetering {
             retention: "0".to_owned(),
             // With the rest of the way, an event shows within two seconds of its end.
             drain_interval: "1s".to_owned(),
+            // A crash loses no more of a long transfer, and what is shorter costs one event.
+            stream_interval: "5m".to_owned(),
             // Nobody is believed who was not asked.
             cost_header: String::new(),
             cost_max: 1_000,
@@ -141,6 +149,7 @@ impl RawMetering {
             keep: check.duration("keep", &self.keep, Zero::Allowed),
             retention: self.resolve_retention(check),
             drain_interval: check.duration("drain_interval", &self.drain_interval, Zero::Refused),
+            stream_interval: self.resolve_stream_interval(check),
             cost_header: self.resolve_cost_header(check),
             cost_max: check.count("cost_max", self.cost_max, 1..=MAX_COST),
         }
@@ -162,6 +171,15 @@ impl RawMetering {
             );
         }
         Some(retention)
+    }
+
+    fn resolve_stream_interval(&self, check: &Check<'_>) -> Option<Duration> {
+        let interval = check.duration("stream_interval", &self.stream_interval, Zero::Allowed);
+        if !interval.is_zero() && interval < STREAM_LEAST {
+            let message = format!("`{}` would write more records than it is worth", self.stream_interval);
+            check.refuse("stream_interval", message, "write at least 1s; 0 writes none before a transfer's end");
+        }
+        (!interval.is_zero()).then_some(interval)
     }
 
     pub(super) fn resolve_sinks(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> SinksConfig {

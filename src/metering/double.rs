@@ -39,7 +39,13 @@ pub(super) fn admission(number: u128) -> Admission {
         route: 0,
         method: CountedMethod::Post,
         units: 3,
+        parent: None,
     }
+}
+
+/// The first half of an interim record of `parent`.
+pub(super) fn part(number: u128, parent: EventId) -> Admission {
+    Admission { parent: Some(parent), units: 0, ..admission(number) }
 }
 
 /// A settlement with something in every field.
@@ -174,6 +180,7 @@ impl Rig {
             drain_interval: Duration::from_millis(10),
             cost_header: None,
             cost_max: 1_000,
+            stream_interval: None,
         };
         change(&mut config);
         let clock = ManualClock::at(Timestamp::from_second(1_790_000_100).unwrap());

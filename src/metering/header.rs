@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |--:|---|
 //! | 0..8 | `OCTROIJ` and a zero |
-//! | 8..12 | format version, 1 |
+//! | 8..12 | format version: 2. Format 1 is read too: it differs only in what its slots never say |
 //! | 12..16 | bytes of the header: a multiple of 4 KiB; the slots follow |
 //! | 16..20 | bytes of a slot |
 //! | 20..24 | slots |
@@ -25,8 +25,11 @@ use super::slot::{SLOT_BYTES, Seal};
 
 /// How a header begins.
 const MAGIC: &[u8; 8] = b"OCTROIJ\0";
-/// The format that this program writes, and the only one it reads.
-const FORMAT: u32 = 1;
+/// The format that this program writes. 2 added interim records, which a program that knows only 1
+/// would take for requests.
+const FORMAT: u32 = 2;
+/// The oldest format that it reads.
+const FORMAT_READ: u32 = 1;
 /// A header is a multiple of this: a page, so that slots never share one with it.
 pub(super) const PAGE_BYTES: usize = 4096;
 /// Where the table begins.
@@ -56,7 +59,7 @@ pub(super) enum HeaderError {
     #[error("the header is damaged")]
     Damaged,
     /// It is of another version of the format.
-    #[error("the segment has format {0}, and this version reads {FORMAT}")]
+    #[error("the segment has format {0}, and this version reads {FORMAT_READ} to {FORMAT}")]
     OtherFormat(u32),
 }
 
@@ -117,7 +120,7 @@ impl Header {
         {
             return Err(HeaderError::Damaged);
         }
-        if format != FORMAT || number(&header, 16) as usize != SLOT_BYTES {
+        if !(FORMAT_READ..=FORMAT).contains(&format) || number(&header, 16) as usize != SLOT_BYTES {
             return Err(HeaderError::OtherFormat(format));
         }
         let (node, routes) = read_table(&header[TABLE_AT..content_bytes]).ok_or(HeaderError::Damaged)?;
@@ -240,10 +243,10 @@ mod tests {
     #[test]
     fn another_format_is_named_and_not_called_damage() {
         let mut bytes = header(&[]).encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let end = TABLE_AT + number(&bytes, 48) as usize;
         let crc = crc32fast::hash(&bytes[..end]);
         bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(Header::read(&file(&bytes)), Err(HeaderError::OtherFormat(2))));
+        assert!(matches!(Header::read(&file(&bytes)), Err(HeaderError::OtherFormat(3))));
     }
 }

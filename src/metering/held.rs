@@ -46,6 +46,16 @@ impl Held {
         self.write(&half)
     }
 
+    /// Writes an entry into the next slot that is over as it is written.
+    ///
+    /// The second half first: a process killed between the two leaves no entry.
+    pub(super) fn record(&mut self, admission: &Admission, settlement: &Settlement) {
+        let slot = self.next;
+        self.map.write_settlement(slot, &settlement_half(self.live.seal, slot, settlement));
+        self.write(&admission_half(self.live.seal, slot, admission));
+        self.open -= 1;
+    }
+
     /// Copies an open entry of another segment into the next slot, and says which that is.
     ///
     /// First the copy, then the mark in the old slot: a process killed between the two leaves two

@@ -97,17 +97,36 @@ impl Lane {
     /// Writes a first half; none when there is no room for it.
     pub(super) fn admit(&self, admission: &Admission) -> Option<Ticket> {
         let mut state = self.lock();
-        if !state.has_room() {
-            let rotated = state.rotate();
-            self.wanted.notify_one();
-            if !rotated {
-                drop(state);
-                self.full.store(true, Ordering::Release);
-                return None;
-            }
+        if !self.make_room(&mut state) {
+            drop(state);
+            self.full.store(true, Ordering::Release);
+            return None;
         }
         state.counts.admitted += 1;
         Some(state.write(admission))
+    }
+
+    /// Writes both halves at once; whether there was room for them. If not, nobody was turned
+    /// away: the lane does not count as full.
+    pub(super) fn record(&self, admission: &Admission, settlement: &Settlement) -> bool {
+        let mut state = self.lock();
+        let has_room = self.make_room(&mut state);
+        if has_room {
+            state.counts.admitted += 1;
+            state.counts.settled += 1;
+            state.held.back_mut().expect("there is a current segment").record(admission, settlement);
+        }
+        has_room
+    }
+
+    fn make_room(&self, state: &mut State) -> bool {
+        let has_room = state.has_room();
+        if !has_room {
+            let rotated = state.rotate();
+            self.wanted.notify_one();
+            return rotated;
+        }
+        has_room
     }
 
     /// Sets or clears the sent mark.

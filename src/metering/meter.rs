@@ -85,6 +85,15 @@ impl Entry {
         self.mark(false);
     }
 
+    /// Writes an interim record of this entry's exchange, whole and at once, in a slot of its own.
+    /// Whether there was room; if not, what it says is left to the next one.
+    #[must_use]
+    pub fn record(&self, part: &Admission, settlement: &Settlement) -> bool {
+        let Some(Admitted { lane, .. }) = &self.admitted else { return false };
+        let refuses = lane.gate().is_some_and(|gate| gate.refuses());
+        !refuses && lane.record(part, settlement)
+    }
+
     /// Writes the second half.
     pub fn settle(mut self, settlement: &Settlement) {
         if let Some(admitted) = self.admitted.take() {

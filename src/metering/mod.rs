@@ -17,9 +17,12 @@
 //! 3. **Recovery** adopts the folder of a process that ended: settled entries as they are; open
 //!    ones become `interrupted` when something had left and `not_sent` otherwise; one event an id
 //!    (`recovery`, `adoption`, `salvage`, `folder`).
-//! 4. Power loss is another matter: `sync` copies what changed to second files and syncs those,
+//! 4. A transfer that goes on for long is told piece by piece ([`Entry::record`]): interim records,
+//!    each written whole into a slot of its own, with the bytes since the last one. Its own event
+//!    has the rest of the bytes, and all that a request has once: its time, its units, its outcome.
+//! 5. Power loss is another matter: `sync` copies what changed to second files and syncs those,
 //!    as often as `metering.sync` says.
-//! 5. The **register** says in the store up to when this journal owes nothing, and notices when the
+//! 6. The **register** says in the store up to when this journal owes nothing, and notices when the
 //!    store has lost commits: then what is kept is sent again (`register`, `local`, `redrain`).
 //!
 //! What was committed goes on to other places, if any are configured (`sink`).
@@ -27,8 +30,8 @@
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
 //!
 //! Refuses to own: what an outcome is (the proxy decides) and how rows are written (the store).
-//! To change the format of a slot or a header, raise the format version in `header`: a process
-//! leaves folders of another version alone.
+//! To change the format of a slot or a header, raise the format version in `header`, and go on
+//! reading the one before: a process leaves folders of a version that it does not know alone.
 
 mod adoption;
 mod aside;

@@ -197,7 +197,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::super::adoption::Adoption;
-    use super::super::double::left::{ENTRIES, damaged, killed, survey};
+    use super::super::double::left::{ENTRIES, damaged, expected, killed, survey};
     use super::super::double::{Rig, admission, settlement};
     use super::super::sync::Syncing;
     use super::*;
@@ -266,6 +266,25 @@ mod tests {
         assert_eq!(aside.map(|entry| entry.metadata().unwrap().len()).collect::<Vec<_>>(), [8192]);
     }
 
+    /// What a version that knew no interim records left when it was killed, made by that version.
+    #[test]
+    fn a_segment_of_format_1_is_read_as_it_is() {
+        let bytes = include_bytes!("../../tests/journal_format_1/00000001.segment");
+        let rig = Rig::new();
+        let path = rig.config.dir.join("node-a-b7269381-63b6-460a-bdd5-9036ea3c4358");
+        fs::create_dir_all(path.join("committed")).unwrap();
+        fs::write(path.join("lock"), []).unwrap();
+        fs::write(path.join(segment_name(1)), bytes).unwrap();
+        assert_eq!(bytes[8], 1);
+        let (events, damaged) = survey(&rig, &path);
+        assert_eq!((events.len() as u128, damaged), (ENTRIES, 0));
+        for number in 1..=ENTRIES {
+            let event = &events[&admission(number).id];
+            assert_eq!((event.outcome, event.kind()), (expected(number), "request"), "entry {number}");
+            assert_eq!((event.route.as_str(), event.node.as_str()), ("orders", "node-a"));
+        }
+    }
+
     #[test]
     fn a_segment_of_another_format_is_left_alone() {
         let rig = Rig::new();
@@ -273,7 +292,7 @@ mod tests {
         let path = rig.folders().remove(0);
         let segment = path.join(segment_name(1));
         let mut bytes = fs::read(&segment).unwrap();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let end = 52 + u32::from_le_bytes(bytes[48..52].try_into().unwrap()) as usize;
         let crc = crc32fast::hash(&bytes[..end]);
         bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());

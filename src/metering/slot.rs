@@ -9,12 +9,12 @@
 //! | 16..32 | client id |
 //! | 32..48 | key's row id; nil when none |
 //! | 48..64 | token id; nil when none |
-//! | 64..80 | parent event id; reserved, zero |
+//! | 64..80 | of an interim record, the request's event id; else nil |
 //! | 80..88 | admitted at, microseconds since the epoch, signed |
 //! | 88..92 | units |
 //! | 92..94 | route, an index into the segment's table of names |
 //! | 94 | method, as `CountedMethod` numbers it |
-//! | 95 | kind; reserved, zero is *request* |
+//! | 95 | kind: zero is *request*; 1 is *stream*, an interim record |
 //! | 96 | length of the request id |
 //! | 97..100 | zero |
 //! | 100..164 | request id, padded with zeros |
@@ -39,6 +39,11 @@
 //! is computed, its own four bytes hold the slot's number and which half it is. So bytes copied to
 //! another slot, another half, another segment or another folder do not pass. The CRC is stored
 //! last: a half whose writer was killed does not pass either, and is seen as what it is.
+//!
+//! An interim record is whole or nothing: its second half is written first, and a first half of it
+//! that stands alone is torn.
+//!
+//! Format 1 knew no interim records: its slots are read as they are.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -62,6 +67,9 @@ pub(super) const SENT: u8 = 0xFF;
 
 /// What stands for an outcome when the entry went on in another slot.
 const MOVED: u8 = 0xFE;
+
+/// The kind of an interim record.
+const STREAM: u8 = 1;
 
 /// What tells the CRC of a second half from that of a first one.
 const SECOND_HALF: u32 = 1 << 31;
@@ -140,6 +148,7 @@ impl Slot {
         match read_settlement(seal, slot, array(bytes, SETTLEMENT_AT)) {
             Some(Second::Settled(settlement)) => Self::Settled(admission, settlement),
             Some(Second::Moved) => Self::Moved(admission, sent),
+            None if admission.parent.is_some() => Self::Torn,
             None => Self::Open(admission, sent),
         }
     }
@@ -172,6 +181,10 @@ pub(super) fn admission_half(seal: Seal, slot: u32, admission: &Admission) -> Ad
     half[16..32].copy_from_slice(admission.client_id.0.as_bytes());
     half[32..48].copy_from_slice(admission.api_key_id.0.as_bytes());
     half[48..64].copy_from_slice(admission.token_id.0.as_bytes());
+    if let Some(parent) = admission.parent {
+        half[64..80].copy_from_slice(parent.0.as_bytes());
+        half[95] = STREAM;
+    }
     half[80..88].copy_from_slice(&admission.occurred_at.as_microsecond().to_le_bytes());
     half[88..92].copy_from_slice(&admission.units.to_le_bytes());
     half[92..94].copy_from_slice(&admission.route.to_le_bytes());
@@ -229,6 +242,7 @@ fn read_admission(seal: Seal, slot: u32, half: &AdmissionHalf) -> Option<Admissi
         route: u16::from_le_bytes(*array(half, 92)),
         method: CountedMethod::from_byte(half[94]),
         units: u32::from_le_bytes(*array(half, 88)),
+        parent: (half[95] == STREAM).then(|| EventId(uuid(half, 64))),
     })
 }
 
@@ -268,7 +282,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::double::{admission, settlement};
+    use super::super::double::{admission, part, settlement};
     use super::*;
 
     const FOLDER: Uuid = Uuid::from_u128(0x11);
@@ -292,6 +306,8 @@ mod tests {
         let first = Some(admission_half(seal, 3, &admitted));
         let second = Some(settlement_half(seal, 3, &settled));
         let moved = Some(moved_half(seal, 3));
+        let part = part(2, admitted.id);
+        let part_first = Some(admission_half(seal, 3, &part));
         for (bytes, expected) in [
             (bytes(None, 0, None), Slot::Empty),
             (bytes(None, SENT, None), Slot::Torn),
@@ -300,6 +316,8 @@ mod tests {
             (bytes(first, SENT, None), Slot::Open(admitted, Sent::Yes)),
             (bytes(first, SENT, second), Slot::Settled(admitted, settled)),
             (bytes(first, SENT, moved), Slot::Moved(admitted, Sent::Yes)),
+            (bytes(part_first, 0, second), Slot::Settled(part, settled)),
+            (bytes(part_first, 0, None), Slot::Torn),
         ] {
             assert_eq!(Slot::read(seal, 3, &bytes), expected);
         }

@@ -154,6 +154,8 @@ pub struct Admission {
     pub method: CountedMethod,
     /// What it costs.
     pub units: u32,
+    /// Of an interim record, the request's event; such a record is no request of its own.
+    pub parent: Option<EventId>,
 }
 
 /// What is known when it is over.
@@ -197,7 +199,24 @@ pub struct UsageEvent {
     pub bytes_out: u64,
     pub units: u32,
     pub node: String,
+    /// Of an interim record, the request's event; the column `parent_id`.
+    pub parent: Option<EventId>,
 }
+
+impl UsageEvent {
+    /// As the column `kind` holds it. A request has one event, and before it, while its transfer
+    /// goes on for long, interim records: of each amount their sum with the event's is the
+    /// request's.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        if self.parent.is_none() { REQUEST } else { STREAM }
+    }
+}
+
+/// The kind of a request's own event.
+pub const REQUEST: &str = "request";
+/// The kind of an interim record: bytes of a transfer that goes on, and no request, time or units.
+pub const STREAM: &str = "stream";
 
 /// Refusals of one kind within one hour, on their way into `usage_hourly`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

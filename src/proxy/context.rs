@@ -5,7 +5,8 @@
 //! observes it. Wherever it is when the caller leaves, it is dropped, and settles.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
@@ -16,6 +17,7 @@ use super::cost::DeclaredCost;
 use super::gateway::ResponseBody;
 use super::headers::X_REQUEST_ID;
 use super::intake::{Intake, IntakeFault};
+use super::interim::{Passed, Told};
 use super::rejection::Rejection;
 use super::returning::{ReturnFault, ReturningBody};
 use super::shared::Gateway;
@@ -61,7 +63,9 @@ pub struct RequestContext {
     declared: Option<Arc<DeclaredCost>>,
     entry: Option<Entry>,
     admitted: Monotonic,
-    sent: bool,
+    // Atomic, because an exchange under way shares its request.
+    sent: AtomicBool,
+    told: Told,
     intake: Option<Arc<Intake>>,
     upstream_took: Option<Duration>,
     status: Option<u16>,
@@ -115,7 +119,8 @@ impl RequestContext {
             declared: None,
             entry: None,
             admitted: arrival.started,
-            sent: false,
+            sent: AtomicBool::new(false),
+            told: Told::default(),
             intake: None,
             upstream_took: None,
             status: None,
@@ -172,6 +177,20 @@ impl RequestContext {
             route: self.route.unwrap_or(u16::MAX),
             method: self.method,
             units,
+            parent: None,
+        }
+    }
+
+    /// More may have passed, `bytes_out` of the response by now: told of when it is time for that.
+    /// Costs next to nothing until it is.
+    pub(super) fn passing(&self, bytes_out: u64) {
+        if self.peer.take_reminder()
+            && let Some(entry) = &self.entry
+        {
+            let at = self.gateway.clock.wall();
+            let id = self.gateway.part_ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
+            let part = Admission { id, occurred_at: at, parent: Some(self.event), ..self.admission(0) };
+            self.told.tell(entry, &part, self.status, Passed { bytes_in: self.bytes_in(), bytes_out });
         }
     }
 
@@ -198,17 +217,16 @@ impl RequestContext {
     }
 
     /// What an upstream call reports to and reads from.
-    pub(super) fn for_call(&mut self) -> (&Peer, Option<&Intake>, impl FnMut(bool)) {
-        let Self { peer, intake, entry, sent, .. } = self;
-        let leaving = move |leaves| {
-            *sent = leaves;
-            match entry {
+    pub(super) fn for_call(&self) -> (&Peer, Option<&Intake>, impl FnMut(bool)) {
+        let leaving = |leaves| {
+            self.sent.store(leaves, Relaxed);
+            match &self.entry {
                 Some(entry) if leaves => entry.mark_sent(),
                 Some(entry) => entry.clear_sent(),
                 None => {}
             }
         };
-        (peer, intake.as_deref(), leaving)
+        (&self.peer, self.intake.as_deref(), leaving)
     }
 
     /// What is said about the cost until the end counts.
@@ -241,7 +259,7 @@ impl RequestContext {
         let bytes = if is_sent { response.body().len() as u64 } else { 0 };
         if self.entry.is_some() {
             let (outcome, reason) = match rejection.outcome() {
-                (Outcome::Cut | Outcome::ClientGone, _) if !self.sent => (Outcome::NotSent, None),
+                (Outcome::Cut | Outcome::ClientGone, _) if !self.is_sent() => (Outcome::NotSent, None),
                 decided => decided,
             };
             self.settle(outcome, reason, bytes);
@@ -337,7 +355,7 @@ impl RequestContext {
                 (Outcome::Cut, Some(CutReason::Deadline))
             }
             (End::Failed(ReturnFault::Broken(_) | ReturnFault::Late), None) => (Outcome::UpstreamError, None),
-            (End::Dropped, _) if !self.sent && self.entry.is_some() => (Outcome::NotSent, None),
+            (End::Dropped, _) if !self.is_sent() && self.entry.is_some() => (Outcome::NotSent, None),
             (End::Dropped, _) => match self.peer.cut_reason() {
                 Some(reason) => (Outcome::Cut, Some(reason)),
                 None => (Outcome::ClientGone, None),
@@ -358,16 +376,21 @@ impl RequestContext {
             }
         }
         let duration = now.since(self.admitted);
+        let rest = self.told.rest_of(Passed { bytes_in: self.bytes_in(), bytes_out });
         entry.settle(&Settlement {
             status: self.status,
             outcome,
             reason,
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            bytes_in: self.bytes_in(),
-            bytes_out,
+            bytes_in: rest.bytes_in,
+            bytes_out: rest.bytes_out,
             units: declared,
         });
         self.gateway.metrics.request_ended(self.route, outcome, self.status, now.since(self.started));
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent.load(Relaxed)
     }
 
     fn bytes_in(&self) -> u64 {
@@ -413,6 +436,10 @@ impl RequestContext {
 const ANSWERED: &str = "answered";
 
 impl Observer<ReturnFault> for Box<RequestContext> {
+    fn passing(&mut self, bytes: u64) {
+        RequestContext::passing(self, bytes);
+    }
+
     fn ended(mut self, end: End<'_, ReturnFault>, bytes: u64) {
         self.end(&end, bytes);
     }

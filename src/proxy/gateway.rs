@@ -4,8 +4,11 @@
 //! its error into the answer once, and lets the context travel with the response. `run` is the
 //! policy: one short function, each phase in its place for a reason that stands beside it.
 
+use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts as Head;
@@ -109,6 +112,10 @@ impl Handler for WorkerGateway {
 
     fn still_stands(&self, grant: &Grant) -> bool {
         self.shared.authenticator.still_stands(grant)
+    }
+
+    fn remind_each(&self) -> Option<Duration> {
+        self.shared.stream_interval
     }
 
     fn tick(&self) {
@@ -287,9 +294,17 @@ impl WorkerGateway {
         let (body, intake) = OutgoingBody::new(body, routed.route.max_body);
         context.takes_in(intake);
         let request = forward::request(head, routed.target.clone());
-        let (peer, intake, leaving) = context.for_call();
-        let call = Call { request, body, keep_host, intake, peer, leaving };
-        let exchanged = self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock).await;
+        let exchanged = {
+            let (peer, intake, leaving) = context.for_call();
+            let call = Call { request, body, keep_host, intake, peer, leaving };
+            let mut exchange = pin!(self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock));
+            // An upload may go on for long before there is an answer.
+            let turn = poll_fn(|task| {
+                context.passing(0);
+                exchange.as_mut().poll(task)
+            });
+            turn.await
+        };
         let mut response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
         context.answered(routed.route.upstream);
         if let Some(header) = &self.shared.cost_header {

@@ -18,6 +18,7 @@
 //! | [`headers`] | what crosses to the upstream, what comes back |
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
+//! | `interim` | what is told of a long transfer before its end |
 //! | `upstream` | one call: endpoint, connection, retry; below it HTTP/1.1 towards upstreams |
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
@@ -36,6 +37,7 @@ mod forward;
 pub mod gateway;
 pub mod headers;
 mod intake;
+mod interim;
 pub mod path;
 mod pool;
 pub mod rejection;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
@@ -20,6 +21,7 @@ use crate::issuer::TokenIssuer;
 use crate::metering::RejectedCounts;
 use crate::model::access::Scopes;
 use crate::model::clock::SharedClock;
+use crate::model::event_id::EventIdGenerator;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -75,6 +77,10 @@ pub struct Gateway {
     pub(super) own_route: RouteConfig,
     /// Where upstreams say what a request cost.
     pub(super) cost_header: Option<CostHeader>,
+    /// Between two interim records of a transfer that goes on.
+    pub(super) stream_interval: Option<Duration>,
+    /// Of interim records: rare, so that workers share it. A std mutex, held for an id.
+    pub(super) part_ids: Mutex<EventIdGenerator>,
 }
 
 /// A route, resolved.
@@ -140,6 +146,8 @@ impl Gateway {
             readiness: parts.readiness,
             rates_by_cost: parts.rates_by_cost,
             own_route: own_route(parts.key_headers),
+            stream_interval: parts.metering.stream_interval,
+            part_ids: Mutex::new(EventIdGenerator::new()),
             cost_header: parts.metering.cost_header.clone().map(|name| CostHeader {
                 name,
                 most: parts.metering.cost_max,

@@ -212,7 +212,8 @@ impl<H: Handler> Worker<H> {
                     self.sweeper.clock().set(now - started);
                     self.sweeper.clock().set_date(self.clock.wall());
                     self.handler.tick();
-                    self.sweeper.sweep(|grant| self.handler.still_stands(grant));
+                    let remind_each = self.handler.remind_each();
+                    self.sweeper.sweep(remind_each, |grant| self.handler.still_stands(grant));
                 }
                 () = self.tasks.hard().cancelled() => break,
             }

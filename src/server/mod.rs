@@ -59,6 +59,12 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
+    /// How often the handler, or the body of its response, is polled and reminded
+    /// ([`Peer::take_reminder`]) while one exchange goes on; none: never.
+    fn remind_each(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     /// Called on the worker's thread each tick (about 50 ms): for work that must not cost a
     /// timer per request.
     fn tick(&self) {}

@@ -82,6 +82,13 @@ impl Peer {
         self.0.disarm();
     }
 
+    /// Whether it is time again for what a long exchange does each
+    /// [`Handler::remind_each`](super::Handler::remind_each). Asking forgets.
+    #[must_use]
+    pub fn take_reminder(&self) -> bool {
+        self.0.take_reminder()
+    }
+
     /// Whether the deadline that was set has passed.
     #[must_use]
     pub fn is_late(&self) -> bool {

@@ -102,6 +102,8 @@ pub(super) struct Watch {
     body_reader: Mutex<Option<Waker>>,
     grant: Mutex<Option<Grant>>,
     reviewed_at: AtomicU64,
+    reminded_at: AtomicU64,
+    reminder: AtomicBool,
 }
 
 impl Watch {
@@ -130,6 +132,8 @@ impl Watch {
             body_reader: Mutex::new(None),
             grant: Mutex::new(None),
             reviewed_at: AtomicU64::new(NEVER),
+            reminded_at: AtomicU64::new(NEVER),
+            reminder: AtomicBool::new(false),
         })
     }
 
@@ -167,6 +171,7 @@ impl Watch {
         self.enter(Phase::Request);
         self.response_ended.store(false, Relaxed);
         self.handler_deadline.store(NEVER, Relaxed);
+        self.reminder.store(false, Relaxed);
     }
 
     /// The exchange rests on this, until its response has ended.
@@ -271,6 +276,11 @@ impl Watch {
         deadline != NEVER && self.clock.now() > deadline
     }
 
+    /// Whether the handler is to be reminded; asking forgets.
+    pub(super) fn take_reminder(&self) -> bool {
+        self.reminder.load(Relaxed) && self.reminder.swap(false, Relaxed)
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         Verdict::ALL[usize::from(self.verdict.load(Relaxed))]
     }
@@ -301,7 +311,7 @@ impl Watch {
     }
 
     /// Looks once; `now` is the worker's coarse time.
-    fn sweep(&self, now: u64, stands: &impl Fn(&Grant) -> bool) {
+    fn sweep(&self, now: u64, remind_each: Option<Duration>, stands: &impl Fn(&Grant) -> bool) {
         let over = |since: u64, limit: Duration| since != NEVER && now > since.saturating_add(millis(limit));
         let since = self.since.load(Relaxed);
         if over(self.write_blocked_since.load(Relaxed), self.timeouts.write_idle) {
@@ -313,8 +323,22 @@ impl Watch {
             Phase::Idle if over(since, self.timeouts.keep_alive) => self.judge(Verdict::Close),
             Phase::Linger if over(since, Duration::from_millis(LINGER)) => self.judge(Verdict::Close),
             Phase::Request if over(since, LONG) && !self.review(now, &over, stands) => self.judge(Verdict::Revoked),
-            Phase::Request => self.sweep_request(now, &over),
+            Phase::Request => {
+                self.sweep_request(now, &over);
+                self.remind(now, since, remind_each);
+            }
             _ => {}
+        }
+    }
+
+    /// Has the connection's task polled and reminded when this exchange, begun at `since`, has
+    /// gone on for another `each`.
+    fn remind(&self, now: u64, since: u64, each: Option<Duration>) {
+        let Some(each) = each else { return };
+        if now > self.reminded_at.load(Relaxed).max(since).saturating_add(millis(each)) {
+            self.reminded_at.store(now, Relaxed);
+            self.reminder.store(true, Relaxed);
+            self.wake();
         }
     }
 
@@ -365,10 +389,11 @@ impl Sweeper {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(watch));
     }
 
-    /// Looks at all; forgets those that are gone. `stands` answers for what an exchange rests on.
-    pub(super) fn sweep(&self, stands: impl Fn(&Grant) -> bool) {
+    /// Looks at all; forgets those that are gone. `remind_each`: how often a long exchange is
+    /// reminded; `stands` answers for what an exchange rests on.
+    pub(super) fn sweep(&self, remind_each: Option<Duration>, stands: impl Fn(&Grant) -> bool) {
         let now = self.clock.now();
-        self.each(|watch| watch.sweep(now, &stands));
+        self.each(|watch| watch.sweep(now, remind_each, &stands));
     }
 
     /// Has every connection end after what it is doing.

@@ -23,6 +23,10 @@ pub enum End<'a, E> {
 
 /// Who is told.
 pub trait Observer<E> {
+    /// Called before each attempt to read on, also one that finds nothing. `bytes`: how many bytes
+    /// of data have passed so far.
+    fn passing(&mut self, _bytes: u64) {}
+
     /// Called once. `bytes`: how many bytes of data passed.
     fn ended(self, end: End<'_, E>, bytes: u64);
 }
@@ -54,6 +58,9 @@ impl<B: Body<Data = Bytes> + Unpin, O: Observer<B::Error> + Unpin> Body for Obse
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let observed = self.get_mut();
+        if let Some(observer) = &mut observed.observer {
+            observer.passing(observed.bytes);
+        }
         let frame = ready!(Pin::new(&mut observed.body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {

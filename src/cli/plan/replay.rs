@@ -14,7 +14,7 @@ use crate::cli::{Context, Failure, client};
 use crate::config::Config;
 use crate::limit::{ExceededKind, Recorded, Replay, WouldRefuse};
 use crate::model::id::ClientId;
-use crate::model::usage::REJECTED;
+use crate::model::usage::{REJECTED, STREAM};
 use crate::store::events::{EventQuery, EventRow};
 use crate::store::{Store, UsageColumn, UsageQuery};
 
@@ -74,7 +74,8 @@ pub(in crate::cli) async fn run(
     let mut after = None;
     loop {
         let events = store.events.events(&query, after, PAGE).await?;
-        for event in events.iter().filter(|event| event.kind != "adjustment") {
+        // What was asked for as a request; interim records are a part of one.
+        for event in events.iter().filter(|event| !["adjustment", STREAM].contains(&event.kind.as_str())) {
             let request = Recorded {
                 arrived: event.occurred_at,
                 lasted: Duration::from_micros(event.duration_us.unsigned_abs()),

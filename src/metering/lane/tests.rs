@@ -3,7 +3,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use std::{fs, thread};
 
-use super::super::double::{Rig, admission, settlement};
+use super::super::double::{Rig, admission, part, settlement};
 use super::super::slot::{SETTLEMENT_AT, SETTLEMENT_BYTES, SLOT_BYTES};
 use super::*;
 
@@ -105,6 +105,45 @@ async fn a_moved_entry_whose_new_slot_is_lost_is_not() {
     let next = rig.open();
     rig.recover(&next).await;
     assert_eq!(rig.store.outcomes()[&admission(1).id], Outcome::Interrupted);
+}
+
+#[tokio::test]
+async fn an_interim_record_is_an_event_of_its_own_and_no_request() {
+    let rig = Rig::new();
+    let journal = rig.open();
+    let stream = journal.meter(0).admit(&admission(1)).unwrap();
+    stream.mark_sent();
+    let told = |number| stream.record(&part(number, admission(1).id), &settlement(Outcome::Complete));
+    assert!(told(2) && told(3));
+    rig.drain(&journal).await;
+    let events = rig.store.events();
+    let kinds: Vec<_> = events.iter().map(|event| (event.id, event.kind(), event.parent, event.units)).collect();
+    let of_the_first = |number| (admission(number).id, "stream", Some(admission(1).id), 0);
+    assert_eq!(kinds, [of_the_first(2), of_the_first(3)]);
+    // The process is killed: the records are there, and the request has its one event.
+    std::mem::forget(stream);
+    drop(journal);
+    let next = rig.open();
+    rig.recover(&next).await;
+    let outcomes = rig.store.outcomes();
+    assert_eq!((outcomes.len(), outcomes[&admission(1).id]), (3, Outcome::Interrupted));
+}
+
+#[tokio::test]
+async fn without_room_an_interim_record_is_left_out_and_nobody_is_turned_away() {
+    let rig = Rig::new();
+    let journal = rig.open();
+    let stream = journal.meter(0).admit(&admission(1)).unwrap();
+    for number in 2..=SLOTS {
+        assert!(stream.record(&part(number, admission(1).id), &settlement(Outcome::Complete)), "record {number}");
+    }
+    assert!(!stream.record(&part(99, admission(1).id), &settlement(Outcome::Complete)));
+    assert!(!journal.is_full());
+    assert!(Rig::supply(&journal));
+    assert!(stream.record(&part(99, admission(1).id), &settlement(Outcome::Complete)));
+    stream.settle(&settlement(Outcome::Complete));
+    rig.drain(&journal).await;
+    assert_eq!(rig.store.events().len() as u128, SLOTS + 1);
 }
 
 #[tokio::test]

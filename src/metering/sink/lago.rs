@@ -1,4 +1,5 @@
-//! Events of Lago (`POST /api/v1/events/batch`), for each event that cost something.
+//! Events of Lago (`POST /api/v1/events/batch`), for each event that cost something, and for each
+//! interim record: that costs nothing, and has bytes that nothing else will tell.
 //!
 //! Lago takes up to 100 at a time, all or none: a 422 names the places at fault. Those that say
 //! `value_already_exist` of their `transaction_id` were taken before; the others are set aside; the
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::http::{Http, failure, post_raw};
 use super::record::{Record, Usage};
 use super::{Failure, Refused, Sink};
+use crate::model::usage::STREAM;
 
 /// The receiver.
 pub(super) struct Lago {
@@ -43,6 +45,8 @@ impl Lago {
                 "bytes_in": usage.bytes_in,
                 "bytes_out": usage.bytes_out,
                 "duration_us": usage.duration_us,
+                "kind": usage.kind,
+                "parent_id": usage.parent_id,
             },
         })
     }
@@ -56,7 +60,9 @@ impl Sink for Lago {
         let mut waiting: Vec<(usize, Value)> = Vec::new();
         for (index, record) in records.iter().enumerate() {
             match record {
-                Record::Usage(usage) if usage.units > 0 => waiting.push((index, self.event(usage))),
+                Record::Usage(usage) if usage.units > 0 || usage.kind == STREAM => {
+                    waiting.push((index, self.event(usage)))
+                }
                 _ => {}
             }
         }

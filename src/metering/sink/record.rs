@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::plan::QuotaMark;
-use crate::model::usage::{CutReason, UsageEvent};
+use crate::model::usage::{CutReason, REQUEST, UsageEvent};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,15 @@ pub(crate) struct Usage {
     pub(crate) bytes_out: u64,
     pub(crate) units: u32,
     pub(crate) node: String,
+    /// Lines of a version before interim records say neither.
+    #[serde(default = "request")]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) parent_id: Option<Uuid>,
+}
+
+fn request() -> String {
+    REQUEST.to_owned()
 }
 
 /// The columns of `quota_marks`, and an id that follows from them.
@@ -108,6 +117,8 @@ impl From<&UsageEvent> for Record {
             bytes_out: event.bytes_out,
             units: event.units,
             node: event.node.clone(),
+            kind: event.kind().to_owned(),
+            parent_id: event.parent.map(|id| id.0),
         })
     }
 }

@@ -10,6 +10,9 @@ const TIMEOUTS: TimeoutConfig = TimeoutConfig {
     keep_alive: Duration::from_secs(75),
 };
 
+/// How often long exchanges are reminded.
+const EACH: Option<Duration> = Some(Duration::from_secs(300));
+
 fn watched() -> (Arc<Sweeper>, Arc<Watch>) {
     let sweeper = Sweeper::new();
     let watch = Watch::new("[::ffff:192.0.2.1]:5".parse().unwrap(), Arc::clone(sweeper.clock()), TIMEOUTS);
@@ -20,7 +23,7 @@ fn watched() -> (Arc<Sweeper>, Arc<Watch>) {
 /// Moves the coarse time and looks.
 fn after(sweeper: &Sweeper, seconds: u64) {
     sweeper.clock.millis.fetch_add(seconds * 1_000, Relaxed);
-    sweeper.sweep(|_| true);
+    sweeper.sweep(EACH, |_| true);
 }
 
 #[test]
@@ -80,6 +83,29 @@ fn a_handler_s_deadline_is_never_early() {
 }
 
 #[test]
+fn a_long_exchange_is_reminded_each_interval_from_its_beginning() {
+    let (sweeper, watch) = watched();
+    let peer = Peer::new(Arc::clone(&watch));
+    let woken = |seconds| {
+        after(&sweeper, seconds);
+        peer.take_reminder()
+    };
+    watch.enter(Phase::Idle);
+    after(&sweeper, 70);
+    watch.request_began();
+    // (seconds more, whether that is an interval)
+    for (seconds, reminded) in [(1, false), (299, false), (1, true), (1, false), (299, false), (1, true), (301, true)] {
+        assert_eq!(woken(seconds), reminded, "after {seconds} s more");
+    }
+    after(&sweeper, 301);
+    watch.response_ended();
+    watch.flushed();
+    watch.request_began();
+    assert!(!peer.take_reminder(), "that was another exchange's");
+    assert!(!woken(300) && woken(1));
+}
+
+#[test]
 fn a_cut_says_why_and_a_gone_connection_is_forgotten() {
     let (sweeper, watch) = watched();
     let peer = Peer::new(Arc::clone(&watch));
@@ -90,6 +116,6 @@ fn a_cut_says_why_and_a_gone_connection_is_forgotten() {
     sweeper.cut();
     assert_eq!(peer.cut_reason(), Some(CutReason::Shutdown));
     drop((watch, peer));
-    sweeper.sweep(|_| true);
+    sweeper.sweep(EACH, |_| true);
     assert!(sweeper.watches.lock().unwrap().is_empty());
 }

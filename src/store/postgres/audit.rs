@@ -18,7 +18,7 @@ use crate::store::events::{EVENT, EventRow, ids_around};
 /// One statement: events and rollups of one moment.
 const COMPARE: &str = "
     WITH told AS (
-        SELECT client_id, 1 AS er, units AS eu, bytes_in AS ei, bytes_out AS eo, duration_us AS ed,
+        SELECT client_id, CASE kind WHEN 'stream' THEN 0 ELSE 1 END AS er, units AS eu, bytes_in AS ei, bytes_out AS eo, duration_us AS ed,
             0 AS rr, 0 AS ru, 0 AS ri, 0 AS ro, 0 AS rd
         FROM usage_events
         WHERE id > $1 AND id < $2 AND occurred_at >= $3 AND occurred_at < $4 AND ($5::uuid IS NULL OR client_id = $5)
@@ -46,8 +46,8 @@ const REBUILD: &str = "
     INSERT INTO usage_hourly (hour, client_id, api_key_id, route, status, outcome, reason,
         requests, units, bytes_in, bytes_out, duration_us)
     SELECT $3::timestamptz, client_id, coalesce(api_key_id, '00000000-0000-0000-0000-000000000000'), route,
-        coalesce(status, 0), outcome, coalesce(reason, ''), count(*), sum(units), sum(bytes_in), sum(bytes_out),
-        sum(duration_us)
+        coalesce(status, 0), outcome, coalesce(reason, ''), count(*) FILTER (WHERE kind <> 'stream'), sum(units),
+        sum(bytes_in), sum(bytes_out), sum(duration_us)
     FROM usage_events
     WHERE id > $1 AND id < $2 AND occurred_at >= $3 AND occurred_at < $4
     GROUP BY 2, 3, 4, 5, 6, 7";

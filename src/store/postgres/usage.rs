@@ -23,19 +23,20 @@ use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 const RECORD: &str = "
     WITH inserted AS (
         INSERT INTO usage_events (id, request_id, client_id, api_key_id, token_id, occurred_at, route, method,
-            status, outcome, reason, duration_us, bytes_in, bytes_out, units, node)
+            status, outcome, reason, duration_us, bytes_in, bytes_out, units, node, kind, parent_id)
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::timestamptz[],
             $7::text[], $8::text[], $9::integer[], $10::text[], $11::text[], $12::bigint[], $13::bigint[],
-            $14::bigint[], $15::bigint[], $16::text[]) AS event (id)
+            $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::uuid[]) AS event (id)
         WHERE event.id >= coalesce((SELECT first_id FROM usage_retention), '00000000-0000-0000-0000-000000000000')
         ORDER BY 1
         ON CONFLICT (id) DO NOTHING
         RETURNING occurred_at, client_id, api_key_id, route, status, outcome, reason, units, bytes_in, bytes_out,
-            duration_us),
+            duration_us, kind),
     sums AS (
         SELECT date_trunc('hour', occurred_at, 'UTC') AS hour, client_id,
             coalesce(api_key_id, '00000000-0000-0000-0000-000000000000') AS api_key_id, route,
-            coalesce(status, 0) AS status, outcome, coalesce(reason, '') AS reason, count(*) AS requests,
+            coalesce(status, 0) AS status, outcome, coalesce(reason, '') AS reason,
+            count(*) FILTER (WHERE kind <> 'stream') AS requests,
             sum(units) AS units, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
             sum(duration_us) AS duration_us
         FROM inserted
@@ -122,7 +123,9 @@ impl UsageStore for Postgres {
         let bytes_out = column(events, |event| count(event.bytes_out));
         let units = column(events, |event| i64::from(event.units));
         let nodes = column(events, |event| event.node.as_str());
-        let values: [&(dyn ToSql + Sync); 16] = [
+        let kinds = column(events, UsageEvent::kind);
+        let parents = column(events, |event| event.parent.map(|id| id.0));
+        let values: [&(dyn ToSql + Sync); 18] = [
             &ids,
             &request_ids,
             &clients,
@@ -139,6 +142,8 @@ impl UsageStore for Postgres {
             &bytes_out,
             &units,
             &nodes,
+            &kinds,
+            &parents,
         ];
         let rows = lease.rows(RECORD, &values).await?;
         note_uses(&mut lease, events).await;

@@ -89,8 +89,8 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
     {
         let mut insert = transaction.prepare_cached(
             "INSERT INTO usage_events (id, request_id, client_id, api_key_id, token_id, occurred_at, route, method,
-                 status, outcome, reason, duration_us, bytes_in, bytes_out, units, node)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                 status, outcome, reason, duration_us, bytes_in, bytes_out, units, node, kind, parent_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
              ON CONFLICT (id) DO NOTHING",
         )?;
         for event in events.iter().filter(|event| first.is_none_or(|first| event.id.0 >= first)) {
@@ -111,6 +111,8 @@ fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Re
                 count(event.bytes_out),
                 event.units,
                 event.node,
+                event.kind(),
+                id_or_null(event.parent.map(|id| id.0)),
             ])?;
             if new == 1 {
                 inserted += 1;
@@ -160,7 +162,8 @@ fn sum_up<'e>(rollup: &mut Rollup<'e>, event: &'e UsageEvent) {
         reason: event.reason.map_or("", crate::model::usage::CutReason::as_str),
     };
     let amounts = rollup.entry(key).or_default();
-    amounts.requests += 1;
+    // An interim record is no request of its own.
+    amounts.requests += i64::from(event.parent.is_none());
     amounts.units = amounts.units.saturating_add(i64::from(event.units));
     amounts.bytes_in = amounts.bytes_in.saturating_add(count(event.bytes_in));
     amounts.bytes_out = amounts.bytes_out.saturating_add(count(event.bytes_out));

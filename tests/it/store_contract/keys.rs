@@ -295,6 +295,7 @@ fn use_of(key: &ApiKey, moment: &str, number: u64) -> UsageEvent {
         bytes_out: 0,
         units: 1,
         node: "n".to_owned(),
+        parent: None,
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn event(occurred_at: &str, number: u64) -> UsageEvent {
         bytes_out: 1_000,
         units: 1,
         node: "node-1".to_owned(),
+        parent: None,
     }
 }
 
