@@ -46,6 +46,7 @@ mod shutdown;
 mod sinks;
 mod start;
 mod store_contract;
+mod streams;
 mod timing;
 mod tokens;
 mod usage;

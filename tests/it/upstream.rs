@@ -2,7 +2,7 @@
 //!
 //! Its path says how it behaves: `/echo` answers with what it was sent, `/bytes/N` with N bytes,
 //! `/cost/N` saying that it cost so much, `/slow/MS` after a pause, `/status/N` with that status, `/hang` never, `/stream` with a chunk
-//! each 50 ms for as long as someone reads, anything else with `ok`.
+//! each 50 ms for as long as someone reads, `/ticks/N/MS` with N of them and the end MS later, anything else with `ok`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -154,7 +154,8 @@ async fn behave(path: &str, received: Vec<u8>) -> Response<Body> {
             response
         }
         ("hang", _) => std::future::pending().await,
-        ("stream", _) => endless(),
+        ("stream", _) => ticks(u64::MAX, 0),
+        ("ticks", Some(count)) => ticks(count, parts.next().and_then(|text| text.parse().ok()).unwrap_or(0)),
         _ => whole(Bytes::from_static(b"ok")),
     }
 }
@@ -182,12 +183,16 @@ fn bytes(count: u64) -> Response<Body> {
     response
 }
 
-fn endless() -> Response<Body> {
+fn ticks(count: u64, pause: u64) -> Response<Body> {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {
-        while sender.send(Bytes::from_static(b"tick\n")).await.is_ok() {
+        for _ in 0..count {
+            if sender.send(Bytes::from_static(b"tick\n")).await.is_err() {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     });
     Response::new(from_channel(receiver))
 }
