@@ -27,7 +27,7 @@ fn the_books_balance_whatever_happens() {
     println!("{count} seeds: {lives:?}");
     if count >= SHORT {
         // A simulation in which nothing happens shows nothing.
-        let all = [lives.kills, lives.torn, lives.power_losses, lives.late, lives.doubted, lives.adopted];
+        let all = [lives.parts, lives.kills, lives.torn, lives.power_losses, lives.late, lives.doubted, lives.adopted];
         assert!(all.iter().all(|happened| *happened > count / 50), "{lives:?}");
     }
 }
@@ -36,6 +36,8 @@ fn the_books_balance_whatever_happens() {
 #[derive(Clone, Copy, Debug, Default)]
 struct Lives {
     entries: u64,
+    /// Interim records.
+    parts: u64,
     kills: u64,
     torn: u64,
     power_losses: u64,
@@ -50,6 +52,7 @@ impl Lives {
     fn plus(self, other: Self) -> Self {
         Self {
             entries: self.entries + other.entries,
+            parts: self.parts + other.parts,
             kills: self.kills + other.kills,
             torn: self.torn + other.torn,
             power_losses: self.power_losses + other.power_losses,

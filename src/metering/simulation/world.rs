@@ -13,7 +13,7 @@ use super::store::ChanceStore;
 use crate::config::metering::SyncPolicy;
 use crate::metering::aside::Aside;
 use crate::metering::delivery::Delivery;
-use crate::metering::double::{Rig, admission, settlement};
+use crate::metering::double::{Rig, admission, part, settlement};
 use crate::metering::fuse;
 use crate::metering::header::PAGE_BYTES;
 use crate::metering::journal::Journal;
@@ -38,6 +38,8 @@ struct Known {
     surely: usize,
     /// Whether the sent mark was ever set.
     marked: bool,
+    /// Of an interim record, the entry that it is a part of.
+    parent: Option<u128>,
 }
 
 impl Known {
@@ -136,7 +138,7 @@ impl World {
     /// One thing happens in a process; whether that killed it.
     async fn step(&mut self, which: usize) -> bool {
         let open = self.processes[which].open.len();
-        match self.chance.below(20) {
+        match self.chance.below(21) {
             0..=6 => self.admit(which),
             7..=13 if open > 0 => self.go_on(which),
             14 => drop(Rig::supply(&self.processes[which].journal)),
@@ -144,6 +146,7 @@ impl World {
             17 => return self.recover(which).await,
             18 => self.sync(which),
             19 => self.write_back(which),
+            20 if open > 0 => self.tell(which),
             _ => {}
         }
         false
@@ -190,6 +193,23 @@ impl World {
                 let end = || if kind == 7 { drop(entry) } else { entry.settle(&settlement(outcome)) };
                 known.step(Some(outcome), end);
             }
+        }
+    }
+
+    /// An interim record of an open entry.
+    fn tell(&mut self, which: usize) {
+        let number = self.known.len() as u128 + 1;
+        let process = &mut self.processes[which];
+        let (parent, entry) = &process.open[self.chance.index(process.open.len())];
+        let none = || Known { states: vec![None], parent: Some(*parent), ..Known::default() };
+        let known = self.known.entry(number).or_insert_with(none);
+        let (part, mut has_room) = (part(number, admission(*parent).id), true);
+        known.step(Some(Outcome::Complete), || has_room = entry.record(&part, &settlement(Outcome::Complete)));
+        if has_room {
+            process.numbers.push(number);
+            self.lives.parts += 1;
+        } else {
+            *known = none();
         }
     }
 
@@ -336,7 +356,7 @@ impl World {
         let mut rollup = BTreeMap::<u8, (u64, u64)>::new();
         for event in state.events.values() {
             let sum = rollup.entry(event.outcome as u8).or_default();
-            *sum = (sum.0 + 1, sum.1 + u64::from(event.units));
+            *sum = (sum.0 + u64::from(event.parent.is_none()), sum.1 + u64::from(event.units));
         }
         assert_eq!(state.rollup, rollup, "rollups equal events");
         let mut found = 0;
@@ -350,7 +370,9 @@ impl World {
             if event.outcome == Outcome::Complete {
                 assert_eq!((status, event.bytes_out), (Some(201), 1 << 40), "entry {number} as it was settled");
             }
-            assert_eq!(units, if event.outcome == Outcome::NotSent { 0 } else { 3 }, "entry {number}");
+            assert_eq!(event.parent, known.parent.map(|parent| admission(parent).id), "entry {number}");
+            let is_free = event.outcome == Outcome::NotSent || known.parent.is_some();
+            assert_eq!(units, if is_free { 0 } else { 3 }, "entry {number}");
             assert_eq!(event.client_id, admission(*number).client_id, "entry {number}");
         }
         assert_eq!(found, state.events.len(), "no event is invented");

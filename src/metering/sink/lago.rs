@@ -61,7 +61,7 @@ impl Sink for Lago {
         for (index, record) in records.iter().enumerate() {
             match record {
                 Record::Usage(usage) if usage.units > 0 || usage.kind == STREAM => {
-                    waiting.push((index, self.event(usage)))
+                    waiting.push((index, self.event(usage)));
                 }
                 _ => {}
             }

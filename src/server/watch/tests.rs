@@ -11,7 +11,7 @@ const TIMEOUTS: TimeoutConfig = TimeoutConfig {
 };
 
 /// How often long exchanges are reminded.
-const EACH: Option<Duration> = Some(Duration::from_secs(300));
+const EACH: Option<Duration> = Some(Duration::from_mins(5));
 
 fn watched() -> (Arc<Sweeper>, Arc<Watch>) {
     let sweeper = Sweeper::new();

@@ -11,6 +11,7 @@ use octroi::store::{Store, StoreError, UsageColumn, UsageQuery, UsageSum};
 on_both!(
     a_repeated_batch_changes_nothing,
     rollups_equal_the_events,
+    interim_records_are_bytes_and_no_requests,
     sums_are_by_every_column,
     refusals_stand_apart,
     drains_that_meet_record_each_event_once,
@@ -57,6 +58,11 @@ fn varied() -> Vec<UsageEvent> {
         UsageEvent { outcome: Outcome::Cut, reason: Some(CutReason::Revoked), ..event("2026-11-02T05:00:01Z", 7) },
         UsageEvent { outcome: Outcome::Cut, reason: Some(CutReason::Deadline), ..event("2026-11-02T05:00:02Z", 8) },
     ]
+}
+
+/// An interim record of that request.
+pub(super) fn part_of(request: &UsageEvent, occurred_at: &str, number: u64) -> UsageEvent {
+    UsageEvent { parent: Some(request.id), units: 0, duration_us: 0, ..event(occurred_at, number) }
 }
 
 fn everything(by: Vec<UsageColumn>) -> UsageQuery {
@@ -122,6 +128,39 @@ async fn rollups_equal_the_events(place: &Place) {
             rejected: 0
         }
     );
+}
+
+async fn interim_records_are_bytes_and_no_requests(place: &Place) {
+    let store = place.migrated().await;
+    let request = event("2026-11-01T00:00:00Z", 1);
+    // In the hours in which they were told; the last comes before its request, as it may.
+    let parts = [
+        part_of(&request, "2026-11-01T00:30:00Z", 2),
+        part_of(&request, "2026-11-01T01:30:00Z", 3),
+        part_of(&request, "2026-11-01T01:40:00Z", 4),
+    ];
+    assert_eq!(store.usage.record(&parts).await.unwrap(), 3);
+    assert_eq!((total(&store).await.requests, total(&store).await.bytes_out), (0, 3_000));
+    for new in [1, 0] {
+        assert_eq!(store.usage.record(&[&parts[..], std::slice::from_ref(&request)].concat()).await.unwrap(), new);
+    }
+    let whole =
+        UsageSum { requests: 1, units: 1, bytes_in: 40, bytes_out: 4_000, duration_us: 1_500, ..UsageSum::default() };
+    assert_eq!(total(&store).await, whole);
+    let kinds = "SELECT kind || coalesce(CAST(parent_id AS text), '') FROM usage_events ORDER BY id";
+    let of_it = format!("stream{}", request.id);
+    assert_eq!(place.must(kinds).await, ["request", &of_it, &of_it, &of_it]);
+    // Events against sums, and sums made anew from events.
+    let hours = ["2026-11-01T00:00:00Z", "2026-11-01T01:00:00Z"].map(|hour| hour.parse().unwrap());
+    for (hour, requests, bytes_out) in [(hours[0], 1, 2_000), (hours[1], 0, 2_000)] {
+        let books = store.audit.compare_hour(hour, None).await.unwrap();
+        assert!(books.differing.is_empty(), "{books:?}");
+        assert_eq!((books.events.requests, books.events.bytes_out), (requests, bytes_out));
+    }
+    place.must("UPDATE usage_hourly SET requests = 9").await;
+    assert_eq!(store.audit.compare_hour(hours[1], None).await.unwrap().differing.len(), 1);
+    store.audit.rebuild(&hours).await.unwrap().unwrap();
+    assert_eq!(total(&store).await, whole);
 }
 
 async fn sums_are_by_every_column(place: &Place) {
