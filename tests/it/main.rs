@@ -16,6 +16,7 @@ mod cuts;
 mod database;
 mod harness;
 mod issuer;
+mod journal;
 mod nats;
 mod postgres;
 mod receiver;
