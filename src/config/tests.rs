@@ -48,6 +48,10 @@ fn values_are_resolved() {
     assert_eq!(loaded("metering.sync = \"every\"").metering.sync, SyncPolicy::EachRequest);
     assert_eq!(loaded("metering.sync = \"never\"").metering.sync, SyncPolicy::Never);
     assert_eq!(loaded("metering.retention = \"\"").metering.retention, None);
+    for (written, interval) in [("0", None), ("0s", None), ("1s", Some(1)), ("5m", Some(300))] {
+        let interval = interval.map(Duration::from_secs);
+        assert_eq!(loaded(&format!("metering.stream_interval = \"{written}\"")).metering.stream_interval, interval);
+    }
     assert_eq!(loaded("metering.retention = \"0\"").metering.retention, None);
     assert_eq!(loaded("metering.retention = \"35d\"").metering.retention, Some(Duration::from_hours(35 * 24)));
     assert_eq!(loaded("server.workers = 3").server.workers, 3);
@@ -114,6 +118,8 @@ fn each_bad_setting_is_found_at_its_path() {
         ("metering.retention = \"34d\"", "metering.retention"),
         ("metering.retention = \"long\"", "metering.retention"),
         ("metering.drain_interval = \"0s\"", "metering.drain_interval"),
+        ("metering.stream_interval = \"999ms\"", "metering.stream_interval"),
+        ("metering.stream_interval = \"often\"", "metering.stream_interval"),
         ("telemetry.log_format = \"xml\"", "telemetry.log_format"),
         ("proxy.identity = \"kong\"", "proxy"),
         ("[[upstreams]]\nendpoints = [\"http://h\"]", "upstreams[0].name"),

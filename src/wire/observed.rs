@@ -106,6 +106,10 @@ mod tests {
     struct Told(Arc<Mutex<Vec<(String, u64)>>>);
 
     impl<E: std::fmt::Debug> Observer<E> for Told {
+        fn passing(&mut self, bytes: u64) {
+            self.0.lock().unwrap().push(("passing".to_owned(), bytes));
+        }
+
         fn ended(self, end: End<'_, E>, bytes: u64) {
             self.0.lock().unwrap().push((format!("{end:?}"), bytes));
         }
@@ -113,7 +117,7 @@ mod tests {
 
     impl Told {
         fn ends(&self) -> Vec<(String, u64)> {
-            self.0.lock().unwrap().clone()
+            self.0.lock().unwrap().iter().filter(|(what, _)| what != "passing").cloned().collect()
         }
     }
 
@@ -157,6 +161,16 @@ mod tests {
             drop(body);
             assert_eq!(observer.ends(), [(told.0.to_owned(), told.1)]);
         }
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_told_at_each_turn_before_more_is_read() {
+        let observer = Told::default();
+        let mut body = Observed::new(Script(vec![data("ab"), data("c")]), Some(observer.clone()));
+        while body.frame().await.is_some() {}
+        let told = observer.0.lock().unwrap().clone();
+        let told: Vec<_> = told.iter().map(|(what, bytes)| (what.as_str(), *bytes)).collect();
+        assert_eq!(told, [("passing", 0), ("passing", 2), ("passing", 3), ("Complete", 3)]);
     }
 
     #[tokio::test]

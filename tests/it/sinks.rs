@@ -181,6 +181,26 @@ fn what_is_committed_arrives_once_and_in_its_order() {
     }
 }
 
+/// What bills requests or units is told of a request once, at its end; what may bill bytes is told
+/// of its interim records too.
+#[test]
+fn interim_records_go_where_bytes_are_counted() {
+    for (kind, takes_parts) in [("cloudevents", true), ("lago", true), ("stripe", false)] {
+        let rig = Rig::with(kind, "stream_interval = \"1s\"", "");
+        let gateway = rig.setup.start();
+        let answer = fetch(rig.setup.data, "/ticks/30/0", &[&format!("X-API-Key: {}", rig.key.raw)]);
+        assert_eq!(answer.body.len(), 150, "{kind}");
+        eventually("the store has a part and the request", || rig.committed().len() == 2);
+        let requests = "SELECT replace(id, '-', '') FROM usage_events WHERE kind = 'request'";
+        let requests = Books::sqlite(&rig.setup.path("octroi.db")).text(requests);
+        eventually("the sink has the request", || rig.taken().contains(&requests[0]));
+        assert_eq!(gateway.stop(), 0);
+        let mut taken = rig.taken();
+        taken.sort();
+        assert_eq!(taken, if takes_parts { rig.committed() } else { requests }, "{kind}");
+    }
+}
+
 #[test]
 fn an_answer_that_is_lost_bills_nothing_twice() {
     for kind in TAKING_HTTP {
