@@ -230,6 +230,8 @@ impl Draining {
                 let ended = admission.occurred_at.saturating_add(lasted).unwrap_or(admission.occurred_at);
                 batch.push(event::settled(&admission, &settlement, &self.live.header), ended, (segment, slot));
             }
+            // While this slot is all of it that would outlive a loss of power, its segment stays.
+            Slot::Moved(..) if !shared.closing.is_cancelled() && !self.live.is_moved_durably(slot) => {}
             Slot::Moved(..) => self.finish(slot),
             // What is open, or caught while it was being written, is read again next time.
             Slot::Open(..) | Slot::Empty | Slot::Torn if !finished => {}

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::header::Header;
 use super::mapped::Map;
-use super::slot::{SLOT_BYTES, Seal};
+use super::slot::{SLOT_BYTES, Seal, Slot};
 
 /// How many slots are read at a time.
 pub(super) const CHUNK_SLOTS: u32 = 1024;
@@ -150,6 +150,16 @@ impl LiveSegment {
             handed_out: AtomicU32::new(of.handed_out()),
             finished: AtomicBool::new(of.is_finished()),
         })
+    }
+
+    /// Whether the entry of this slot has gone on in another that outlives a loss of power, as far
+    /// as `metering.sync` says. Newer segments are synced first: where the durable copy says that
+    /// the entry was moved, the place it was moved to is durable.
+    pub(super) fn is_moved_durably(&self, slot: u32) -> bool {
+        let Some(durable) = &self.durable else { return true };
+        let mut bytes = [0; SLOT_BYTES];
+        let read = durable.read_exact_at(&mut bytes, self.header.offset(slot));
+        read.is_ok() && matches!(Slot::read(self.seal, slot, &bytes), Slot::Moved(..))
     }
 
     /// How many slots have been given to entries.

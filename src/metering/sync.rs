@@ -241,14 +241,14 @@ impl Syncing {
         }
         let mut outcome = Ok(());
         let buffer = &mut self.buffer;
-        // A copy of an entry must be durable before the mark that it left its old slot.
+        // A copy of an entry must be durable before the mark that it left its old slot: also where
+        // it cannot be made so.
         self.pending.sort_by_key(|changes| std::cmp::Reverse(changes.live.number));
-        self.pending.retain(|changes| match changes.write_out(buffer) {
-            Ok(()) => false,
-            Err(error) => {
-                outcome = Err(error);
-                true
+        self.pending.retain(|changes| {
+            if outcome.is_ok() {
+                outcome = changes.write_out(buffer);
             }
+            outcome.is_err()
         });
         outcome
     }

@@ -5,7 +5,9 @@ use std::{fs, thread};
 
 use super::super::double::{Rig, admission, part, settlement};
 use super::super::slot::{SETTLEMENT_AT, SETTLEMENT_BYTES, SLOT_BYTES};
+use super::super::sync::Syncing;
 use super::*;
+use crate::config::metering::SyncPolicy;
 
 /// Slots of a segment of the rig.
 const SLOTS: u128 = 16;
@@ -105,6 +107,28 @@ async fn a_moved_entry_whose_new_slot_is_lost_is_not() {
     let next = rig.open();
     rig.recover(&next).await;
     assert_eq!(rig.store.outcomes()[&admission(1).id], Outcome::Interrupted);
+}
+
+/// Power may go at any moment: what was durable stays so while an entry moves.
+#[tokio::test]
+async fn a_segment_stays_until_what_was_moved_out_of_it_is_durable_elsewhere() {
+    let rig = Rig::with(|config| config.sync = SyncPolicy::Every(Duration::from_secs(1)));
+    let journal = rig.open();
+    let mut syncing = Syncing::default();
+    let stream = journal.meter(0).admit(&admission(1)).unwrap();
+    syncing.pass(&journal.shared.lanes).unwrap();
+    Rig::complete(&journal, 1000..1000 + 2 * SLOTS);
+    let is_there = || rig.files(".segment")[0].ends_with("00000001.segment");
+    for _ in 0..2 {
+        rig.drain(&journal).await;
+        assert!(is_there(), "the only durable trace of the entry");
+    }
+    syncing.pass(&journal.shared.lanes).unwrap();
+    rig.drain(&journal).await;
+    assert!(!is_there());
+    stream.settle(&settlement(Outcome::Complete));
+    rig.drain(&journal).await;
+    assert_eq!(rig.store.outcomes()[&admission(1).id], Outcome::Complete);
 }
 
 #[tokio::test]

@@ -284,7 +284,9 @@ impl World {
                 // A mark that was taken back may still stand in the synced copy, whose word counts
                 // too: such an entry is surplus, and says that it was interrupted.
                 let taken_back = self.sync != SyncPolicy::Never && known.marked;
-                if taken_back && process.open.iter().any(|(open, _)| open == number) {
+                // Under way still, or being settled when the kill struck.
+                let is_open = known.states.len() > 1 || process.open.iter().any(|(open, _)| open == number);
+                if taken_back && is_open {
                     known.states.push(Some(Outcome::Interrupted));
                 }
             }
