@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::usage::event;
+use super::usage::{event, part_of};
 use crate::stores::{Place, on_both};
 use octroi::model::id::ClientId;
 use octroi::model::month::Month;
@@ -91,8 +91,9 @@ async fn what_comes_late_is_an_adjustment_of_the_open_month(place: &Place) {
         UsageEvent { units: 7, ..event("2026-10-05T10:30:00Z", 2) },
         event("2026-10-31T23:59:59Z", 3),
         event("2026-11-01T00:00:00Z", 4),
+        part_of(&first, "2026-10-05T10:40:00Z", 5),
     ];
-    for new in [3, 0] {
+    for new in [4, 0] {
         assert_eq!(store.usage.record(&late).await.unwrap(), new);
     }
     let refused = RejectedCount {
@@ -115,8 +116,8 @@ async fn what_comes_late_is_an_adjustment_of_the_open_month(place: &Place) {
     let sum = UsageSum {
         requests: 2,
         units: 8,
-        bytes_in: 20,
-        bytes_out: 2_000,
+        bytes_in: 30,
+        bytes_out: 3_000,
         duration_us: 3_000,
         rejected: 5,
         ..UsageSum::default()
