@@ -4,8 +4,9 @@
 //! moved. Reads segments as files and never touches their maps. Refuses to own what to do when
 //! the store does not take a batch (`delivery`).
 //!
-//! A segment is retired when its lane has finished with it and every slot is done; a process
-//! killed before sends some events again, which changes nothing.
+//! A segment is retired when its lane has finished with it, every slot is done, and what moved out
+//! of it is durable where it is now; a process killed before sends some events again, which
+//! changes nothing.
 
 use std::mem;
 use std::sync::Arc;
@@ -170,10 +171,13 @@ impl Drain {
         if prune {
             self.pruned = Some(now);
         }
+        // At the end, when nothing is open any more, nothing that moved is needed.
+        let over = self.shared.closing.is_cancelled() && self.left() == 0;
         let mut segments = mem::take(&mut self.segments);
         let shared = Arc::clone(&self.shared);
         let work = move || {
-            segments.retain(|segment| !segment.is_done() || !retire(&segment.live, &shared));
+            let may_go = |segment: &Draining| segment.is_done() && (over || !segment.live.has_last_copy());
+            segments.retain(|segment| !may_go(segment) || !retire(&segment.live, &shared));
             if prune {
                 prune_committed(&shared);
             }

@@ -58,6 +58,7 @@ impl Held {
         let half = resealed(&from.map.admission(old), self.live.seal, self.next);
         let slot = self.write(&half);
         from.map.write_settlement(old, &moved_half(from.live.seal, old));
+        from.live.note_moved();
         from.close(old);
         slot
     }

@@ -70,6 +70,10 @@ pub(super) struct LiveSegment {
     handed_out: AtomicU32,
     /// Whether its slots will never change again.
     finished: AtomicBool,
+    /// Entries that went on in other segments.
+    moved: AtomicU32,
+    /// How many of those are durable there.
+    moved_durably: AtomicU32,
 }
 
 impl Blueprint {
@@ -117,6 +121,8 @@ impl Blueprint {
             seal,
             handed_out: AtomicU32::new(0),
             finished: AtomicBool::new(false),
+            moved: AtomicU32::new(0),
+            moved_durably: AtomicU32::new(0),
         };
         Ok(Prepared { map, live: Arc::new(live) })
     }
@@ -149,6 +155,8 @@ impl LiveSegment {
             seal: of.seal,
             handed_out: AtomicU32::new(of.handed_out()),
             finished: AtomicBool::new(of.is_finished()),
+            moved: AtomicU32::new(of.moved()),
+            moved_durably: AtomicU32::new(0),
         })
     }
 
@@ -165,6 +173,26 @@ impl LiveSegment {
     /// For the lane alone: one more slot is written.
     pub(super) fn hand_out(&self, slots: u32) {
         self.handed_out.store(slots, Ordering::Release);
+    }
+
+    /// For the lane alone: an entry went on in another segment.
+    pub(super) fn note_moved(&self) {
+        self.moved.store(self.moved() + 1, Ordering::Release);
+    }
+
+    /// How many entries went on in other segments.
+    pub(super) fn moved(&self) -> u32 {
+        self.moved.load(Ordering::Acquire)
+    }
+
+    /// For `sync` alone: of those that went on, so many are durable where they are now.
+    pub(super) fn note_durable(&self, moved: u32) {
+        self.moved_durably.store(moved, Ordering::Release);
+    }
+
+    /// Whether it has the only durable copy of an entry that went on.
+    pub(super) fn has_last_copy(&self) -> bool {
+        self.durable.is_some() && self.moved_durably.load(Ordering::Acquire) != self.moved()
     }
 
     /// For the lane alone: it will write nothing more.

@@ -38,13 +38,15 @@ pub(super) struct Changes {
     /// A bit a page; empty when the segment has no durable file.
     pages: Vec<u64>,
     any: bool,
+    /// How many of its entries had gone on in other segments when this was taken.
+    moved: u32,
 }
 
 impl Changes {
     /// Nothing changed yet.
     pub(super) fn none(live: Arc<LiveSegment>) -> Self {
         let pages = if live.durable.is_some() { live.header.slots.div_ceil(PAGE_SLOTS).div_ceil(64) } else { 0 };
-        Self { live, pages: vec![0; pages as usize], any: false }
+        Self { live, pages: vec![0; pages as usize], any: false, moved: 0 }
     }
 
     /// Something in this slot changed.
@@ -59,10 +61,12 @@ impl Changes {
     /// What changed, leaving nothing.
     pub(super) fn take(&mut self) -> Option<Self> {
         let any = mem::take(&mut self.any);
-        any.then(|| Self { live: Arc::clone(&self.live), pages: take_words(&mut self.pages), any })
+        let moved = self.live.moved();
+        any.then(|| Self { live: Arc::clone(&self.live), pages: take_words(&mut self.pages), any, moved })
     }
 
     fn merge(&mut self, other: &Self) {
+        self.moved = self.moved.max(other.moved);
         self.pages.iter_mut().zip(&other.pages).for_each(|(word, more)| *word |= more);
     }
 
@@ -223,6 +227,8 @@ pub(super) fn run(gate: &Gate, lanes: &[Arc<Lane>]) {
 #[derive(Debug, Default)]
 pub(super) struct Syncing {
     pending: Vec<Changes>,
+    /// Segments from which entries went on, and how many, as soon as all that is pending is durable.
+    left: Vec<(Arc<LiveSegment>, u32)>,
     buffer: Vec<u8>,
 }
 
@@ -234,6 +240,9 @@ impl Syncing {
             lane.take_changes(&mut fresh);
         }
         for changes in fresh {
+            if changes.moved > 0 {
+                self.left.push((Arc::clone(&changes.live), changes.moved));
+            }
             match self.pending.iter_mut().find(|pending| pending.live.number == changes.live.number) {
                 Some(pending) => pending.merge(&changes),
                 None => self.pending.push(changes),
@@ -250,6 +259,9 @@ impl Syncing {
                 true
             }
         });
+        if outcome.is_ok() {
+            self.left.drain(..).for_each(|(live, moved)| live.note_durable(moved));
+        }
         outcome
     }
 }

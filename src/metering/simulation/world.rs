@@ -262,9 +262,11 @@ impl World {
                 let known = self.known.get_mut(number).unwrap();
                 known.forget_before(known.surely);
                 // A mark that was taken back may still stand in the synced copy, whose word counts
-                // too: such an entry is surplus, and says that it was interrupted.
+                // too while there is no second half, also when the kill struck that half: such an
+                // entry is surplus, and says that it was interrupted.
                 let taken_back = self.sync != SyncPolicy::Never && known.marked;
-                if taken_back && process.open.iter().any(|(open, _)| open == number) {
+                let open = known.states.len() > 1 || process.open.iter().any(|(open, _)| open == number);
+                if taken_back && open {
                     known.states.push(Some(Outcome::Interrupted));
                 }
             }
