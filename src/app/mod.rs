@@ -59,8 +59,10 @@ pub async fn serve(
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let parts = wiring::build(config, clock, tasks.clone()).await?;
     let presence = Arc::clone(&parts.presence);
-    let running = match workers::start(parts) {
-        Ok(running) => running,
+    // Before anybody is served: a signal in the first moment must not cut whom we let in.
+    let started_workers = stop::Signals::listen().and_then(|signals| Ok((signals, workers::start(parts)?)));
+    let (signals, running) = match started_workers {
+        Ok(started_workers) => started_workers,
         Err(error) => {
             presence.end().await;
             return Err(error);
@@ -68,5 +70,5 @@ pub async fn serve(
     };
     tracing::info!(addresses = ?running.addresses.data, admin = %running.addresses.admin, "serving");
     started(&running.addresses);
-    stop::when_told(running, tasks).await
+    stop::when_told(signals, running, tasks).await
 }

@@ -19,8 +19,7 @@ const CUT: Duration = Duration::from_secs(2);
 /// Not ready at once; still accepting for `server.drain.delay`; then what runs may finish within
 /// `server.drain.timeout`; then it is cut; then every entry is handed over. A second signal ends
 /// at once: the journal keeps what is not handed over.
-pub(super) async fn when_told(running: Running, tasks: Tasks) -> Result<(), StartError> {
-    let mut signals = Signals::new().map_err(StartError::Runtime)?;
+pub(super) async fn when_told(mut signals: Signals, running: Running, tasks: Tasks) -> Result<(), StartError> {
     let fatal = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
@@ -58,14 +57,16 @@ async fn finish(running: Running, tasks: &Tasks) {
     tracing::info!("stopped");
 }
 
-struct Signals {
+/// From when it is made on, a signal ends nothing by itself; [`when_told`] gets to know of it.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    pub(super) fn listen() -> Result<Self, StartError> {
+        let listen = |kind| signal(kind).map_err(StartError::Runtime);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::Addresses;
 use super::error::{StartError, unusable};
-use super::prepare::{await_store, migrations_applied};
+use super::prepare::{migrations_applied, patiently};
 use crate::auth::{
     Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
@@ -22,7 +22,7 @@ use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -48,17 +48,24 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let pepper = config.auth.require_pepper().map_err(StartError::Configuration)?;
     config.sinks.require_secrets().map_err(StartError::Configuration)?;
     let peppers = Peppers::new(pepper, config.auth.pepper_previous.as_ref());
-    let store = await_store(&config.store, clock.as_ref()).await?;
-    migrations_applied(&store, config.store.migrate).await?;
-    let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
-    let presence = announce(&store, &peppers, versions, clock.as_ref()).await?;
-    let known = Known { store, peppers, versions, presence: Arc::clone(&presence) };
+    let known =
+        patiently(&config.store, clock.as_ref(), async || know(&config, &peppers, clock.as_ref()).await).await?;
+    let presence = Arc::clone(&known.presence);
     let built = assemble(config, clock, tasks, known).await;
     if built.is_err() {
         // Who never served holds no re-hash up.
         presence.end().await;
     }
     built
+}
+
+/// Asks the store for all that must be known, and tells it that this process is there.
+async fn know(config: &Config, peppers: &Peppers, clock: &dyn Clock) -> Result<Known, StartError> {
+    let store = store::open(&config.store).await.map_err(|error| unusable(&error))?;
+    migrations_applied(&store, config.store.migrate).await?;
+    let versions = guard_pepper(peppers, store.peppers.as_ref()).await?;
+    let presence = announce(&store, peppers, versions, clock).await?;
+    Ok(Known { store, peppers: peppers.clone(), versions, presence })
 }
 
 /// What is known before anything is taken.

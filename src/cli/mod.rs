@@ -18,6 +18,7 @@ mod output;
 mod pages;
 mod pepper;
 mod plan;
+mod prove;
 pub mod quickstart;
 pub mod serve;
 mod shell;
@@ -88,6 +89,8 @@ enum Command {
     Pepper(pepper::Command),
     /// Sums of what was used
     Usage(usage::Arguments),
+    /// Show on this machine that the books balance: kill the gateway, cut the store, count by id
+    Prove(prove::Arguments),
     /// Completions for a shell
     Completions {
         /// Which
@@ -157,6 +160,7 @@ fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result
         Command::Backfill(command) => block_on(backfill::run(context, command, out)),
         Command::Pepper(command) => block_on(pepper::run(context, command, out)),
         Command::Usage(arguments) => block_on(usage::run(context, arguments, out)),
+        Command::Prove(arguments) => prove::run(context, arguments, out),
         Command::Completions { shell } => shell::write_completions(*shell, out),
         Command::Man => shell::write_manual(out),
     }?;

@@ -104,6 +104,14 @@ impl std::fmt::Debug for Environment {
     }
 }
 
+/// The file of the running program, to run it once more.
+///
+/// # Errors
+/// The system does not say.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
 /// The words of the command line, the program's own name first.
 #[must_use]
 pub fn arguments() -> Vec<OsString> {

@@ -28,6 +28,17 @@ pub enum StoreUrl {
     Postgres(SecretText),
 }
 
+impl StoreUrl {
+    /// Reads an address; a path stays as written.
+    ///
+    /// # Errors
+    /// What is wrong with it, and how it is written. The address itself, which may hold a password,
+    /// is not shown.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        parse_url(text).map_err(|defect| format!("{}; {}", defect.message, defect.remedy))
+    }
+}
+
 /// `[store]` as written.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]

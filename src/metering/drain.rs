@@ -285,7 +285,10 @@ fn retire(live: &LiveSegment, shared: &Shared) -> bool {
     let used = live.handed_out();
     if used > 0 && !shared.config.keep.is_zero() {
         let taken = shared.folder.committed().take(&live.path, &live.header, used, shared.clock.wall());
-        if let Err(error) = taken {
+        // Somebody removed it: there is nothing to keep.
+        if let Err(error) = taken
+            && live.path.exists()
+        {
             tracing::warn!(segment = %live.path.display(), %error, "a committed segment could not be retired");
             return false;
         }

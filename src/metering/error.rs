@@ -28,7 +28,7 @@ pub enum JournalError {
         needed: u64,
     },
     /// The folder could not be made or held.
-    #[error("the journal's folder in {} could not be made; metering.dir must be on a local disk that this user may write to", dir.display())]
+    #[error("the journal's folder in {} could not be made ({source}); metering.dir must be on a local disk that this user may write to", dir.display())]
     Folder {
         /// `metering.dir`
         dir: PathBuf,
@@ -48,7 +48,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// The first segments could not be made, for another reason.
-    #[error("the journal's first segments could not be made in {}", folder.display())]
+    #[error("the journal's first segments could not be made in {} ({source})", folder.display())]
     Segment {
         /// The process's folder.
         folder: PathBuf,

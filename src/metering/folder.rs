@@ -17,10 +17,11 @@
 //!
 //! Local file systems only: locks over a network are promises of another kind.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
@@ -41,7 +42,8 @@ const NODE_LENGTH: usize = 64;
 pub(super) struct Folder {
     path: PathBuf,
     id: Uuid,
-    _lock: File,
+    // A std mutex, held to look at it: seldom, and never by a worker.
+    lock: Mutex<File>,
 }
 
 impl Folder {
@@ -59,14 +61,14 @@ impl Folder {
         DirBuilder::new().mode(FOLDER_MODE).create(Committed::in_folder(&preparing).path())?;
         fs::rename(&preparing, &path)?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { path, id, _lock: lock })
+        Ok(Self { path, id, lock: Mutex::new(lock) })
     }
 
     /// Holds a folder that another process left; none while it is held, or when it is gone.
     pub(super) fn adopt(path: &Path) -> io::Result<Option<Self>> {
         let Some(id) = uuid_of(path) else { return Ok(None) };
         match lock(path) {
-            Ok(lock) => Ok(lock.map(|lock| Self { path: path.to_owned(), id, _lock: lock })),
+            Ok(lock) => Ok(lock.map(|lock| Self { path: path.to_owned(), id, lock: Mutex::new(lock) })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -84,6 +86,25 @@ impl Folder {
         }
         others.sort();
         Ok(others)
+    }
+
+    /// Whether the folder that this process holds stands where it was made: nobody removed it, or
+    /// mounted something over it.
+    pub(super) fn is_there(&self) -> bool {
+        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |held: &Metadata, there: &Metadata| (held.dev(), held.ino()) == (there.dev(), there.ino());
+        match (held.metadata(), fs::metadata(self.path.join(LOCK))) {
+            (Ok(held), Ok(there)) => same(&held, &there),
+            _ => false,
+        }
+    }
+
+    /// Makes it anew where it was, and holds it. What was in it is gone.
+    pub(super) fn make_anew(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(Committed::in_folder(&self.path).path())?;
+        let lock = lock(&self.path)?.ok_or_else(|| io::Error::from(io::ErrorKind::ResourceBusy))?;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+        self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 
     /// Where it is.

@@ -69,6 +69,8 @@ struct State {
     /// What changed in segments that are held no more and is not synced yet.
     changes: Vec<Changes>,
     counts: Counts,
+    /// Whether its segments were removed under it.
+    suspended: bool,
     closed: bool,
 }
 
@@ -152,7 +154,31 @@ impl Lane {
 
     /// Takes a segment that is ready.
     pub(super) fn supply(&self, prepared: Prepared) {
-        self.lock().ready.push_back(prepared);
+        let mut state = self.lock();
+        state.ready.push_back(prepared);
+        self.full.store(state.suspended, Ordering::Release);
+    }
+
+    /// Takes no more entries until [`Lane::begin_anew`]: what it has room in is not on the disk any
+    /// more. Those that are open can still be settled. Gives back what was ready.
+    pub(super) fn suspend(&self) -> Vec<Arc<LiveSegment>> {
+        let mut state = self.lock();
+        state.suspended = true;
+        self.full.store(true, Ordering::Release);
+        state.ready.drain(..).map(|prepared| prepared.live).collect()
+    }
+
+    /// Whether it was suspended.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.lock().suspended
+    }
+
+    /// Goes on, with this segment.
+    pub(super) fn begin_anew(&self, next: Prepared) {
+        let mut state = self.lock();
+        state.suspended = false;
+        state.ready.push_front(next);
+        state.rotate();
         self.full.store(false, Ordering::Release);
     }
 
@@ -207,12 +233,12 @@ impl Lane {
 
 impl State {
     fn has_room(&self) -> bool {
-        !self.closed && self.held.back().is_some_and(Held::has_room)
+        !self.closed && !self.suspended && self.held.back().is_some_and(Held::has_room)
     }
 
     /// Makes the next segment the current one.
     fn rotate(&mut self) -> bool {
-        if self.closed {
+        if self.closed || self.suspended {
             return false;
         }
         let Some(next) = self.ready.pop_front() else { return false };

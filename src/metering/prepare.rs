@@ -19,6 +19,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let working = Arc::clone(&shared);
         let supplied = blocking(move || {
+            mend(&working);
             let supplied = supply(&working);
             working.publish();
             supplied
@@ -30,6 +31,32 @@ pub(super) async fn run(shared: Arc<Shared>) {
             // Without room, lanes ask with every request: then only the tick counts.
             () = shared.wanted.notified(), if supplied => {}
             () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+/// Where somebody removed the folder: nothing more is admitted into files that are not there, the
+/// folder is made again, and lanes go on in new segments. What the old ones hold is drained as long
+/// as this process lives, by the files that it has open.
+pub(super) fn mend(shared: &Shared) {
+    let folder = &shared.folder;
+    if !folder.is_there() {
+        let suspended = shared.lanes.iter().flat_map(|lane| lane.suspend());
+        // Empty, and done with: the drain lets go of them.
+        suspended.for_each(|live| live.finish());
+        match folder.make_anew() {
+            Ok(()) => tracing::error!(
+                folder = %folder.path().display(),
+                event = "journal_removed",
+                "the journal's folder was removed while in use; it was made again. Entries from before are \
+                 carried to the store as long as this process is not killed"
+            ),
+            Err(error) => shared.note_short(&error),
+        }
+    }
+    for lane in shared.lanes.iter().filter(|lane| lane.is_suspended()) {
+        if let Some(prepared) = shared.make_segment() {
+            lane.begin_anew(prepared);
         }
     }
 }

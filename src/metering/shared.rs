@@ -103,16 +103,21 @@ impl Shared {
                 Some(prepared)
             }
             Err(error) => {
-                if !self.short.swap(true, Ordering::Relaxed) {
-                    tracing::error!(
-                        folder = %self.folder.path().display(),
-                        max_bytes = self.config.max_bytes,
-                        %error,
-                        "the journal cannot grow; once it is full, `metering.on_full` decides"
-                    );
-                }
+                self.note_short(&error);
                 None
             }
+        }
+    }
+
+    /// There is no room, or the disk fails: logged when it begins.
+    pub(super) fn note_short(&self, error: &io::Error) {
+        if !self.short.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                folder = %self.folder.path().display(),
+                max_bytes = self.config.max_bytes,
+                %error,
+                "the journal cannot grow; once it is full, `metering.on_full` decides"
+            );
         }
     }
 

@@ -10,7 +10,6 @@ use tokio::runtime::Builder;
 use self::world::live;
 use crate::config::test_setting;
 
-mod chance;
 mod store;
 mod world;
 

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod addresses;
 pub mod causes;
+pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod event_id;

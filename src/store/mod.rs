@@ -25,6 +25,7 @@ pub mod months;
 pub mod plans;
 mod postgres;
 pub mod rotation;
+pub mod scratch;
 mod sqlite;
 pub mod tokens;
 

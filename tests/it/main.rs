@@ -9,12 +9,14 @@
     reason = "a test that fails should say where; tests run whole programs on the machine's clock and environment"
 )]
 
+mod balance;
 mod books;
 mod callers;
 mod cuts;
 mod database;
 mod harness;
 mod issuer;
+mod journal;
 mod nats;
 mod postgres;
 mod receiver;

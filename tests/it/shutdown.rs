@@ -51,6 +51,19 @@ fn what_outlasts_the_drain_is_cut_and_counted_as_cut() {
 }
 
 #[test]
+fn a_signal_in_the_first_moment_is_obeyed_in_order() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    for _ in 0..10 {
+        let gateway = setup.spawn(&["serve"]);
+        // Somebody is served already; nothing was logged yet, perhaps.
+        eventually("it lives", || std::net::TcpStream::connect(setup.admin).is_ok());
+        assert_eq!(fetch(setup.admin, "/livez", &[]).status, 200);
+        assert_eq!(gateway.stop(), 0);
+    }
+}
+
+#[test]
 fn an_idle_gateway_stops_at_once() {
     let upstream = Upstream::start();
     let setup = Setup::sqlite(upstream.address);

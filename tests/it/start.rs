@@ -1,11 +1,9 @@
 //! What can be wrong at start: each a clear message, the right exit code, nothing lost.
 
 use std::net::TcpListener;
-use std::process::Command;
 
 use crate::books::Books;
-use crate::callers::fetch;
-use crate::harness::{Gateway, Setup, text};
+use crate::harness::{Setup, text};
 use crate::upstream::Upstream;
 
 fn refuses(setup: &Setup, code: i32, words: &[&str]) {
@@ -89,86 +87,4 @@ fn a_store_that_does_not_answer_is_waited_for_and_then_named() {
     setup.set("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none");
     refuses(&setup, 69, &["store"]);
     assert_eq!(setup.octroi(&["client", "list"]).status.code(), Some(69));
-}
-
-/// The command, with `journal` on a file system of `size` that is all its own.
-fn on_a_small_disk(setup: &Setup, size: &str) -> Command {
-    std::fs::create_dir_all(setup.path("journal")).unwrap();
-    let inner = setup.command(&["serve"]);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "--"]);
-    command.args(["sh", "-c", &format!("mount -t tmpfs -o size={size} none journal && exec \"$@\""), "sh"]);
-    command.arg(inner.get_program()).args(inner.get_args()).current_dir(setup.folder()).env_clear();
-    for (name, value) in inner.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
-    command
-}
-
-#[test]
-fn a_disk_without_room_for_the_journal_is_an_error_at_start() {
-    let upstream = Upstream::start();
-    let setup = Setup::sqlite(upstream.address);
-    let mut gateway = Gateway::run(on_a_small_disk(&setup, "1m"));
-    assert_eq!(gateway.wait_exit(), 1, "{}", gateway.log());
-    assert!(gateway.log().contains("no room for the journal's first segments"), "{}", gateway.log());
-}
-
-#[test]
-fn a_journal_that_fills_up_refuses_and_says_so() {
-    let upstream = Upstream::start();
-    // No drain for as long as the test runs: the journal can only grow.
-    let setup = Setup::sqlite_with(
-        upstream.address,
-        "[metering]\nsegment_bytes = \"64KiB\"\nmax_bytes = \"2MiB\"\ndrain_interval = \"1h\"\nsync = \"never\"\n",
-    );
-    let client = setup.client(&["acme", "--rate", "1000000/s", "--burst", "1000000"]);
-    let key = setup.key(&client, &[]);
-    let gateway = setup.start();
-    let ask = || fetch(setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]);
-    let mut answered = 0;
-    let refused = loop {
-        let answer = ask();
-        if answer.status != 200 {
-            break answer;
-        }
-        answered += 1;
-        assert!(answered < 20_000, "the journal does not end");
-    };
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "metering_unavailable"));
-    assert!(refused.header("retry-after").is_some());
-    assert_eq!(fetch(setup.admin, "/readyz", &[]).status, 503);
-    assert_eq!(fetch(setup.data, "/.octroi/readyz", &[]).status, 503);
-    assert_eq!(fetch(setup.data, "/.octroi/livez", &[]).status, 200);
-    assert_eq!(gateway.stop(), 0);
-    let total = &setup.usage("outcome")["total"];
-    assert_eq!(total["requests"], answered, "what was answered is what is billed");
-}
-
-#[test]
-fn a_disk_that_fills_up_refuses_and_loses_nothing() {
-    let upstream = Upstream::start();
-    // Room for some segments, and no drain: the next one does not fit.
-    let setup = Setup::sqlite_with(
-        upstream.address,
-        "[metering]\nsegment_bytes = \"64KiB\"\ndrain_interval = \"1h\"\nsync = \"never\"\n",
-    );
-    let client = setup.client(&["acme", "--rate", "1000000/s", "--burst", "1000000"]);
-    let key = setup.key(&client, &[]);
-    let gateway = Gateway::run(on_a_small_disk(&setup, "1536k"));
-    gateway.wait_for_log("\"serving\"");
-    let mut answered = 0;
-    let refused = loop {
-        let answer = fetch(setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]);
-        if answer.status != 200 {
-            break answer;
-        }
-        answered += 1;
-        assert!(answered < 20_000, "the disk does not end");
-    };
-    assert_eq!((refused.status, refused.problem().as_str()), (503, "metering_unavailable"));
-    assert_eq!(gateway.stop(), 0);
-    assert_eq!(setup.usage("outcome")["total"]["requests"], answered, "what was answered is what is billed");
 }

@@ -37,7 +37,7 @@ pub(super) fn make(folder: &Path, choices: &Choices<'_>) -> Result<PathBuf> {
 }
 
 /// A secret of 32 random bytes as hex, readable by its owner only; one that is there is kept.
-fn secret(path: &Path) -> Result<()> {
+pub(in crate::cli) fn secret(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }

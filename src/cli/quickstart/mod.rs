@@ -4,7 +4,7 @@
 //! it, starts a demo upstream unless one is named, and serves. On stdout stand two lines: a
 //! request that works, which is the only time the key is shown, and how to see the usage.
 
-mod folder;
+pub(super) mod folder;
 
 use std::io::{Write as _, stdout};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::Lives;
-use super::chance::Chance;
+use crate::model::chance::Chance;
 use crate::model::id::EventId;
 use crate::model::usage::{RejectedCount, UsageEvent};
 use crate::store::{Result, StoreError, UsageQuery, UsageStore, UsageSum};

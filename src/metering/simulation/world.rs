@@ -9,7 +9,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::Lives;
-use super::chance::Chance;
 use super::store::ChanceStore;
 use crate::config::metering::SyncPolicy;
 use crate::metering::aside::Aside;
@@ -21,6 +20,7 @@ use crate::metering::journal::Journal;
 use crate::metering::meter::Entry;
 use crate::metering::recovery::Recovery;
 use crate::metering::sync::Syncing;
+use crate::model::chance::Chance;
 use crate::model::usage::Outcome;
 
 /// What a disk writes whole.
@@ -97,7 +97,7 @@ pub(super) async fn live(seed: u64) -> Lives {
     let keep = Duration::from_secs(chance.below(2) * 100);
     let rig = Rig::within(dir, |config| (config.sync, config.keep) = (sync, keep));
     let store = Arc::new(ChanceStore::default());
-    store.state.lock().unwrap().chance = Some(Chance(chance.next()));
+    store.state.lock().unwrap().chance = Some(Chance(chance.any()));
     let (known, processes) = (BTreeMap::new(), Vec::new());
     let mut world = World { chance, rig, store, sync, known, processes, lives: Lives::default() };
     for _ in 0..=world.chance.below(3) {
@@ -117,7 +117,7 @@ impl World {
         }
         let steps = 10 + self.chance.below(90);
         let stores = u32::try_from(self.chance.below(2 * steps)).unwrap();
-        fuse::set(Some(stores), self.chance.next());
+        fuse::set(Some(stores), self.chance.any());
         for _ in 0..steps {
             let which = self.chance.index(self.processes.len());
             let killed = self.step(which).await;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+pub(super) use self::scratch::{detour, drop_schema, inside_schema, make_schema};
 use super::{Result, Store};
 use crate::model::secret::SecretText;
 
@@ -26,6 +27,7 @@ mod plans;
 mod pool;
 mod rotation;
 mod row;
+mod scratch;
 mod tls;
 mod tokens;
 mod usage;

@@ -27,8 +27,10 @@ mod row;
 mod time;
 mod tokens;
 mod usage;
+mod write_lock;
 
 use lane::Lane;
+pub(in crate::store) use write_lock::WriteLock;
 
 /// The open file, shared by the handles of all concerns.
 struct Sqlite {
