@@ -66,7 +66,7 @@ async fn an_entry_that_went_on_outlives_the_power_though_its_old_segment_is_done
     for path in rig.files(".segment") {
         File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
     }
-    std::mem::forget(stream);
+    mem::forget(stream);
     drop(journal);
     let next = rig.open();
     rig.recover(&next).await;
