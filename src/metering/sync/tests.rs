@@ -49,6 +49,30 @@ fn a_segment_that_was_let_go_of_is_still_written_out() {
     assert!(durable(&rig, &journal).iter().all(|slot| matches!(slot, Slot::Settled(..))));
 }
 
+#[tokio::test]
+async fn an_entry_that_went_on_outlives_the_power_though_its_old_segment_is_done() {
+    let rig = Rig::with(|config| config.sync = SyncPolicy::Every(Duration::from_secs(1)));
+    let journal = rig.open();
+    let mut syncing = Syncing::default();
+    let stream = journal.meter(0).admit(&admission(1)).unwrap();
+    stream.mark_sent();
+    syncing.pass(&journal.shared.lanes).unwrap();
+    let first = rig.files(".durable").remove(0);
+    Rig::complete(&journal, 1000..1034);
+    rig.drain(&journal).await;
+    assert!(first.exists(), "it has the only copy that is durable");
+
+    // The power goes: of the maps nothing was written back.
+    for path in rig.files(".segment") {
+        File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    }
+    mem::forget(stream);
+    drop(journal);
+    let next = rig.open();
+    rig.recover(&next).await;
+    assert_eq!(rig.store.outcomes().get(&admission(1).id), Some(&Outcome::Interrupted));
+}
+
 #[test]
 fn pages_that_follow_one_another_are_written_at_once() {
     let rig = Rig::with(|config| {
@@ -77,7 +101,7 @@ fn what_a_failing_disk_does_not_take_is_tried_again() {
     let failing = LiveSegment::stand_in(&journal.shared.take_made()[0], open("/dev/full"));
     let mut changes = Changes::none(failing);
     changes.note(0);
-    let mut syncing = Syncing { pending: vec![changes], buffer: Vec::new() };
+    let mut syncing = Syncing { pending: vec![changes], ..Syncing::default() };
     let error = syncing.pass(&[]).unwrap_err();
     assert_eq!((error.kind(), syncing.pending.len()), (io::ErrorKind::StorageFull, 1));
     let mended = LiveSegment::stand_in(&syncing.pending[0].live, open(good.to_str().unwrap()));

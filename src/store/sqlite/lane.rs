@@ -116,7 +116,8 @@ fn thread_ended(operation: &'static str) -> StoreError {
     StoreError::Unavailable { operation, source: source.into() }
 }
 
-fn connect(path: &Path, access: Access) -> std::result::Result<Connection, Failure> {
+/// Opens a connection, set up as all of them are.
+pub(super) fn connect(path: &Path, access: Access) -> std::result::Result<Connection, Failure> {
     if access == Access::Write {
         create(path)?;
     }

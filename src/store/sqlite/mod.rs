@@ -24,6 +24,8 @@ mod peppers;
 mod plans;
 mod rotation;
 mod row;
+#[cfg(test)]
+mod simulation;
 mod time;
 mod tokens;
 mod usage;

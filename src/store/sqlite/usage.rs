@@ -80,7 +80,7 @@ type Rollup<'e> = BTreeMap<Key<'e>, Amounts>;
 
 /// One transaction: what the insert took is what the rollups get. SQLite has no data-modifying
 /// CTE, so the sums are made here.
-fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Result<u64, Failure> {
+pub(super) fn record(connection: &mut Connection, events: &[UsageEvent]) -> std::result::Result<u64, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mark = retention_mark(&transaction)?;
     let first = mark.map(first_id);
