@@ -1,6 +1,5 @@
 //! What is done to the gateway and its store, one thing after the other, as a seed decides.
 
-use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,9 +19,6 @@ use crate::tasks::blocking;
 
 /// How long callers have to fill a small journal before it is given up.
 const FILLS_WITHIN: Duration = Duration::from_secs(12);
-
-/// How long a kill waits for a batch, which comes each second.
-const COMMITS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a gateway may take to listen: it waits for its store.
 const STARTS_WITHIN: Duration = Duration::from_mins(1);
@@ -80,10 +76,7 @@ impl Rounds {
         still_runs(scene)?;
         let round = self.next.pop().unwrap_or_else(|| self.choose());
         match round {
-            Round::Kill => {
-                self.wait_for_a_commit(&scene.way).await;
-                self.kill(scene)?;
-            }
+            Round::Kill => self.kill(scene)?,
             Round::Stop => self.stop(scene).await?,
             Round::Store(wire) => self.disturb(scene, wire).await?,
             Round::Fill => self.fill(scene, tally).await?,
@@ -110,21 +103,6 @@ impl Rounds {
         }
     }
 
-    /// Kills at random seldom meet a batch on its way: with a file, every other one waits until a
-    /// batch is being written, and comes within its milliseconds.
-    async fn wait_for_a_commit(&mut self, way: &Way) {
-        let Way::File(path) = way else { return };
-        if self.chance.one_in(2) {
-            return;
-        }
-        let mut log = path.clone().into_os_string();
-        log.push("-wal");
-        let written = || fs::metadata(&log).and_then(|log| log.modified()).ok();
-        let before = written();
-        wait_until_every(Duration::from_millis(1), COMMITS_WITHIN, || written() != before).await;
-        sleep(Duration::from_millis(self.chance.below(4))).await;
-    }
-
     fn kill(&mut self, scene: &mut Scene) -> Result<(), Failure> {
         scene.gateway.kill().map_err(|error| process(&error))?;
         self.happened.kills += 1;
@@ -141,7 +119,9 @@ impl Rounds {
     async fn disturb(&mut self, scene: &mut Scene, wire: Wire) -> Result<(), Failure> {
         let lock = begin(&scene.way, wire).await?;
         self.wait(400, 2_500).await;
-        if self.chance.one_in(3) {
+        // A lock was taken behind a batch: whoever waits in the middle of one is to be met.
+        let kills = if matches!(scene.way, Way::File(_)) { 2 } else { 1 };
+        if self.chance.below(3) < kills {
             self.kill(scene)?;
             self.wait(100, 800).await;
         }
@@ -247,18 +227,15 @@ fn still_runs(scene: &mut Scene) -> Result<(), Failure> {
 }
 
 /// Looks again and again; whether it came about in time.
-pub(super) async fn wait_until(patience: Duration, is: impl FnMut() -> bool) -> bool {
-    wait_until_every(Duration::from_millis(20), patience, is).await
-}
-
-async fn wait_until_every(pause: Duration, patience: Duration, mut is: impl FnMut() -> bool) -> bool {
+pub(super) async fn wait_until(patience: Duration, mut is: impl FnMut() -> bool) -> bool {
+    const PAUSE: Duration = Duration::from_millis(20);
     let mut left = patience;
     while !is() {
         if left.is_zero() {
             return false;
         }
-        sleep(pause).await;
-        left = left.saturating_sub(pause);
+        sleep(PAUSE).await;
+        left = left.saturating_sub(PAUSE);
     }
     true
 }
