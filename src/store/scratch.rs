@@ -100,7 +100,7 @@ pub fn detour(address: &SecretText, near: SocketAddr) -> Result<(ServerPlace, Se
 pub struct WriteLock(#[expect(dead_code, reason = "held, not used")] sqlite::WriteLock);
 
 impl WriteLock {
-    /// Waits for it for a moment.
+    /// Takes it right behind the next writer, if one comes soon.
     ///
     /// # Errors
     /// Somebody else holds it for too long.

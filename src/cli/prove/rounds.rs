@@ -119,7 +119,9 @@ impl Rounds {
     async fn disturb(&mut self, scene: &mut Scene, wire: Wire) -> Result<(), Failure> {
         let lock = begin(&scene.way, wire).await?;
         self.wait(400, 2_500).await;
-        if self.chance.one_in(3) {
+        // A lock was taken behind a batch: whoever waits in the middle of one is to be met.
+        let kills = if matches!(scene.way, Way::File(_)) { 2 } else { 1 };
+        if self.chance.below(3) < kills {
             self.kill(scene)?;
             self.wait(100, 800).await;
         }

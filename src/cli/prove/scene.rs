@@ -187,12 +187,14 @@ fn load(file: &Path, store: &StoreUrl) -> Result<Config, Failure> {
     Ok(config::load(Some(file), &Environment::of(&[("DATABASE_URL", &url)], folder))?.config)
 }
 
+/// Segments are small: one is full, and goes, every second or so, and a kill meets that often.
 fn configuration(data: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
     format!(
         "[server]\nlisten = [\"{data}\"]\nworkers = 2\n[server.drain]\ntimeout = \"5s\"\n\
          [admin]\nlisten = \"{admin}\"\n\
          [auth]\npepper_file = \"pepper\"\n\
          [telemetry]\naccess_log = false\n\
+         [metering]\nsegment_bytes = \"256KiB\"\n\
          [limits.default]\nrate = \"1000000/s\"\nburst = 1000000\n\
          [[upstreams]]\nname = \"proof\"\nendpoints = [\"http://{upstream}\"]\n\
          [[routes]]\nname = \"proof\"\npath = \"/\"\nupstream = \"proof\"\n"
