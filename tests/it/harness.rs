@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -178,7 +178,9 @@ pub(crate) struct Gateway {
 
 #[derive(Default)]
 struct Lines {
-    lines: Mutex<Vec<String>>,
+    text: Mutex<Vec<String>>,
+    /// Whether nothing more comes.
+    ended: AtomicBool,
     more: Condvar,
 }
 
@@ -188,16 +190,25 @@ impl Lines {
         let kept = Arc::clone(&lines);
         std::thread::spawn(move || {
             for line in BufReader::new(source).lines().map_while(Result::ok) {
-                kept.lines.lock().expect("no panic holds it").push(line);
+                kept.text.lock().expect("no panic holds it").push(line);
                 kept.more.notify_all();
             }
+            kept.ended.store(true, Ordering::Release);
         });
         lines
     }
 
+    /// After the process has ended: what it wrote last may still be on its way.
+    fn wait_end(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.ended.load(Ordering::Acquire) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn wait_for(&self, part: &str, patience: Duration) -> Option<String> {
         let deadline = Instant::now() + patience;
-        let mut lines = self.lines.lock().expect("no panic holds it");
+        let mut lines = self.text.lock().expect("no panic holds it");
         loop {
             if let Some(line) = lines.iter().find(|line| line.contains(part)) {
                 return Some(line.clone());
@@ -208,7 +219,7 @@ impl Lines {
     }
 
     fn all(&self) -> String {
-        self.lines.lock().expect("no panic holds it").join("\n")
+        self.text.lock().expect("no panic holds it").join("\n")
     }
 }
 
@@ -259,6 +270,7 @@ impl Gateway {
         let deadline = Instant::now() + PATIENCE * 3;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is ours") {
+                self.log.wait_end();
                 return status.code().unwrap_or(-1);
             }
             assert!(Instant::now() < deadline, "the process does not end:\n{}", self.log.all());

@@ -161,7 +161,7 @@ async fn disturb(
     let started = context.clock.monotonic();
     let elapsed = || context.clock.monotonic().since(started);
     let mut table = Table::new(context.format == Format::Json);
-    while elapsed() < arguments.minutes {
+    while elapsed() < arguments.minutes || rounds.has_unseen() {
         rounds.play(scene, &crowd.tally).await?;
         if table.due(elapsed()) {
             let moment = look(context, scene, from, elapsed()).await;

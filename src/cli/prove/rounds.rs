@@ -67,6 +67,11 @@ impl Rounds {
         Self { chance, next, happened: Happened::default() }
     }
 
+    /// Whether something was not done yet: on a busy machine a short time is over before.
+    pub(super) fn has_unseen(&self) -> bool {
+        !self.next.is_empty()
+    }
+
     /// Lets things run for a moment, then does the next thing.
     ///
     /// # Errors
