@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use self::callers::{Crowd, Tally};
@@ -91,14 +92,37 @@ fn minutes(text: &str) -> Result<Duration, String> {
 pub(super) fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     let seed = arguments.seed.unwrap_or_else(|| context.clock.wall().as_microsecond().unsigned_abs() % 1_000_000);
     control_runtime()?.block_on(async {
-        match arguments.against {
-            None => prove(context, arguments, seed, out).await,
-            Some(Against::Nginx) => {
-                let plan = nginx::Plan { lasts: arguments.minutes, connections: arguments.connections, seed };
-                nginx::run(context, &plan, out).await
-            }
+        // Dropped when it is broken off: no gateway and no proxy is left behind.
+        tokio::select! {
+            done = one(context, arguments, seed, out) => done,
+            broken_off = told_to_stop() => Err(broken_off),
         }
     })
+}
+
+async fn one(context: &Context, arguments: &Arguments, seed: u64, out: &mut dyn Write) -> Result<(), Failure> {
+    match arguments.against {
+        None => prove(context, arguments, seed, out).await,
+        Some(Against::Nginx) => {
+            let plan = nginx::Plan { lasts: arguments.minutes, connections: arguments.connections, seed };
+            nginx::run(context, &plan, out).await
+        }
+    }
+}
+
+/// SIGTERM or SIGINT, as a failure.
+async fn told_to_stop() -> Failure {
+    let next = async |kind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        // Then a signal ends the process, as it ends any.
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = next(SignalKind::terminate()) => {}
+        () = next(SignalKind::interrupt()) => {}
+    }
+    let detail = "it was broken off and proves nothing; what it made (octroi_prove_…) is still there";
+    Failure::new(Exit::Failed, "broken_off", detail)
 }
 
 /// What was done, and what was seen of it from outside.

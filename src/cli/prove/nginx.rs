@@ -54,7 +54,7 @@ async fn run_in(context: &Context, plan: &Plan, folder: &Path, out: &mut dyn Wri
     let mut kills = 0_u64;
     while context.clock.monotonic().since(started) < plan.lasts {
         sleep(Duration::from_millis(chance.between(300, 2_500))).await;
-        if let Some(status) = nginx.try_wait().map_err(|error| failed(&error))? {
+        if let Some(status) = nginx.0.try_wait().map_err(|error| failed(&error))? {
             let detail = format!("nginx ended by itself with {status}");
             return Err(Failure::new(Exit::Failed, "nginx", detail));
         }
@@ -101,32 +101,44 @@ fn configuration(folder: &Path, data: SocketAddr, upstream: SocketAddr) -> Strin
     )
 }
 
+/// A running nginx; killed when dropped.
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Whatever went wrong: no process is left behind.
+        let _ = kill(self);
+    }
+}
+
 /// In a group of its own, so that its workers can be killed with it.
-fn start(folder: &Path) -> io::Result<Child> {
+fn start(folder: &Path) -> io::Result<Nginx> {
     let mut command = Command::new("nginx");
     command.arg("-c").arg(folder.join("nginx.conf")).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(Nginx)
 }
 
-fn kill(nginx: &mut Child) -> io::Result<()> {
-    if let Some(group) = process(nginx) {
+fn kill(nginx: &mut Nginx) -> io::Result<()> {
+    if nginx.0.try_wait()?.is_none()
+        && let Some(group) = process(nginx)
+    {
         kill_process_group(group, Signal::KILL)?;
     }
-    nginx.wait().map(drop)
+    nginx.0.wait().map(drop)
 }
 
-async fn quit(nginx: &mut Child) -> io::Result<()> {
+async fn quit(nginx: &mut Nginx) -> io::Result<()> {
     if let Some(process) = process(nginx) {
         kill_process(process, Signal::QUIT)?;
     }
-    if !wait_until(Duration::from_secs(10), || nginx.try_wait().is_ok_and(|ended| ended.is_some())).await {
+    if !wait_until(Duration::from_secs(10), || nginx.0.try_wait().is_ok_and(|ended| ended.is_some())).await {
         kill(nginx)?;
     }
     Ok(())
 }
 
-fn process(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+fn process(nginx: &Nginx) -> Option<Pid> {
+    i32::try_from(nginx.0.id()).ok().and_then(Pid::from_raw)
 }
 
 fn free_address() -> io::Result<SocketAddr> {
