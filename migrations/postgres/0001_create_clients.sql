@@ -115,7 +115,7 @@ BEGIN
             EXECUTE 'SELECT count(*) FROM clients WHERE ' || one.condition INTO bad_rows;
             IF bad_rows > 0 THEN
                 problems := problems || format(
-                    'column "%s" %s, and is not in %s rows: mend them, or ALTER TABLE clients RENAME COLUMN %1$I TO %I',
+                    'column "%s" %s, and is not in %s rows: mend them, or ALTER TABLE clients RENAME COLUMN %1$I TO %4$I',
                     one.name, one.rule, bad_rows, 'former_' || one.name);
             END IF;
         END LOOP;

@@ -56,6 +56,9 @@ pub async fn serve(
     clock: SharedClock,
     started: impl FnOnce(&Addresses) + Send,
 ) -> Result<(), StartError> {
+    if config.routes.is_empty() {
+        tracing::warn!("no route is configured: every request is answered 404 (config/octroi.toml has an example)");
+    }
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let parts = wiring::build(config, clock, tasks.clone()).await?;
     let presence = Arc::clone(&parts.presence);

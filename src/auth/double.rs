@@ -153,6 +153,10 @@ impl KeyStore for Double {
 
 #[async_trait]
 impl RotationStore for Double {
+    async fn unaware(&self, _: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     async fn move_hashes(&self, moves: &[HashMove], target: &MoveTarget) -> Result<Moved> {
         self.reach("rotation.move_hashes")?;
         assert_eq!((target.version, target.everywhere_current), (2, false));

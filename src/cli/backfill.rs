@@ -142,7 +142,10 @@ fn explain(standing: Standing) -> &'static str {
     match standing {
         Standing::Migrated => "its raw key is migrated",
         Standing::Missing => "its raw key is not migrated yet",
-        Standing::BelongsToAnother => "another client has the same raw key; give one of them a new key",
+        Standing::BelongsToAnother => {
+            "another client has the same raw key, and its key works for that one: give both new keys and revoke the \
+             `migrated-legacy` key (octroi key list)"
+        }
         Standing::NotMigratable => "the gateway would refuse its raw key unseen; give it a new one",
     }
 }

@@ -47,7 +47,8 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
     match command {
         Command::Status => {
             let (peppers, unknown) = known(context, &loaded, &store).await?;
-            write_status(context, &peppers, unknown, out)
+            write_status(context, &peppers, unknown, out)?;
+            tell_of_settings(context, &loaded, &store, &peppers).await
         }
         Command::Rehash => {
             loaded.config.auth.require_pepper()?;
@@ -82,6 +83,24 @@ async fn known(context: &Context, loaded: &Loaded, store: &Store) -> Result<(Vec
         fingerprint,
     });
     Ok((peppers.collect(), counts.unknown))
+}
+
+/// What the table cannot say: a pepper of the settings that the store has never seen, and running
+/// processes that lack one.
+async fn tell_of_settings(context: &Context, loaded: &Loaded, store: &Store, seen: &[Known]) -> Result<(), Failure> {
+    let auth = &loaded.config.auth;
+    for (name, secret) in [("API_KEY_PEPPER", &auth.pepper), ("API_KEY_PEPPER_PREVIOUS", &auth.pepper_previous)] {
+        let Some(secret) = secret else { continue };
+        let fingerprint = Pepper::new(secret).fingerprint();
+        if !seen.iter().any(|one| one.fingerprint.as_ref() == Some(&fingerprint)) {
+            context.tell(&format!("{name} is not known to this store: no key was hashed with it so far"));
+        }
+        let unaware = store.rotation.unaware(&fingerprint).await?;
+        if !unaware.is_empty() {
+            context.tell(&format!("{name} is not known to running gateways: {}", unaware.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 fn write_status(context: &Context, peppers: &[Known], unknown: u64, out: &mut dyn Write) -> Result<(), Failure> {

@@ -92,6 +92,12 @@ impl TokenIssuer {
         &self.name
     }
 
+    /// Whether refresh tokens are given: they need a secret.
+    #[must_use]
+    pub fn gives_refresh_tokens(&self) -> bool {
+        self.refresh_texts.is_some()
+    }
+
     /// Where callers find the gateway, if that was said.
     #[must_use]
     pub fn url(&self) -> Option<&str> {

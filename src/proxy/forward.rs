@@ -11,7 +11,10 @@ use super::path::CanonicalPath;
 /// Where the request goes: the canonical path, without `strip`, and the query untouched.
 pub(super) fn target(uri: &Uri, path: &CanonicalPath<'_>, strip: Option<&str>) -> PathAndQuery {
     let sent = uri.path_and_query();
-    if let (None, true, Some(sent)) = (strip, path.is_as_sent(), sent) {
+    // Of `http://host?query` the library keeps only the query; its path is the slash that is not there.
+    if let (None, true, Some(sent)) = (strip, path.is_as_sent(), sent)
+        && sent.as_str().starts_with('/')
+    {
         return sent.clone();
     }
     let prefix = strip.map_or(0, |prefix| prefix.trim_end_matches('/').len());
@@ -74,6 +77,7 @@ mod tests {
             ("/a/b", Some("/"), "/a/b"),
             ("http://h/a?q", None, "/a?q"),
             ("http://h", None, "/"),
+            ("http://h?/admin", None, "/?/admin"),
         ] {
             let uri: Uri = sent.parse().unwrap();
             let path = canonicalise(uri.path()).unwrap();

@@ -42,6 +42,9 @@ pub enum PathFault {
     /// `%2F` or `%5C`, and the route does not take it.
     #[error("an encoded slash or backslash")]
     EncodedSlash,
+    /// `;`, and without what follows it another route would serve.
+    #[error("parameters that lead past a route")]
+    Parameters,
 }
 
 /// A path in its one form.
@@ -49,7 +52,15 @@ pub enum PathFault {
 pub struct CanonicalPath<'a> {
     path: Cow<'a, str>,
     merged: bool,
+    readings: Readings,
+}
+
+/// What some upstream may read in another way than it stands there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Readings {
     encoded_slash: bool,
+    /// A `;`, plain or encoded.
+    parameters: bool,
 }
 
 impl CanonicalPath<'_> {
@@ -71,10 +82,29 @@ impl CanonicalPath<'_> {
         self.merged
     }
 
+    /// The other reading of a path with `;` in it: without what follows in each segment, which Java's
+    /// servers take for parameters and drop (`/admin;x` is `/admin` there).
+    #[must_use]
+    pub fn without_parameters(&self) -> Option<String> {
+        self.readings.parameters.then(|| {
+            let plain = self.with_plain_slashes();
+            let path = plain.as_deref().unwrap_or(&self.path).replace("%3B", ";");
+            let names = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+            let mut without = String::with_capacity(path.len());
+            for name in names.filter(|name| !name.is_empty()) {
+                without.extend(["/", name]);
+            }
+            if without.is_empty() || path.ends_with('/') {
+                without.push('/');
+            }
+            without
+        })
+    }
+
     /// The other reading of a path with encoded slashes: as if they were plain.
     #[must_use]
     pub fn with_plain_slashes(&self) -> Option<String> {
-        self.encoded_slash.then(|| {
+        self.readings.encoded_slash.then(|| {
             let mut plain = self.path.replace("%2F", "/").replace("%5C", "/");
             while plain.contains("//") {
                 plain = plain.replace("//", "/");
@@ -95,24 +125,24 @@ pub fn canonicalise(path: &str) -> Result<CanonicalPath<'_>, PathFault> {
     let bytes = path.as_bytes();
     let Some(first) = bytes.iter().position(|byte| CLASS[usize::from(*byte)] != PLAIN) else {
         if bytes.windows(2).any(|pair| pair == b"//") {
-            return Ok(merge(path, false));
+            return Ok(merge(path, Readings::default()));
         }
-        return Ok(CanonicalPath { path: Cow::Borrowed(path), merged: false, encoded_slash: false });
+        return Ok(CanonicalPath { path: Cow::Borrowed(path), merged: false, readings: Readings::default() });
     };
-    let (decoded, encoded_slash) = decode(path, first)?;
+    let (decoded, readings) = decode(path, first)?;
     if has_dot_segment(&decoded) {
         return Err(PathFault::DotSegment);
     }
     if decoded.contains("//") {
-        return Ok(merge(&decoded, encoded_slash));
+        return Ok(merge(&decoded, readings));
     }
-    Ok(CanonicalPath { path: decoded, merged: false, encoded_slash })
+    Ok(CanonicalPath { path: decoded, merged: false, readings })
 }
 
 /// Decodes what may be decoded; `first`: where the first byte stands that is not plain.
-fn decode(path: &str, first: usize) -> Result<(Cow<'_, str>, bool), PathFault> {
+fn decode(path: &str, first: usize) -> Result<(Cow<'_, str>, Readings), PathFault> {
     let bytes = path.as_bytes();
-    let mut encoded_slash = false;
+    let mut readings = Readings::default();
     // Nothing is copied before the first change.
     let mut changed: Option<Vec<u8>> = None;
     let mut at = first;
@@ -122,7 +152,8 @@ fn decode(path: &str, first: usize) -> Result<(Cow<'_, str>, bool), PathFault> {
             ILLEGAL => return Err(PathFault::IllegalCharacter),
             ESCAPE => {
                 let value = escaped(bytes.get(at + 1..at + 3))?;
-                encoded_slash |= matches!(value, b'/' | b'\\');
+                readings.encoded_slash |= matches!(value, b'/' | b'\\');
+                readings.parameters |= value == b';';
                 let form = [b'%', HEX[usize::from(value >> 4)], HEX[usize::from(value & 15)]];
                 let form = if is_unreserved(value) { &[value] as &[u8] } else { &form };
                 if changed.is_none() && form != &bytes[at..at + 3] {
@@ -133,7 +164,8 @@ fn decode(path: &str, first: usize) -> Result<(Cow<'_, str>, bool), PathFault> {
                 }
                 at += 3;
             }
-            _ => {
+            class => {
+                readings.parameters |= class == PARAMETER;
                 if let Some(changed) = &mut changed {
                     changed.push(byte);
                 }
@@ -145,7 +177,7 @@ fn decode(path: &str, first: usize) -> Result<(Cow<'_, str>, bool), PathFault> {
         None => Cow::Borrowed(path),
         Some(changed) => Cow::Owned(String::from_utf8(changed).map_err(|_| PathFault::IllegalCharacter)?),
     };
-    Ok((decoded, encoded_slash))
+    Ok((decoded, readings))
 }
 
 fn escaped(digits: Option<&[u8]>) -> Result<u8, PathFault> {
@@ -193,14 +225,14 @@ fn without_blanks(mut text: &[u8]) -> &[u8] {
     text
 }
 
-fn merge(path: &str, encoded_slash: bool) -> CanonicalPath<'static> {
+fn merge(path: &str, readings: Readings) -> CanonicalPath<'static> {
     let mut merged = String::with_capacity(path.len());
     for letter in path.chars() {
         if letter != '/' || !merged.ends_with('/') {
             merged.push(letter);
         }
     }
-    CanonicalPath { path: Cow::Owned(merged), merged: true, encoded_slash }
+    CanonicalPath { path: Cow::Owned(merged), merged: true, readings }
 }
 
 /// RFC 3986 §2.3.
@@ -218,6 +250,8 @@ const DOT: u8 = 1;
 const ESCAPE: u8 = 2;
 /// May not stand in a path.
 const ILLEGAL: u8 = 3;
+/// `;`: some take what follows for parameters.
+const PARAMETER: u8 = 4;
 
 static CLASS: [u8; 256] = {
     let mut class = [PLAIN; 256];
@@ -230,6 +264,7 @@ static CLASS: [u8; 256] = {
     }
     class[b'.' as usize] = DOT;
     class[b'%' as usize] = ESCAPE;
+    class[b';' as usize] = PARAMETER;
     class[b'\\' as usize] = ILLEGAL;
     class[b'#' as usize] = ILLEGAL;
     class[b'?' as usize] = ILLEGAL;

@@ -97,6 +97,12 @@ impl RouteTable {
                 return Err(NoRoute::Ambiguous(PathFault::EncodedSlash));
             }
         }
+        // Where another reading leads to another route, nobody can say which rules hold.
+        if let Some(plain) = path.without_parameters()
+            && self.prefix(host, &plain).and_then(|prefix| prefix.select(method).ok()) != Some(route)
+        {
+            return Err(NoRoute::Ambiguous(PathFault::Parameters));
+        }
         Ok(route)
     }
 
@@ -239,6 +245,27 @@ pub(super) mod tests {
             ("/files//secret", double.clone()),
             ("/s/a%5Cb", slash),
             ("/s//a", double),
+        ] {
+            assert_eq!(find(&table, "h", path, Method::GET), found, "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_lead_past_no_route() {
+        let lax = RouteConfig { encoded_slash: true, ..route("root", "/") };
+        let table = RouteTable::new(&[lax, route("admin", "/admin")]);
+        let past = Err(NoRoute::Ambiguous(PathFault::Parameters));
+        for (path, found) in [
+            ("/admin;x=1/secret", past.clone()),
+            ("/admin;x", past.clone()),
+            ("/;x/admin", past.clone()),
+            ("/admin%3Bx/secret", past.clone()),
+            ("/admin%3bx", past.clone()),
+            ("/a;v%2Fadmin", Ok(0)),
+            ("/;a%2Fadmin", past),
+            ("/admin/a;x=1", Ok(1)),
+            ("/cars;color=red/list", Ok(0)),
+            ("/;", Ok(0)),
         ] {
             assert_eq!(find(&table, "h", path, Method::GET), found, "{path}");
         }

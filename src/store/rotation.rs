@@ -71,6 +71,9 @@ pub trait RotationStore: Send + Sync {
     async fn announce(&self, node: &NodeRecord) -> Result<()>;
     /// Says that a process ends.
     async fn leave(&self, id: Uuid) -> Result<()>;
+    /// Names of live processes that do not know the pepper of this fingerprint: to them, what is
+    /// hashed with it is unknown.
+    async fn unaware(&self, fingerprint: &str) -> Result<Vec<String>>;
     /// Replaces hashes, of keys and of clients, in one atomic step with the look at the live
     /// processes. Not a change in the sense of the feed. A hash that is gone, and one whose new
     /// form is there already, are left out.

@@ -115,7 +115,11 @@ fn is_host(text: &str) -> bool {
         }
         (name, Some(port))
     };
-    !name.is_empty() && port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
+    // One dot at the end is a name's root; an empty label is no name (RFC 1123 §2.1).
+    let has_empty_label = name.starts_with('.') || name.contains("..");
+    !name.is_empty()
+        && !has_empty_label
+        && port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn target(head: &Parts, host: Option<&str>) -> Result<(), HeadFault> {
@@ -193,6 +197,8 @@ mod tests {
             ("GET", "/", &[("host", "a.example/x")], false),
             ("GET", "/", &[("host", "a.example:80x")], false),
             ("GET", "/", &[("host", "a,b")], false),
+            ("GET", "/", &[("host", "a.example..")], false),
+            ("GET", "/", &[("host", ".example")], false),
             ("GET", "/", &[("host", "[::1")], false),
             ("GET", "/", &[("host", "[::1]x")], false),
             ("GET", "http://a.example/", &[host], true),

@@ -21,6 +21,7 @@ on_both!(
     a_hash_moves_only_where_no_live_process_loses_it,
     moving_is_no_change_and_moves_keys_and_clients_once,
     credentials_are_counted_by_the_pepper_they_need,
+    processes_that_lack_a_pepper_are_named,
     a_version_is_noted_once,
 );
 
@@ -156,6 +157,17 @@ async fn credentials_are_counted_by_the_pepper_they_need(place: &Place) {
     let later = now + jiff::SignedDuration::from_mins(1);
     let counts = store.rotation.count_hashes(later).await.unwrap();
     assert_eq!(counts, HashCounts { by_version: vec![(1, 2), (2, 1)], unknown: 2 });
+}
+
+async fn processes_that_lack_a_pepper_are_named(place: &Place) {
+    let store = place.migrated().await;
+    for (number, pepper, previous) in [(1, "old", None), (2, "old", Some("new")), (3, "new", Some("old"))] {
+        let named = NodeRecord { name: format!("node-{number}"), ..node(number, pepper, previous) };
+        store.rotation.announce(&named).await.unwrap();
+    }
+    for (pepper, lacking) in [("old", vec![]), ("new", vec!["node-1"]), ("other", vec!["node-1", "node-2", "node-3"])] {
+        assert_eq!(store.rotation.unaware(pepper).await.unwrap(), lacking, "{pepper}");
+    }
 }
 
 async fn a_version_is_noted_once(place: &Place) {

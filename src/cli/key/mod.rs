@@ -19,7 +19,7 @@ use crate::auth::guard_pepper;
 use crate::config::auth::AuthConfig;
 use crate::config::units::{self, DURATION_FORM};
 use crate::crypto::key_text;
-use crate::crypto::pepper::Peppers;
+use crate::crypto::pepper::{Pepper, Peppers};
 use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, ClientId};
@@ -199,6 +199,7 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     let store = open_store(&loaded.config).await?;
     let client = client::find(&store, &arguments.client).await?;
     let made = make(&store, &loaded.config.auth, arguments.kind).await?;
+    warn_of_unaware(context, &store, &loaded.config.auth).await?;
     let key = NewApiKey {
         client_id: client.id,
         name: arguments.name.clone(),
@@ -228,6 +229,20 @@ pub(super) struct MadeKey {
     pub(super) key_id: String,
     pub(super) hash: KeyHash,
     pub(super) pepper_version: i32,
+}
+
+/// A process that has not been given the pepper yet refuses what is made with it.
+pub(super) async fn warn_of_unaware(context: &Context, store: &Store, auth: &AuthConfig) -> Result<(), Failure> {
+    let Some(pepper) = &auth.pepper else { return Ok(()) };
+    let unaware = store.rotation.unaware(&Pepper::new(pepper).fingerprint()).await?;
+    if !unaware.is_empty() {
+        context.tell(&format!(
+            "warning: a running gateway ({}) does not know this pepper and refuses keys made with it; start it anew \
+             with both peppers (docs/security.md)",
+            unaware.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// Passes the pepper guard, then makes a key and its hash. A key hashed under another pepper than
@@ -265,8 +280,12 @@ async fn find(store: &Store, named: &str) -> Result<ApiKey, Failure> {
     };
     found.ok_or_else(|| {
         // Somebody may have pasted the whole key: it is not repeated.
-        let named = if named.len() <= LONGEST_KEY_ID { format!(" `{named}`") } else { String::new() };
-        Failure::not_found(format!("there is no key with the id{named}"))
+        let detail = if named.len() <= LONGEST_KEY_ID {
+            format!("there is no key with the id `{named}`")
+        } else {
+            "this is no key's id: give the id of its row or its key_id, not the whole key (octroi key list)".to_owned()
+        };
+        Failure::not_found(detail)
     })
 }
 

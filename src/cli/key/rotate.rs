@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Kind, expiry, find, lifetime, make, row};
+use super::{Kind, expiry, find, lifetime, make, row, warn_of_unaware};
 use crate::cli::open::open_store;
 use crate::cli::output::{self, Row};
 use crate::cli::{Context, Exit, Failure};
@@ -48,6 +48,7 @@ pub(super) async fn run(context: &Context, arguments: &Rotate, out: &mut dyn Wri
         return Err(refused(&old, refusal));
     }
     let made = make(&store, &loaded.config.auth, kind_of(&old, &loaded.config.auth.prefix)).await?;
+    warn_of_unaware(context, &store, &loaded.config.auth).await?;
     let rotation = Rotation {
         key_id: Some(made.key_id),
         hash: made.hash,

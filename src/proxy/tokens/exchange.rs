@@ -37,11 +37,12 @@ impl Visit<'_> {
         let by = self.principal(form).await?;
         let attempt = self.pay(by.as_deref()).await?;
         let presented = self.issuer.find_refresh(&text).await?.ok_or(GrantFault::from(RefreshFault::Unknown))?;
+        // Also when another key came along: whoever holds that one may stand elsewhere.
+        if !presented.principal.may_call_from(self.context.caller()) {
+            return Err(AuthError::AddressDenied.into());
+        }
         if let Some(attempt) = attempt {
             self.context.identified(&presented.principal);
-            if !presented.principal.may_call_from(self.context.caller()) {
-                return Err(AuthError::AddressDenied.into());
-            }
             if self.issuer.is_worth_something(&presented) {
                 attempt.was_good();
                 self.spend(&presented.principal).await?;

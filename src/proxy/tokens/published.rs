@@ -24,13 +24,18 @@ pub(super) fn metadata(visit: &Visit<'_>) -> Result<Response<Bytes>, Rejection> 
     };
     let at = |path: &str| format!("{base}/.octroi/{path}");
     let methods = ["client_secret_basic", "client_secret_post"];
+    let grants = if issuer.gives_refresh_tokens() {
+        ["client_credentials", "refresh_token"].as_slice()
+    } else {
+        ["client_credentials"].as_slice()
+    };
     let body = json!({
         "issuer": issuer.name(),
         "token_endpoint": at("token"),
         "revocation_endpoint": at("revoke"),
         "introspection_endpoint": at("introspect"),
         "jwks_uri": at("jwks.json"),
-        "grant_types_supported": ["client_credentials", "refresh_token"],
+        "grant_types_supported": grants,
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_methods_supported": methods,

@@ -71,6 +71,15 @@ impl RotationStore for Postgres {
         Ok(())
     }
 
+    async fn unaware(&self, fingerprint: &str) -> Result<Vec<String>> {
+        let statement = "SELECT name FROM nodes
+             WHERE seen_at > now() - $2 * interval '1 second' AND pepper <> $1 AND pepper_previous IS DISTINCT FROM $1
+             ORDER BY name";
+        let mut lease = self.work.lease("list nodes", WORK).await?;
+        let rows = lease.rows(statement, &[&fingerprint, &f64::from(LIVE_SECONDS)]).await?;
+        all("nodes", &rows, |row| row.take("name"))
+    }
+
     async fn move_hashes(&self, moves: &[HashMove], target: &MoveTarget) -> Result<Moved> {
         let (old, new): (Vec<String>, Vec<String>) =
             moves.iter().map(|one| (one.old.to_hex(), one.new.to_hex())).unzip();

@@ -50,6 +50,19 @@ impl RotationStore for Sqlite {
         self.writer.run("forget node", WRITE, delete).await
     }
 
+    async fn unaware(&self, fingerprint: &str) -> Result<Vec<String>> {
+        let fingerprint = fingerprint.to_owned();
+        let read = move |connection: &mut Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT name FROM nodes
+                 WHERE seen_at > ?2 AND pepper <> ?1 AND pepper_previous IS NOT ?1 ORDER BY name",
+            )?;
+            let names = statement.query_map(params![fingerprint, ago(connection, LIVE_SECONDS)?], |row| row.get(0))?;
+            Ok(names.collect::<rusqlite::Result<Vec<String>>>()?)
+        };
+        self.readers.run("list nodes", REPORT, read).await
+    }
+
     async fn move_hashes(&self, moves: &[HashMove], target: &MoveTarget) -> Result<Moved> {
         let (moves, target) = (moves.to_vec(), target.clone());
         let update = move |connection: &mut Connection| {

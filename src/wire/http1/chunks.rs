@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use httparse::Status;
 use thiserror::Error;
 
-use super::fields::LINES_MAX;
+use super::fields::{LINES_MAX, has_whole_line_ends};
 
 /// The longest size line, extensions and all.
 const LINE_MAX: usize = 4 * 1024;
@@ -135,7 +135,8 @@ impl Chunks {
 
 /// Nothing, blanks, or an extension of visible characters and blanks.
 fn is_extension(rest: &[u8]) -> bool {
-    let rest = rest.trim_ascii_start();
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let rest = &rest[blanks..];
     let is_plain = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
     rest.is_empty() || (rest[0] == b';' && rest.iter().all(is_plain))
 }
@@ -170,6 +171,9 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, ChunkFault> {
 }
 
 fn parse_trailers(section: &[u8]) -> Option<HeaderMap> {
+    if !has_whole_line_ends(section) {
+        return None;
+    }
     let mut lines = [httparse::EMPTY_HEADER; LINES_MAX];
     let Ok(Status::Complete((length, lines))) = httparse::parse_headers(section, &mut lines) else { return None };
     // An empty line by bare LF would end the section earlier for others than for us.

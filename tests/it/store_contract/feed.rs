@@ -189,6 +189,24 @@ async fn rows_nobody_can_read_mean_all(place: &Place) {
     assert_eq!(polled(&mut reader).await, [], "and the feed goes on");
 }
 
+/// One who makes changes by the thousand voids nobody else's cached identity.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_changes_of_one_client_are_one_change() {
+    let place = Place::sqlite();
+    let store = place.migrated().await;
+    let owner = client(&store, "acme").await;
+    let mut reader = store.changes.follow().await.unwrap();
+    place
+        .must(&format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)
+             INSERT INTO changes (kind, client_id) SELECT 'client', '{}' FROM n",
+            owner.id
+        ))
+        .await;
+    assert_eq!(polled(&mut reader).await, [Change::Client(owner.id)]);
+    assert_eq!(polled(&mut reader).await, []);
+}
+
 /// SQLite's REPLACE fires no delete trigger for the rows it removes.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_replace_takes_away_are_reported() {

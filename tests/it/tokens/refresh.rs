@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Bench, claims, text};
+use crate::books::Books;
 use crate::callers::Answer;
 use crate::database::TestDatabase;
 use crate::harness::eventually;
@@ -65,6 +66,20 @@ fn without_asking_there_is_none_and_with_a_key_it_must_be_its_own() {
     assert_eq!(bench.refresh(&refresh, &own).status, 200);
 }
 
+#[test]
+fn a_key_s_addresses_hold_for_its_refresh_token_whatever_comes_along() {
+    let bench = Bench::sqlite("");
+    let far = bench.setup.key("acme", &["--allow", "127.0.0.0/8"]);
+    let grant = format!("grant_type=client_credentials&scope=offline_access&client_secret={}", far.raw);
+    let refresh = text(&bench.post("/.octroi/token", &[], &grant).json()["refresh_token"]);
+    let books = Books::sqlite(&bench.setup.path("octroi.db"));
+    books.execute(&format!("UPDATE api_keys SET allowed_addresses = '[\"10.0.0.0/8\"]' WHERE id = '{}'", far.id));
+    let beside = format!("&client_secret={}", bench.key.raw);
+    for more in ["", beside.as_str()] {
+        eventually("the change is obeyed", || bench.refresh(&refresh, more).status == 403);
+    }
+}
+
 /// The answer was lost, or two parts of one caller raced: nobody is logged out, and there is one
 /// successor.
 fn racing_refreshes_leave_one_successor(bench: &Bench, count_open: impl Fn() -> i64) {
@@ -97,7 +112,7 @@ const OPEN: &str = "SELECT CAST(count(*) AS text) FROM refresh_tokens WHERE used
 #[test]
 fn racing_refreshes_leave_one_successor_on_sqlite() {
     let bench = Bench::sqlite("");
-    let books = crate::books::Books::sqlite(&bench.setup.path("octroi.db"));
+    let books = Books::sqlite(&bench.setup.path("octroi.db"));
     racing_refreshes_leave_one_successor(&bench, || books.text(OPEN)[0].parse().unwrap());
 }
 
@@ -105,7 +120,7 @@ fn racing_refreshes_leave_one_successor_on_sqlite() {
 fn racing_refreshes_leave_one_successor_on_postgres() {
     let database = TestDatabase::create();
     let bench = Bench::on(&database.url(), "");
-    let books = crate::books::Books::postgres(&database);
+    let books = Books::postgres(&database);
     racing_refreshes_leave_one_successor(&bench, || books.text(OPEN)[0].parse().unwrap());
 }
 
