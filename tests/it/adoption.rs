@@ -66,7 +66,7 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
     (
         "another meaning of the status",
         "id uuid PRIMARY KEY, api_key text, status text DEFAULT 'trial'",
-        &["\"status\"", "'active'", "1 rows"],
+        &["\"status\"", "'active'", "1 rows", "RENAME COLUMN status TO former_status"],
     ),
     (
         "a hash that no look-up would find",
