@@ -113,6 +113,22 @@ pub struct NewClient {
     pub metadata: serde_json::Value,
 }
 
+impl NewClient {
+    /// One with the default limits.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            rate: None,
+            burst: None,
+            plan_id: None,
+            quota: None,
+            concurrency: None,
+            metadata: serde_json::json!({}),
+        }
+    }
+}
+
 /// A change to a client: each `Some` replaces, an inner `None` clears.
 #[derive(Clone, Debug, Default)]
 pub struct ClientChange {

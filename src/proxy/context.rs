@@ -13,26 +13,27 @@ use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
+use self::ending::ANSWERED;
 use super::cost::DeclaredCost;
 use super::gateway::ResponseBody;
 use super::headers::X_REQUEST_ID;
 use super::intake::{Intake, IntakeFault};
 use super::interim::{Passed, Told};
 use super::rejection::Rejection;
-use super::returning::{ReturnFault, ReturningBody};
+use super::returning::ReturningBody;
 use super::shared::Gateway;
 use crate::clients::Principal;
 use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
-use crate::model::causes::with_causes;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
-use crate::model::usage::{Admission, CountedMethod, CutReason, Outcome, REJECTED, Settlement};
+use crate::model::usage::{Admission, CountedMethod, Outcome, REJECTED};
 use crate::server::Peer;
-use crate::telemetry::access_log::AccessRecord;
 use crate::wire::body::Body;
-use crate::wire::observed::{End, Observed, Observer};
+use crate::wire::observed::Observed;
 use crate::wire::problem::Problem;
+
+mod ending;
 
 /// What is known of a request so far.
 #[derive(Debug)]
@@ -333,121 +334,5 @@ impl RequestContext {
             Rejection::Auth(ClientSuspended { client, key }) => (*client, *key),
             _ => (self.client, self.key),
         }
-    }
-
-    fn end(&mut self, end: &End<'_, ReturnFault>, bytes: u64) {
-        if std::mem::replace(&mut self.settled, true) {
-            return;
-        }
-        let (outcome, reason) = self.outcome_of(end);
-        self.settle(outcome, reason, bytes);
-        self.log_end(outcome, reason, end, bytes);
-    }
-
-    fn outcome_of(&self, end: &End<'_, ReturnFault>) -> (Outcome, Option<CutReason>) {
-        match (end, self.intake_fault()) {
-            (End::Complete, _) => (Outcome::Complete, None),
-            // The request's body failed first, and took the upstream's connection with it.
-            (End::Failed(_), Some(IntakeFault::Broken)) => (Outcome::ClientGone, None),
-            (End::Failed(_), Some(IntakeFault::TooLarge)) => (Outcome::Cut, Some(CutReason::BodyTooLarge)),
-            // Deadlines of ours: the caller stood still, or the upstream was allowed no more time.
-            (End::Failed(_), Some(IntakeFault::Late)) | (End::Failed(ReturnFault::Overdue), None) => {
-                (Outcome::Cut, Some(CutReason::Deadline))
-            }
-            (End::Failed(ReturnFault::Broken(_) | ReturnFault::Late), None) => (Outcome::UpstreamError, None),
-            (End::Dropped, _) if !self.is_sent() && self.entry.is_some() => (Outcome::NotSent, None),
-            (End::Dropped, _) => match self.peer.cut_reason() {
-                Some(reason) => (Outcome::Cut, Some(reason)),
-                None => (Outcome::ClientGone, None),
-            },
-        }
-    }
-
-    fn settle(&mut self, outcome: Outcome, reason: Option<CutReason>, bytes_out: u64) {
-        let Some(entry) = self.entry.take() else { return };
-        let now = self.gateway.clock.monotonic();
-        let declared = self.declared.as_ref().and_then(|declared| declared.units());
-        if let Some(charge) = &self.charge {
-            // As the event: what never left for the upstream costs no units.
-            let units = if outcome == Outcome::NotSent { Some(0) } else { declared };
-            charge.settle_units(units.unwrap_or(charge.units()));
-            if let (Some(cost), true) = (declared, self.gateway.rates_by_cost) {
-                charge.settle_rates(cost, now);
-            }
-        }
-        let duration = now.since(self.admitted);
-        let rest = self.told.rest_of(Passed { bytes_in: self.bytes_in(), bytes_out });
-        entry.settle(&Settlement {
-            status: self.status,
-            outcome,
-            reason,
-            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            bytes_in: rest.bytes_in,
-            bytes_out: rest.bytes_out,
-            units: declared,
-        });
-        self.gateway.metrics.request_ended(self.route, outcome, self.status, now.since(self.started));
-    }
-
-    fn is_sent(&self) -> bool {
-        self.sent.load(Relaxed)
-    }
-
-    fn bytes_in(&self) -> u64 {
-        self.intake.as_ref().map_or(0, |intake| intake.bytes())
-    }
-
-    fn log_end(&self, outcome: Outcome, reason: Option<CutReason>, end: &End<'_, ReturnFault>, bytes_out: u64) {
-        match (reason, end) {
-            (Some(reason), _) => self.log(outcome.as_str(), reason.as_str(), bytes_out),
-            (None, End::Failed(fault)) => self.log(outcome.as_str(), &fault.to_string(), bytes_out),
-            (None, _) => self.log(outcome.as_str(), "", bytes_out),
-        }
-    }
-
-    /// A refusal with all its causes, in one line; only for the log.
-    fn causes_of(&self, rejection: &Rejection) -> String {
-        if self.target.is_some() { with_causes(rejection) } else { String::new() }
-    }
-
-    fn log(&self, outcome: &'static str, reason: &str, bytes_out: u64) {
-        let Some((method, uri)) = &self.target else { return };
-        self.gateway.access_log.write(&AccessRecord {
-            at: self.at,
-            request_id: self.request_id.as_str(),
-            address: self.caller,
-            client: self.client,
-            key: self.key,
-            route: self.route.map_or("", |route| self.gateway.route_name(route)),
-            method: method.as_str(),
-            path: uri.path(),
-            status: self.status,
-            outcome,
-            reason,
-            bytes_in: self.bytes_in(),
-            bytes_out,
-            duration: self.gateway.clock.monotonic().since(self.started),
-            upstream: self.upstream_took,
-        });
-    }
-}
-
-/// The outcome of a request that the gateway itself answered, in the access log.
-const ANSWERED: &str = "answered";
-
-impl Observer<ReturnFault> for Box<RequestContext> {
-    fn passing(&mut self, bytes: u64) {
-        RequestContext::passing(self, bytes);
-    }
-
-    fn ended(mut self, end: End<'_, ReturnFault>, bytes: u64) {
-        self.end(&end, bytes);
-    }
-}
-
-impl Drop for RequestContext {
-    fn drop(&mut self) {
-        self.end(&End::Dropped, 0);
-        self.gateway.metrics.requests_in_flight.dec();
     }
 }

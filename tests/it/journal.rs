@@ -136,8 +136,13 @@ fn what_came_after_a_journal_was_removed_outlives_a_kill() {
     let upstream = Upstream::start_counting();
     let setup = Setup::sqlite(upstream.address);
     let (gateway, crowd) = removed_under_load(&setup);
-    // What was admitted before is in the store by now; the removed files may go with the process.
-    std::thread::sleep(Duration::from_secs(3));
+    // What was admitted before must be in the store: the removed files may go with the process.
+    let before = upstream.request_ids();
+    let books = Books::sqlite(&setup.path("octroi.db"));
+    eventually("what came so far is in the store", || {
+        let events: HashSet<String> = books.events().into_iter().map(|event| event.request_id).collect();
+        before.iter().all(|id| events.contains(id))
+    });
     gateway.kill();
     crowd.stop();
     let gateway = setup.start();

@@ -231,6 +231,31 @@ pub(super) struct MadeKey {
     pub(super) pepper_version: i32,
 }
 
+/// Makes a key with nothing special about it, for a client of ours.
+pub(super) async fn make_plain(
+    store: &Store,
+    auth: &AuthConfig,
+    kind: Kind,
+    client_id: ClientId,
+    name: &str,
+) -> Result<SecretText, Failure> {
+    let made = make(store, auth, kind).await?;
+    let key = NewApiKey {
+        client_id,
+        name: name.to_owned(),
+        key_id: Some(made.key_id),
+        hash: made.hash,
+        pepper_version: Some(made.pepper_version),
+        scopes: Scopes::default(),
+        rate: None,
+        burst: None,
+        allowed_addresses: AddressRanges::default(),
+        expires_at: None,
+    };
+    store.keys.create(key).await?;
+    Ok(made.text)
+}
+
 /// A process that has not been given the pepper yet refuses what is made with it.
 pub(super) async fn warn_of_unaware(context: &Context, store: &Store, auth: &AuthConfig) -> Result<(), Failure> {
     let Some(pepper) = &auth.pepper else { return Ok(()) };

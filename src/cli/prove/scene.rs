@@ -16,11 +16,8 @@ use crate::cli::quickstart::folder::secret;
 use crate::cli::{Context, Exit, Failure};
 use crate::config::store::StoreUrl;
 use crate::config::{self, Config, Environment};
-use crate::model::access::Scopes;
-use crate::model::addresses::AddressRanges;
 use crate::model::client::NewClient;
 use crate::model::id::ClientId;
-use crate::model::key::NewApiKey;
 use crate::model::secret::SecretText;
 use crate::store::Store;
 use crate::store::scratch::{self, Scratch};
@@ -150,31 +147,9 @@ async fn way(store: &StoreUrl) -> Result<(Way, SecretText), Failure> {
 }
 
 async fn client_with_key(store: &Store, config: &Config) -> Result<(ClientId, SecretText), Failure> {
-    let client = NewClient {
-        name: NAME.to_owned(),
-        rate: None,
-        burst: None,
-        plan_id: None,
-        quota: None,
-        concurrency: None,
-        metadata: serde_json::json!({}),
-    };
-    let client = store.clients.create(client).await?.id;
-    let made = key::make(store, &config.auth, Kind::Test).await?;
-    let key = NewApiKey {
-        client_id: client,
-        name: NAME.to_owned(),
-        key_id: Some(made.key_id),
-        hash: made.hash,
-        pepper_version: Some(made.pepper_version),
-        scopes: Scopes::default(),
-        rate: None,
-        burst: None,
-        allowed_addresses: AddressRanges::default(),
-        expires_at: None,
-    };
-    store.keys.create(key).await?;
-    Ok((client, made.text))
+    let client = store.clients.create(NewClient::named(NAME)).await?.id;
+    let key = key::make_plain(store, &config.auth, Kind::Test, client, NAME).await?;
+    Ok((client, key))
 }
 
 /// The settings of a proof, whatever the environment says.

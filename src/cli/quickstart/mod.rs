@@ -19,12 +19,9 @@ use crate::app::{self, Addresses, DemoUpstream};
 use crate::config::telemetry::LogFormat;
 use crate::config::upstream::Endpoint;
 use crate::config::{self, Config};
-use crate::model::access::Scopes;
-use crate::model::addresses::AddressRanges;
 use crate::model::client::{Client, NewClient};
 use crate::model::clock::Clock;
 use crate::model::id::ClientId;
-use crate::model::key::NewApiKey;
 use crate::model::secret::SecretText;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -136,21 +133,7 @@ async fn start_demo(config: &mut Config) -> Result<(), Failure> {
 async fn demo_key(config: &Config, store: &Store, clock: &dyn Clock) -> Result<SecretText, Failure> {
     let client = demo_client(store).await?;
     revoke_former(store, client.id, clock).await?;
-    let made = key::make(store, &config.auth, Kind::Live).await?;
-    let key = NewApiKey {
-        client_id: client.id,
-        name: KEY_NAME.to_owned(),
-        key_id: Some(made.key_id),
-        hash: made.hash,
-        pepper_version: Some(made.pepper_version),
-        scopes: Scopes::default(),
-        rate: None,
-        burst: None,
-        allowed_addresses: AddressRanges::default(),
-        expires_at: None,
-    };
-    store.keys.create(key).await?;
-    Ok(made.text)
+    key::make_plain(store, &config.auth, Kind::Live, client.id, KEY_NAME).await
 }
 
 /// Every run left one: all of them are looked at, page by page.
@@ -172,16 +155,7 @@ async fn demo_client(store: &Store) -> Result<Client, Failure> {
     if let Some(client) = store.clients.find_by_name(DEMO).await?.into_iter().next() {
         return Ok(client);
     }
-    let client = NewClient {
-        name: DEMO.to_owned(),
-        rate: None,
-        burst: None,
-        plan_id: None,
-        quota: None,
-        concurrency: None,
-        metadata: serde_json::json!({}),
-    };
-    Ok(store.clients.create(client).await?)
+    Ok(store.clients.create(NewClient::named(DEMO)).await?)
 }
 
 /// The two lines. A closed stdout is nobody's fault: the gateway serves all the same.
