@@ -88,8 +88,8 @@ class Rig:
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         return certificate, key
 
-    def nginx(self, name, http, workers=1):
-        """nginx with its defaults but for what `http` says."""
+    def nginx(self, name, http, connections=512):
+        """nginx with its defaults (so many connections a worker) but for what `http` says."""
         temporary = "".join(
             f"{part}_temp_path {self.folder}/{name}-{part};"
             for part in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -97,7 +97,7 @@ class Rig:
         path = self.folder / f"{name}.conf"
         path.write_text(
             f"daemon off; pid {self.folder}/{name}.pid; error_log {self.folder}/{name}.err; "
-            f"worker_processes {workers};\nevents {{}}\nhttp {{ access_log off; {temporary}\n{http}\n}}\n"
+            f"worker_processes 1;\nevents {{ worker_connections {connections}; }}\nhttp {{ access_log off; {temporary}\n{http}\n}}\n"
         )
         return self.run([need("nginx", "apt-get install nginx-light"), "-c", path], f"{name}.log")
 
