@@ -30,6 +30,7 @@ fn route(index: usize) -> RouteConfig {
         max_body: None,
         merge_slashes: false,
         encoded_slash: false,
+        websocket: false,
         preserve_host: false,
         cost: 1,
     }

@@ -187,6 +187,7 @@ fn route() -> RouteConfig {
         cost: 1,
         merge_slashes: false,
         encoded_slash: false,
+        websocket: false,
         preserve_host: false,
     }
 }

@@ -237,6 +237,7 @@ pub(super) fn route() -> RouteConfig {
         max_body: None,
         merge_slashes: false,
         encoded_slash: false,
+        websocket: false,
         preserve_host: false,
         cost: 1,
     }

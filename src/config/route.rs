@@ -38,6 +38,8 @@ pub struct RouteConfig {
     pub merge_slashes: bool,
     /// `%2F` and `%5C` pass instead of 400.
     pub encoded_slash: bool,
+    /// Whether callers may go on with WebSocket.
+    pub websocket: bool,
     /// Whether the caller's Host goes on to the upstream; else the endpoint's own.
     pub preserve_host: bool,
     /// What a request costs, unless the upstream says otherwise.
@@ -75,6 +77,7 @@ pub(super) struct RawRoute {
     pub(super) max_body: String,
     pub(super) merge_slashes: bool,
     pub(super) encoded_slash: bool,
+    pub(super) websocket: bool,
     pub(super) preserve_host: bool,
     pub(super) cost: i64,
 }
@@ -96,6 +99,8 @@ impl Default for RawRoute {
             max_body: "0".to_owned(),
             merge_slashes: false,
             encoded_slash: false,
+            // What is forwarded needs a credential either way, and the service has to agree.
+            websocket: true,
             // Services that build links or serve several hosts need the name the caller used.
             preserve_host: true,
             cost: 1,
@@ -138,6 +143,7 @@ impl RawRoute {
             max_body: self.resolve_max_body(check, around.server),
             merge_slashes: self.merge_slashes,
             encoded_slash: self.encoded_slash,
+            websocket: self.websocket,
             preserve_host: self.preserve_host,
             cost: check.count("cost", self.cost, 0..=MAX_COST),
         }

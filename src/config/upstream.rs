@@ -20,6 +20,8 @@ pub struct UpstreamConfig {
     pub response_timeout: Duration,
     /// How long the response body may pause.
     pub idle_timeout: Duration,
+    /// How long a tunnel (WebSocket) may stand still in both directions.
+    pub tunnel_idle_timeout: Duration,
     /// How long the whole exchange may take; none: as long as it moves.
     pub request_timeout: Option<Duration>,
     /// How long an idle connection is kept.
@@ -48,6 +50,7 @@ pub(super) struct RawUpstream {
     pub(super) connect_timeout: String,
     pub(super) response_timeout: String,
     pub(super) idle_timeout: String,
+    pub(super) tunnel_idle_timeout: String,
     pub(super) request_timeout: String,
     pub(super) keep_alive: String,
     pub(super) keep_alive_connections: i64,
@@ -62,6 +65,8 @@ impl Default for RawUpstream {
             connect_timeout: "2s".to_owned(),
             response_timeout: "60s".to_owned(),
             idle_timeout: "60s".to_owned(),
+            // Callers and services ping each other as they like; an hour finds those that are gone.
+            tunnel_idle_timeout: "1h".to_owned(),
             request_timeout: "0s".to_owned(),
             // Shorter than the 60 s and more after which common servers close: we close first.
             keep_alive: "50s".to_owned(),
@@ -89,6 +94,7 @@ impl RawUpstream {
             connect_timeout: check.duration("connect_timeout", &self.connect_timeout, Zero::Refused),
             response_timeout: check.duration("response_timeout", &self.response_timeout, Zero::Refused),
             idle_timeout: check.duration("idle_timeout", &self.idle_timeout, Zero::Refused),
+            tunnel_idle_timeout: check.duration("tunnel_idle_timeout", &self.tunnel_idle_timeout, Zero::Refused),
             request_timeout: (!request_timeout.is_zero()).then_some(request_timeout),
             keep_alive: check.duration("keep_alive", &self.keep_alive, Zero::Refused),
             keep_alive_connections: usize::try_from(connections).unwrap_or(usize::MAX),

@@ -1,12 +1,13 @@
 //! The request as the upstream gets it, the response as the caller gets it.
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::headers::strip_response;
 use super::path::CanonicalPath;
+use crate::wire::websocket::{BY_UPGRADE, WEBSOCKET};
 
 /// Where the request goes: the canonical path, without `strip`, and the query untouched.
 pub(super) fn target(uri: &Uri, path: &CanonicalPath<'_>, strip: Option<&str>) -> PathAndQuery {
@@ -46,6 +47,10 @@ pub(super) fn request(head: Head, target: PathAndQuery) -> Request<()> {
 pub(super) fn response<B: http_body::Body>(mut response: Response<B>, method: &Method) -> Response<B> {
     *response.version_mut() = Version::HTTP_11;
     strip_response(response.headers_mut());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, BY_UPGRADE);
+        response.headers_mut().insert(UPGRADE, WEBSOCKET);
+    }
     let has_no_body = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
     if !has_no_body && response.headers().contains_key(CONTENT_LENGTH) {
         // `5, 5` and two lines were read as one length, and are sent as one.

@@ -42,6 +42,7 @@ use crate::tasks::catch_panic;
 use crate::wire::body::Body;
 use crate::wire::head::{self, named_host};
 use crate::wire::observed::Observed;
+use crate::wire::websocket;
 
 /// The body of every response, observed by its request's context.
 pub type ResponseBody = Observed<Body<ReturningBody>, Box<RequestContext>>;
@@ -291,7 +292,10 @@ impl WorkerGateway {
         .apply(&mut head.headers);
         let method = head.method.clone();
         let keep_host = config.preserve_host && head.headers.contains_key(http::header::HOST);
-        let (body, intake) = OutgoingBody::new(body, routed.route.max_body);
+        let may_upgrade = !body.is_tunnel() || (config.websocket && websocket::is_handshake(&head.headers));
+        // Without its `Upgrade` it is a request like any other.
+        let max_body = routed.route.max_body;
+        let (body, intake) = if may_upgrade { OutgoingBody::new(body, max_body) } else { (OutgoingBody::NONE, None) };
         context.takes_in(intake);
         let request = forward::request(head, routed.target.clone());
         let exchanged = {

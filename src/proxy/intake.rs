@@ -88,8 +88,15 @@ impl OutgoingBody {
             return (Self::NONE, None);
         }
         let intake = Arc::<Intake>::default();
-        let streaming = Streaming { body, limit: limit.unwrap_or(u64::MAX), intake: Arc::clone(&intake) };
+        // What passes in a tunnel is no request's body, and has no size.
+        let limit = limit.filter(|_| !body.is_tunnel()).unwrap_or(u64::MAX);
+        let streaming = Streaming { body, limit, intake: Arc::clone(&intake) };
         (Self(Some(streaming)), Some(intake))
+    }
+
+    /// Whether it is what follows a 101, and must not be read before that.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.0.as_ref().is_some_and(|streaming| streaming.body.is_tunnel())
     }
 }
 

@@ -4,8 +4,8 @@
 //! Owns what records have told of one exchange and what is left for the next. Refuses to own when:
 //! whoever drives bytes calls `RequestContext::passing` at each turn, and the server's sweep says
 //! when it is time (`Peer::take_reminder`). So a short request pays for none of this with more
-//! than a look at a flag, and a stream that stands still is looked at all the same. Whatever will
-//! carry an upgraded connection is to do the same.
+//! than a look at a flag, and a stream that stands still is looked at all the same. A
+//! tunnel (WebSocket) is such an exchange: its bytes are those of a request and of a response.
 //!
 //! Each byte is told once: by a record or, what none has told, by the request's event. Everything
 //! that a request has once (its time, its units, its end) only the event has.

@@ -56,10 +56,16 @@ impl ReturningBody {
         self.cost = Some(cost);
     }
 
-    /// Waits for more; too long is a fault.
+    /// Waits for more; too long is a fault, unless the request still moves up meanwhile.
     fn wait(&mut self) -> Option<ReturnFault> {
         if self.waiting && self.peer.is_late() {
-            return Some(if self.budget.is_spent() { ReturnFault::Overdue } else { ReturnFault::Late });
+            if self.budget.is_spent() {
+                return Some(ReturnFault::Overdue);
+            }
+            if !self.download.as_mut().is_some_and(Download::take_moved) {
+                return Some(ReturnFault::Late);
+            }
+            self.waiting = false;
         }
         if !self.waiting {
             self.waiting = true;

@@ -180,6 +180,7 @@ pub(super) mod tests {
             max_body: None,
             merge_slashes: false,
             encoded_slash: false,
+            websocket: false,
             preserve_host: false,
             cost: 1,
         }

@@ -107,6 +107,7 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         max_body: None,
         merge_slashes: false,
         encoded_slash: false,
+        websocket: false,
         preserve_host: false,
         cost: 0,
     }

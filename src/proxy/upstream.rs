@@ -37,7 +37,9 @@ use super::returning::ReturningBody;
 use crate::config::upstream::{Endpoint, UpstreamConfig};
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::server::Peer;
+use crate::wire::http1::Framing;
 use crate::wire::http1::answer::AnswerHead;
+use crate::wire::websocket;
 
 mod connection;
 mod download;
@@ -64,8 +66,8 @@ pub enum ExchangeFault {
     /// The connection broke, or what came back was not HTTP.
     #[error("the upstream broke off before its response")]
     Broken(#[source] ConnectionFault),
-    /// It switched protocols, which nobody had asked for.
-    #[error("the upstream switched protocols unasked")]
+    /// It switched protocols, which nobody had asked for, or not to what was asked for.
+    #[error("the upstream switched protocols unasked, or without the proof of a WebSocket handshake")]
     SwitchedProtocols,
     /// No response head within `response_timeout`, or within what was left of `request_timeout`.
     #[error("the upstream's response came too late")]
@@ -122,6 +124,7 @@ pub(super) struct Upstream {
     connect_timeout: Duration,
     response_timeout: Duration,
     idle_timeout: Duration,
+    tunnel_idle_timeout: Duration,
     request_timeout: Option<Duration>,
     next: AtomicUsize,
 }
@@ -148,6 +151,7 @@ impl Upstream {
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
+            tunnel_idle_timeout: config.tunnel_idle_timeout,
             request_timeout: config.request_timeout,
             next: AtomicUsize::new(0),
         }
@@ -176,7 +180,8 @@ impl Upstream {
         let mut fault = None;
         for offset in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[(turn + offset) % self.endpoints.len()];
-            let mut kept = endpoint.pool.take();
+            // Who switches protocols shares its connection with nobody, before or after.
+            let mut kept = if upload.is_tunnel() { None } else { endpoint.pool.take() };
             let mut may_repeat = is_replayable;
             loop {
                 let is_kept = kept.is_some();
@@ -233,7 +238,12 @@ impl Upstream {
         match answered {
             None => Sent::Late,
             Some(Ok(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                Sent::Answered(Err(ExchangeFault::SwitchedProtocols))
+                let is_agreed = websocket::agrees(asked.head.headers(), &head.headers) && exchange.open_tunnel();
+                Sent::Answered(if is_agreed {
+                    Ok(self.returning(head, exchange, endpoint, asked.peer, budget))
+                } else {
+                    Err(ExchangeFault::SwitchedProtocols)
+                })
             }
             Some(Ok(head)) => Sent::Answered(Ok(self.returning(head, exchange, endpoint, asked.peer, budget))),
             Some(Err(error)) => match exchange.take_unsent() {
@@ -251,8 +261,16 @@ impl Upstream {
         peer: &Peer,
         budget: &Budget,
     ) -> Response<ReturningBody> {
-        let download = Download::new(exchange, head.framing, head.keeps_alive, &endpoint.pool);
-        let body = ReturningBody::new(download, peer.clone(), self.idle_timeout, budget.clone());
+        let is_tunnel = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let framing = if is_tunnel { Framing::UntilClose } else { head.framing };
+        let download = Download::new(exchange, framing, head.keeps_alive, &endpoint.pool);
+        let (idle, budget) = if is_tunnel {
+            // A tunnel lasts as long as it is used.
+            (self.tunnel_idle_timeout, Budget(None))
+        } else {
+            (self.idle_timeout, budget.clone())
+        };
+        let body = ReturningBody::new(download, peer.clone(), idle, budget);
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;

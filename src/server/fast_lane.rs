@@ -168,6 +168,7 @@ impl<H: Handler> Lane<'_, H> {
         poll_fn(|context| {
             self.watch.runs_in(context.waker());
             if self.watch.verdict() != Verdict::None {
+                answering.say_goodbye(&self.caller, self.watch.verdict());
                 return Poll::Ready(Err(Stop::Gone));
             }
             answering.poll(&self.caller, self.watch, context).map_err(|_| Stop::Gone)
@@ -181,6 +182,9 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     fn body(&self, head: &PlainHead) -> RequestBody {
+        if head.upgrades {
+            return RequestBody::tunnel(Arc::clone(&self.caller), Arc::clone(self.watch));
+        }
         if head.framing == Framing::Empty {
             return RequestBody::none(Arc::clone(self.watch));
         }

@@ -55,6 +55,9 @@ enum Source {
     None,
     Engine(Incoming),
     Caller(SharedCaller),
+    /// Whatever comes behind a head that asked for another protocol, once that was agreed on:
+    /// nothing is taken before somebody asks for it.
+    Tunnel(SharedCaller),
 }
 
 impl Source {
@@ -65,6 +68,16 @@ impl Source {
                 Pin::new(incoming).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(BrokenBody::Engine)))
             }
             Self::Caller(caller) => caller::lock(caller).poll_body(context),
+            Self::Tunnel(caller) => {
+                let mut held = caller::lock(caller);
+                held.begin_tunnel();
+                let frame = held.poll_body(context);
+                drop(held);
+                if matches!(frame, Poll::Ready(None)) {
+                    *self = Self::None;
+                }
+                frame
+            }
         }
     }
 
@@ -73,6 +86,7 @@ impl Source {
             Self::None => true,
             Self::Engine(incoming) => incoming.is_end_stream(),
             Self::Caller(caller) => caller::lock(caller).body_has_ended(),
+            Self::Tunnel(_) => false,
         }
     }
 
@@ -81,6 +95,7 @@ impl Source {
             Self::None => SizeHint::with_exact(0),
             Self::Engine(incoming) => incoming.size_hint(),
             Self::Caller(caller) => caller::lock(caller).body_hint(),
+            Self::Tunnel(_) => SizeHint::default(),
         }
     }
 }
@@ -105,6 +120,18 @@ impl RequestBody {
     /// Read off the caller's connection.
     pub(super) fn of_caller(caller: SharedCaller, watch: Arc<Watch>, expects: bool) -> Self {
         Self { source: Source::Caller(caller), watch, expects, begun: false, ended: false }
+    }
+
+    /// What comes behind a head that asked for another protocol.
+    pub(super) fn tunnel(caller: SharedCaller, watch: Arc<Watch>) -> Self {
+        Self { source: Source::Tunnel(caller), watch, expects: false, begun: false, ended: false }
+    }
+
+    /// Whether this is no body, but what follows if the request's `Upgrade` is answered with 101.
+    /// Reading it is agreeing to that: whoever does not, drops it.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.source, Source::Tunnel(_))
     }
 
     /// There is none.
@@ -136,6 +163,8 @@ impl Body for RequestBody {
         body.begun = true;
         let frame = match body.source.poll(context) {
             Poll::Ready(frame) => frame,
+            // Other protocols may be silent; how long is the upstream side's to say.
+            Poll::Pending if body.is_tunnel() => return Poll::Pending,
             Poll::Pending if body.watch.body_late() => return Poll::Ready(Some(Err(BodyFault::Late))),
             Poll::Pending => {
                 body.watch.body_wanted(context.waker());
@@ -158,7 +187,8 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.ended || self.source.is_end_stream() {
+        let is_unopened = self.is_tunnel() && !self.begun;
+        if self.ended || is_unopened || self.source.is_end_stream() {
             return;
         }
         self.watch.body_not_wanted();

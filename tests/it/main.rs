@@ -51,3 +51,4 @@ mod streams;
 mod timing;
 mod tokens;
 mod usage;
+mod websockets;

@@ -125,6 +125,22 @@ impl Exchange {
         self.deaf.is_some()
     }
 
+    /// Lets the caller's side of a tunnel pass. False: nobody asked for one.
+    pub(super) fn open_tunnel(&mut self) -> bool {
+        match self.upload.as_mut().filter(|upload| upload.is_tunnel()) {
+            Some(upload) => {
+                upload.open_tunnel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a tunnel was asked for and not agreed on.
+    pub(super) fn waits_for_tunnel(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::waits_for_tunnel)
+    }
+
     /// The request as it was, where not a byte of it has left.
     pub(super) fn take_unsent(&mut self) -> Option<Upload> {
         self.upload.take_if(|upload| !upload.has_begun())

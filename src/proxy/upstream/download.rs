@@ -39,7 +39,10 @@ enum Reader {
 impl Download {
     /// The body behind a head with this framing, which `exchange` has just given.
     pub(super) fn new(exchange: Exchange, framing: Framing, keeps_alive: bool, home: &Arc<Pool>) -> Self {
-        let keeps_alive = keeps_alive && !exchange.is_deaf();
+        // A tunnel that was not agreed on (its bytes are the caller's next request) goes no further,
+        // and the upstream may still take it for one.
+        let is_declined = exchange.waits_for_tunnel();
+        let keeps_alive = keeps_alive && !exchange.is_deaf() && !is_declined;
         let reader = match framing {
             Framing::Empty => Reader::Ended,
             Framing::Length(length) => Reader::Length(length),
@@ -47,7 +50,7 @@ impl Download {
             Framing::UntilClose => Reader::UntilClose,
         };
         let Exchange { connection, upload, .. } = exchange;
-        let upload = upload.map(Box::new);
+        let upload = upload.filter(|_| !is_declined).map(Box::new);
         let mut download = Self { connection: Some(connection), upload, reader, keeps_alive, home: Arc::clone(home) };
         if matches!(download.reader, Reader::Ended) {
             download.end();
@@ -65,6 +68,11 @@ impl Download {
             Reader::Ended => SizeHint::with_exact(0),
             Reader::Chunked(_) | Reader::UntilClose => SizeHint::default(),
         }
+    }
+
+    /// Whether more of the request has gone up since this was asked last.
+    pub(in crate::proxy) fn take_moved(&mut self) -> bool {
+        self.upload.as_mut().is_some_and(|upload| upload.take_moved())
     }
 
     pub(in crate::proxy) fn poll_frame(

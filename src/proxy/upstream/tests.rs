@@ -123,6 +123,7 @@ fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
         connect_timeout: SHORT,
         response_timeout: SHORT,
         idle_timeout: SHORT,
+        tunnel_idle_timeout: SHORT,
         request_timeout: None,
         keep_alive: Duration::from_mins(1),
         keep_alive_connections: 4,

@@ -47,16 +47,51 @@ pub(super) struct Upload {
     body: OutgoingBody,
     out: Outgoing,
     begun: bool,
+    moved: bool,
+    tunnel: Option<Tunnel>,
+}
+
+/// How far a request that asked for another protocol has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnel {
+    /// It was not agreed on: nothing behind the head may leave.
+    Asked,
+    /// Everything passes.
+    Open,
+    /// The caller has ended its direction, and so did we.
+    Ended,
 }
 
 impl Upload {
     pub(super) fn new(body: OutgoingBody) -> Self {
+        let tunnel = body.is_tunnel().then_some(Tunnel::Asked);
         let framing = match body.size_hint().exact() {
             _ if body.is_end_stream() => Framing::Empty,
+            _ if tunnel.is_some() => Framing::UntilClose,
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
-        Self { body, out: Outgoing::new(framing), begun: false }
+        Self { body, out: Outgoing::new(framing), begun: false, moved: false, tunnel }
+    }
+
+    /// Whether it asks for another protocol.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.is_some()
+    }
+
+    /// Whether the upstream has not agreed on that yet.
+    pub(super) fn waits_for_tunnel(&self) -> bool {
+        self.tunnel == Some(Tunnel::Asked)
+    }
+
+    /// Whether bytes have left since this was asked last.
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// The upstream has agreed: all that the caller sends passes from now on.
+    pub(super) fn open_tunnel(&mut self) {
+        self.tunnel = self.tunnel.map(|_| Tunnel::Open);
     }
 
     /// Whether there is no body.
@@ -89,8 +124,9 @@ impl Upload {
         match self.out.framing() {
             Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
             Framing::Length(left) => write_length(out, left + self.out.waiting() as u64),
-            Framing::Empty | Framing::UntilClose if head.headers().contains_key(CONTENT_LENGTH) => write_length(out, 0),
-            Framing::Empty | Framing::UntilClose => {}
+            Framing::UntilClose => out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n"),
+            Framing::Empty if head.headers().contains_key(CONTENT_LENGTH) => write_length(out, 0),
+            Framing::Empty => {}
         }
         out.put_slice(b"\r\n");
         if self.out.framing() == Framing::Chunked && self.out.waiting() > 0 {
@@ -110,7 +146,14 @@ impl Upload {
                 waits = self.poll_body(&mut connection.outgoing, context)?.is_pending();
             }
             if self.out.is_written(&connection.outgoing) {
-                return if waits { Poll::Pending } else { Poll::Ready(Ok(())) };
+                if waits {
+                    return Poll::Pending;
+                }
+                if self.tunnel == Some(Tunnel::Open) {
+                    ready!(Pin::new(&mut connection.stream).poll_shutdown(context))?;
+                    self.tunnel = Some(Tunnel::Ended);
+                }
+                return Poll::Ready(Ok(()));
             }
             let stream = Pin::new(&mut connection.stream);
             let written = match self.out.slices(&connection.outgoing) {
@@ -121,11 +164,15 @@ impl Upload {
                 return Poll::Ready(Err(UploadFault::Io(io::ErrorKind::WriteZero.into())));
             }
             self.begun = true;
+            self.moved = true;
             self.out.advance(&mut connection.outgoing, written);
         }
     }
 
     fn poll_body(&mut self, outgoing: &mut BytesMut, context: &mut Context<'_>) -> Result<Poll<()>, UploadFault> {
+        if self.tunnel == Some(Tunnel::Asked) {
+            return Ok(Poll::Pending);
+        }
         let frame = match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(frame) => frame,

@@ -2,20 +2,21 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, Method, Response};
+use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body;
 use hyper::ext::ReasonPhrase;
 use tokio::io::AsyncWrite as _;
 
 use super::Asked;
 use super::caller::{self, SharedCaller};
-use crate::server::watch::Watch;
+use crate::server::watch::{Verdict, Watch};
 use crate::wire::http1::Framing;
 use crate::wire::http1::outgoing::{Outgoing, WrongLength};
 use crate::wire::http1::response::{self, Frame};
+use crate::wire::websocket::{Frames, Goodbye};
 
 /// The connection has to be broken off: the caller is gone, or the body failed or is not as long
 /// as was announced.
@@ -39,6 +40,8 @@ pub(super) struct Answering<'a, B> {
     /// Trailers that may be sent.
     announced: Vec<HeaderName>,
     closes: bool,
+    /// Of a tunnel: where its frames end, on their way to the caller.
+    frames: Option<Frames>,
 }
 
 impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
@@ -52,11 +55,12 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
         let (head, body) = response.into_parts();
         let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         let framing = response::framing(&asked.method, head.status, length);
+        let is_tunnel = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let closes = closes || response::says_close(&head.headers);
         let frame = Frame {
             framing,
             to_head: asked.method == Method::HEAD,
-            closes,
+            closes: closes && !is_tunnel,
             reason: head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes),
             date,
         };
@@ -65,12 +69,27 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
         let takes_trailers = framing == Framing::Chunked && asked.takes_trailers;
         let announced = if takes_trailers { response::announced(&head.headers) } else { Vec::new() };
         let body = (framing != Framing::Empty).then_some(body);
-        Self { body, out: Outgoing::new(framing), before, announced, closes }
+        let frames = is_tunnel.then(Frames::default);
+        Self { body, out: Outgoing::new(framing), before, announced, closes: closes || is_tunnel, frames }
     }
 
     /// Whether the head said that the connection closes.
     pub(super) fn closes(&self) -> bool {
         self.closes
+    }
+
+    /// Before a tunnel is broken off: tells the caller why, if nothing is half out. Best effort and
+    /// no waiting.
+    pub(super) fn say_goodbye(&self, caller: &SharedCaller, verdict: Verdict) {
+        let goodbye = match verdict {
+            Verdict::Revoked => Goodbye::PolicyViolation,
+            Verdict::Shutdown => Goodbye::GoingAway,
+            Verdict::None | Verdict::Close | Verdict::HeadTimeout | Verdict::Stalled => return,
+        };
+        if self.frames.as_ref().is_some_and(Frames::takes_one) && self.out.is_written(self.before) {
+            let mut context = Context::from_waker(Waker::noop());
+            let _ = Pin::new(&mut caller::lock(caller).stream).poll_write(&mut context, goodbye.frame());
+        }
     }
 
     /// Writes what there is; ready when everything is with the kernel.
@@ -117,6 +136,9 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
             None => self.out.finish()?,
             Some(Ok(data)) => {
                 let last = body.is_end_stream();
+                if let Some(frames) = &mut self.frames {
+                    frames.passed(&data);
+                }
                 self.out.push(self.before, data, last, true)?;
             }
             Some(Err(frame)) => {

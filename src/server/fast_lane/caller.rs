@@ -37,6 +37,8 @@ pub(in crate::server) struct Caller {
     pub(super) incoming: BytesMut,
     read_size: usize,
     body: Reader,
+    /// Another protocol has begun; it ends with the connection.
+    is_tunnel: bool,
     /// What is left to write of the word that the caller waits for before it sends the body.
     word: &'static [u8],
 }
@@ -46,6 +48,8 @@ enum Reader {
     Ended,
     Length(u64),
     Chunked(Chunks),
+    /// Another protocol's, to the connection's end.
+    Raw,
 }
 
 /// Nobody else is on this thread, and a poll that panicked has closed the connection.
@@ -61,7 +65,8 @@ pub(super) fn into_stream(caller: SharedCaller) -> Option<TcpStream> {
 impl Caller {
     pub(super) fn shared(stream: TcpStream) -> SharedCaller {
         let incoming = BytesMut::new();
-        Arc::new(Mutex::new(Self { stream, incoming, read_size: READ_LEAST, body: Reader::Ended, word: b"" }))
+        let body = Reader::Ended;
+        Arc::new(Mutex::new(Self { stream, incoming, read_size: READ_LEAST, body, is_tunnel: false, word: b"" }))
     }
 
     /// Empty lines before a request line are legal and mean nothing (RFC 9112 §2.2).
@@ -83,7 +88,8 @@ impl Caller {
     /// Listens while there is nothing to be read: whether the caller is gone. What it sends is
     /// kept. While its body is on the way, whoever reads that finds out.
     pub(super) fn has_left(&mut self, context: &mut Context<'_>) -> bool {
-        while self.body_has_ended() && self.incoming.len() < READ_MOST {
+        // In a tunnel each direction ends by itself.
+        while self.body_has_ended() && !self.is_tunnel && self.incoming.len() < READ_MOST {
             match self.poll_read(context) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(0) | Err(_)) => return true,
@@ -103,6 +109,14 @@ impl Caller {
         self.word = if expects { CONTINUE } else { b"" };
     }
 
+    /// All that comes is another protocol's. Again: nothing.
+    pub(in crate::server) fn begin_tunnel(&mut self) {
+        if !self.is_tunnel {
+            self.is_tunnel = true;
+            self.body = Reader::Raw;
+        }
+    }
+
     pub(in crate::server) fn body_has_ended(&self) -> bool {
         matches!(self.body, Reader::Ended)
     }
@@ -111,7 +125,7 @@ impl Caller {
         match self.body {
             Reader::Ended => SizeHint::with_exact(0),
             Reader::Length(left) => SizeHint::with_exact(left),
-            Reader::Chunked(_) => SizeHint::default(),
+            Reader::Chunked(_) | Reader::Raw => SizeHint::default(),
         }
     }
 
@@ -131,6 +145,7 @@ impl Caller {
                 return Poll::Ready(Some(Err(error.into())));
             }
             match ready!(self.poll_read(context)) {
+                Ok(0) if matches!(self.body, Reader::Raw) => self.body = Reader::Ended,
                 Ok(0) => return Poll::Ready(Some(Err(BrokenBody::Closed))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
@@ -158,6 +173,7 @@ impl Caller {
                 *left -= length as u64;
                 (self.incoming.split_to(length).freeze(), *left == 0)
             }
+            Reader::Raw => (self.incoming.split().freeze(), false),
             Reader::Chunked(chunks) => match chunks.next(&mut self.incoming)? {
                 Piece::Missing => (Bytes::new(), false),
                 Piece::Data(data) => {

@@ -50,8 +50,12 @@ pub(super) struct Facts {
     pub(super) expects: bool,
     /// Another `Expect`.
     pub(super) expects_more: bool,
-    /// An `Upgrade` to anything but `h2c`.
-    pub(super) upgrades: bool,
+    /// Lines of `Upgrade`.
+    pub(super) upgrades: usize,
+    /// One of those was nothing but `websocket`.
+    pub(super) websocket: bool,
+    /// `Connection: upgrade`
+    pub(super) upgrade: bool,
     /// `TE: trailers`
     pub(super) takes_trailers: bool,
 }
@@ -67,13 +71,23 @@ impl Facts {
             CONNECTION => {
                 self.close |= has_token(value, b"close");
                 self.keep_alive |= has_token(value, b"keep-alive");
+                self.upgrade |= has_token(value, b"upgrade");
             }
             EXPECT if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => self.expects = true,
             EXPECT => self.expects_more = true,
-            UPGRADE => self.upgrades |= value != "h2c",
+            UPGRADE => {
+                self.upgrades += 1;
+                self.websocket |= value.as_bytes().eq_ignore_ascii_case(b"websocket");
+            }
             TE => self.takes_trailers |= has_token(value, b"trailers"),
             _ => {}
         }
+    }
+
+    /// Whether both sides may go on with WebSocket behind this head (RFC 6455 §4.1): its only
+    /// `Upgrade`, meant for the next hop.
+    pub(super) fn upgrades_to_websocket(&self) -> bool {
+        self.upgrades == 1 && self.websocket && self.upgrade
     }
 }
 

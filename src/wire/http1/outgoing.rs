@@ -75,14 +75,16 @@ impl Outgoing {
             return if last { self.finish() } else { Ok(()) };
         }
         self.ended = last;
-        if let Framing::Length(left) = &mut self.framing {
-            *left = left.checked_sub(data.len() as u64).ok_or(WrongLength)?;
-            if last && *left > 0 {
-                return Err(WrongLength);
+        match &mut self.framing {
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(WrongLength)?;
+                if last && *left > 0 {
+                    return Err(WrongLength);
+                }
+                self.ended = *left == 0;
             }
-            self.ended = *left == 0;
-        } else {
-            before.put_slice(SizeLine::of(data.len()).as_bytes());
+            Framing::Chunked => before.put_slice(SizeLine::of(data.len()).as_bytes()),
+            Framing::Empty | Framing::UntilClose => {}
         }
         let is_chunked = self.framing == Framing::Chunked;
         if gathers && !self.ended && data.len() <= SMALL {

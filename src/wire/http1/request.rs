@@ -35,6 +35,9 @@ pub struct PlainHead {
     pub takes_trailers: bool,
     /// The target had a fragment, which is not part of `request`.
     pub has_fragment: bool,
+    /// The caller wants to go on with WebSocket, if the answer is 101. Any other `Upgrade` is
+    /// ignored, as servers may (RFC 9110 §7.8).
+    pub upgrades: bool,
 }
 
 /// What a head comes to.
@@ -91,7 +94,7 @@ fn judge_parsed(head: &Bytes, parsed: httparse::Result<usize>, request: &httpars
         Ok(framing) => framing,
         Err(why) => return Judged::Refused(why),
     };
-    let is_plain = request.version == Some(1) && target.starts_with('/') && !facts.expects_more && !facts.upgrades;
+    let is_plain = request.version == Some(1) && target.starts_with('/') && !facts.expects_more;
     let Some(framing) = framing.filter(|_| is_plain) else { return Judged::Other };
     let Ok(method) = Method::from_bytes(method.as_bytes()) else { return Judged::Other };
     let Ok(uri) = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())) else { return Judged::Other };
@@ -99,12 +102,14 @@ fn judge_parsed(head: &Bytes, parsed: httparse::Result<usize>, request: &httpars
         return Judged::Other;
     }
     let has_fragment = target.contains('#');
+    // With a body nobody could say where the request ends and the other protocol begins.
+    let upgrades = facts.upgrades_to_websocket() && method == Method::GET && framing == Framing::Empty;
     let Facts { close: closes, expects, takes_trailers, .. } = facts;
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    Judged::Plain(PlainHead { request, framing, closes, expects, takes_trailers, has_fragment })
+    Judged::Plain(PlainHead { request, framing, closes, expects, takes_trailers, has_fragment, upgrades })
 }
 
 /// How the body ends. `None`: for another engine to say.

@@ -32,6 +32,10 @@ pub struct Frame<'a> {
 /// How a body travels: `length` of it, if that is known; `None`: nobody knows.
 #[must_use]
 pub fn framing(method: &Method, status: StatusCode, length: Option<u64>) -> Framing {
+    // What follows is another protocol's, until one side closes.
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Framing::UntilClose;
+    }
     if *method == Method::HEAD || !may_have_body(status) {
         return Framing::Empty;
     }

@@ -5,7 +5,7 @@ use super::*;
 /// `plain` with the framing, `refused` or `other`.
 fn verdict(head: &str) -> String {
     match judge(&Bytes::copy_from_slice(head.as_bytes()), LINES_MAX) {
-        Judged::Plain(head) => format!("plain {:?}", head.framing),
+        Judged::Plain(head) => format!("plain {:?}{}", head.framing, if head.upgrades { " upgrades" } else { "" }),
         Judged::Refused(_) => "refused".to_owned(),
         Judged::Other => "other".to_owned(),
     }
@@ -24,6 +24,15 @@ fn heads_are_plain_refused_or_for_another_engine() {
         ("POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n", "plain Chunked"),
         ("POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n", "plain Length(5)"),
         ("GET / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", "plain Empty"),
+        ("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n", "plain Empty upgrades"),
+        ("GET / HTTP/1.1\r\nConnection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n", "plain Empty upgrades"),
+        // Ignored: not for us, ambiguous, of another protocol, or with something behind it.
+        ("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "plain Empty"),
+        ("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n", "plain Empty"),
+        ("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nUpgrade: x\r\n\r\n", "plain Empty"),
+        ("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "plain Empty"),
+        ("POST / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "plain Empty"),
+        ("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n", "plain Length(1)"),
         // Refused: an engine behind this one would not notice.
         ("GET / HTTP/1.1\nHost: a\r\n\r\n", "refused"),
         ("GET / HTTP/1.1\r\nHost: a\n\r\n", "refused"),
@@ -54,7 +63,6 @@ fn heads_are_plain_refused_or_for_another_engine() {
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "other"),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "other"),
         ("CONNECT / HTTP/1.1\r\nHost: a:1\r\n\r\n", "other"),
-        ("GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "other"),
         ("GET / HTTP/1.1\r\nExpect: more\r\n\r\n", "other"),
         ("GET / HTTP/2.0\r\n\r\n", "other"),
         ("PRI * HTTP/2.0\r\n\r\n", "other"),
