@@ -101,32 +101,25 @@ class Rig:
         )
         return self.run([need("nginx", "apt-get install nginx-light"), "-c", path], f"{name}.log")
 
-    def octroi(self, binary, upstreams, routes, server="", more=""):
+    def octroi(self, binary, upstreams, routes, tls=True):
         """Octroi on a plain port and, with TLS, on another."""
-        return Octroi(self, pathlib.Path(binary).resolve(), upstreams, routes, server, more)
+        return Octroi(self, pathlib.Path(binary).resolve(), upstreams, routes, tls)
 
 
 class Octroi:
     """A throw-away gateway on SQLite: `plain` and `tls` are its ports, `key` opens its routes."""
 
-    def __init__(self, rig, binary, upstreams, routes, server, more):
+    def __init__(self, rig, binary, upstreams, routes, tls):
         if not binary.exists():
             sys.exit(f"{binary} is missing: cargo build, or name another with --octroi")
         self.rig, self.binary = rig, binary
         self.plain, self.tls, self.admin = free_port(), free_port(), free_port()
-        certificate, key = rig.certificate()
         self.config = rig.folder / "octroi.toml"
         self.config.write_text(
             f"""
 [server]
 listen = ["{HOST}:{self.plain}"]
-{server}
-[[server.listeners]]
-address = "{HOST}:{self.tls}"
-protocol = "https"
-[[server.tls.certificates]]
-certificate = "{certificate}"
-key = "{key}"
+{self.listener() if tls else ""}
 [admin]
 listen = "{HOST}:{self.admin}"
 [telemetry]
@@ -136,7 +129,6 @@ rate = "1000000/s"
 burst = 1000000
 {upstreams}
 {routes}
-{more}
 """
         )
         self.call("migrate", "up")
@@ -147,9 +139,17 @@ burst = 1000000
         )
         try:
             wait_for(self.plain, self.process)
-            wait_for(self.tls, self.process)
+            if tls:
+                wait_for(self.tls, self.process)
         except RuntimeError as error:
             sys.exit(f"{error}\n{(rig.folder / 'octroi.log').read_text()}")
+
+    def listener(self):
+        certificate, key = self.rig.certificate()
+        return (
+            f'[[server.listeners]]\naddress = "{HOST}:{self.tls}"\nprotocol = "https"\n'
+            f'[[server.tls.certificates]]\ncertificate = "{certificate}"\nkey = "{key}"\n'
+        )
 
     def environment(self):
         return {"PATH": os.environ["PATH"], "API_KEY_PEPPER": PEPPER, "RUST_LOG": os.environ.get("RUST_LOG", "warn")}
