@@ -46,6 +46,7 @@ mod revocation;
 mod rotation;
 mod shutdown;
 mod sinks;
+mod smuggling;
 mod start;
 mod store_contract;
 mod streams;
