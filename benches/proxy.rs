@@ -33,6 +33,7 @@ fn route(index: usize) -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 1,
+        shaping: octroi::config::shaping::Shaping::default(),
     }
 }
 

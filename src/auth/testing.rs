@@ -240,5 +240,6 @@ pub(super) fn route() -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 1,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }

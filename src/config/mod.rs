@@ -13,7 +13,9 @@
 pub mod admin;
 pub mod auth;
 mod check;
+pub mod cors;
 pub mod env;
+pub mod header_rules;
 pub mod issuer;
 mod later;
 pub mod limits;
@@ -27,6 +29,7 @@ pub mod route;
 mod route_path;
 mod secrets;
 pub mod server;
+pub mod shaping;
 mod show;
 pub mod sinks;
 mod sinks_raw;

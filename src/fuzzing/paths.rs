@@ -122,5 +122,6 @@ fn route(path: &str) -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 1,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }

@@ -110,6 +110,7 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 0,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }
 
