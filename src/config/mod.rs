@@ -19,6 +19,7 @@ mod later;
 pub mod limits;
 mod load;
 pub mod metering;
+mod observe;
 mod overrides;
 mod problem;
 mod raw;

@@ -136,7 +136,10 @@ fn each_bad_route_is_found_at_its_path() {
     for (addition, path) in [
         ("auth = \"optional\"", "routes[0].auth"),
         ("auth = \"jwt\"", "routes[0].auth"),
-        ("mode = \"observe\"", "routes[0].mode"),
+        ("mode = \"watch\"", "routes[0].mode"),
+        ("mode = \"observe\"", "routes[0].observe_until"),
+        ("mode = \"observe\"\nobserve_until = \"soon\"", "routes[0].observe_until"),
+        ("delegated = true", "routes[0].upstream"),
         ("mode = \"enforce\"\nobserve_until = \"2027-01-01\"", "routes[0].observe_until"),
         ("plan = \"gold\"", "routes[0].plan"),
         ("host = \"example.com:80\"", "routes[0].host"),

@@ -37,6 +37,7 @@ struct Kind {
     route: u16,
     status: u16,
     reason: &'static str,
+    observed: bool,
 }
 
 impl RejectedCounts {
@@ -58,7 +59,23 @@ impl RejectedCounts {
         status: u16,
         reason: &'static str,
     ) {
-        let kind = Kind { hour: at.as_second().div_euclid(3600), client, key, route, status, reason };
+        let hour = at.as_second().div_euclid(3600);
+        let kind = Kind { hour, client, key, route, status, reason, observed: false };
+        add(&mut lock(&self.shards[shard()]), kind, 1);
+    }
+
+    /// Counts one that would have been refused, had its route not observed. Bounded as above.
+    pub fn observe(
+        &self,
+        at: Timestamp,
+        client: ClientId,
+        key: ApiKeyId,
+        route: u16,
+        status: u16,
+        reason: &'static str,
+    ) {
+        let hour = at.as_second().div_euclid(3600);
+        let kind = Kind { hour, client, key, route, status, reason, observed: true };
         add(&mut lock(&self.shards[shard()]), kind, 1);
     }
 
@@ -85,6 +102,7 @@ impl RejectedCounts {
                 route: route.and_then(|route| u16::try_from(route).ok()).unwrap_or(u16::MAX),
                 status: count.status,
                 reason: count.reason,
+                observed: count.observed,
             };
             add(&mut lock(&self.shards[shard()]), kind, count.requests);
         }
@@ -98,6 +116,7 @@ impl RejectedCounts {
             route: self.routes.get(usize::from(kind.route)).cloned().unwrap_or_default(),
             status: kind.status,
             reason: kind.reason,
+            observed: kind.observed,
             requests,
         })
     }
@@ -161,6 +180,7 @@ mod tests {
             route: route.to_owned(),
             status,
             reason,
+            observed: false,
             requests,
         };
         let expected: HashSet<_> = [

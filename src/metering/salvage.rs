@@ -280,7 +280,7 @@ mod tests {
         assert_eq!((events.len() as u128, damaged), (ENTRIES, 0));
         for number in 1..=ENTRIES {
             let event = &events[&admission(number).id];
-            assert_eq!((event.outcome, event.kind()), (expected(number), "request"), "entry {number}");
+            assert_eq!((event.outcome, event.kind.as_str()), (expected(number), "request"), "entry {number}");
             assert_eq!((event.route.as_str(), event.node.as_str()), ("orders", "node-a"));
         }
     }
@@ -292,7 +292,7 @@ mod tests {
         let path = rig.folders().remove(0);
         let segment = path.join(segment_name(1));
         let mut bytes = fs::read(&segment).unwrap();
-        bytes[8] = 3;
+        bytes[8] = 4;
         let end = 52 + u32::from_le_bytes(bytes[48..52].try_into().unwrap()) as usize;
         let crc = crc32fast::hash(&bytes[..end]);
         bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());

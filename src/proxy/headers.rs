@@ -117,18 +117,7 @@ impl Rewrite<'_> {
 
     fn set_ours(&self, headers: &mut HeaderMap) {
         if let Some(identity) = self.identity {
-            let pairs = [
-                (CLIENT_ID, identity.client_id.as_ref()),
-                (CLIENT_NAME, identity.client_name.as_ref()),
-                (KEY_ID, identity.key_id.as_ref()),
-                (SUBJECT, identity.subject.as_deref()),
-                (SCOPES, identity.scopes.as_deref()),
-            ];
-            for (name, value) in pairs {
-                if let Some(value) = value {
-                    headers.insert(name, value.clone());
-                }
-            }
+            write_identity(headers, identity);
         }
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         let forwarded_for = self.forwarded_for(headers);
@@ -142,6 +131,22 @@ impl Rewrite<'_> {
             headers.insert(X_FORWARDED_HOST, host);
         }
         headers.append(VIA, VIA_US);
+    }
+}
+
+/// Says who is calling.
+pub(super) fn write_identity(headers: &mut HeaderMap, identity: &IdentityHeaders) {
+    let pairs = [
+        (CLIENT_ID, identity.client_id.as_ref()),
+        (CLIENT_NAME, identity.client_name.as_ref()),
+        (KEY_ID, identity.key_id.as_ref()),
+        (SUBJECT, identity.subject.as_deref()),
+        (SCOPES, identity.scopes.as_deref()),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::event_id;
 use crate::stores::{Place, on_both};
 use octroi::model::id::{ApiKeyId, ClientId};
-use octroi::model::usage::{CutReason, Outcome, RejectedCount, UsageEvent};
+use octroi::model::usage::{CutReason, EventKind, Outcome, RejectedCount, UsageEvent};
 use octroi::store::{Store, StoreError, UsageColumn, UsageQuery, UsageSum};
 
 on_both!(
@@ -42,7 +42,7 @@ pub(super) fn event(occurred_at: &str, number: u64) -> UsageEvent {
         bytes_out: 1_000,
         units: 1,
         node: "node-1".to_owned(),
-        parent: None,
+        kind: EventKind::Request,
     }
 }
 
@@ -62,7 +62,7 @@ fn varied() -> Vec<UsageEvent> {
 
 /// An interim record of that request.
 pub(super) fn part_of(request: &UsageEvent, occurred_at: &str, number: u64) -> UsageEvent {
-    UsageEvent { parent: Some(request.id), units: 0, duration_us: 0, ..event(occurred_at, number) }
+    UsageEvent { kind: EventKind::Stream(request.id), units: 0, duration_us: 0, ..event(occurred_at, number) }
 }
 
 fn everything(by: Vec<UsageColumn>) -> UsageQuery {
@@ -125,7 +125,8 @@ async fn rollups_equal_the_events(place: &Place) {
             bytes_in: 80,
             bytes_out: 8_000,
             duration_us: 12_000,
-            rejected: 0
+            rejected: 0,
+            would_reject: 0,
         }
     );
 }
@@ -213,6 +214,7 @@ async fn refusals_stand_apart(place: &Place) {
         route: "orders".to_owned(),
         status: 429,
         reason,
+        observed: false,
         requests,
     };
     let counts = [refused(5, "rate_limited"), refused(2, "invalid_credentials"), refused(1, "rate_limited")];
