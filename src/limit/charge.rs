@@ -119,14 +119,16 @@ impl Charge {
                         wait: whole_seconds(refusal.wait).max(standing.reset_seconds).max(1),
                     };
                     then.refused(refused, || client.counters().refused(refusal.snapshot.policy.name))?;
-                    // A request that a rate refuses costs no rate.
-                    self.settle_rates(0, now);
-                    self.spent = [None; RATES];
                     return Ok(());
                 }
             }
         }
         Ok(())
+    }
+
+    fn give_back_rates(&mut self, now: Monotonic) {
+        self.settle_rates(0, now);
+        self.spent = [None; RATES];
     }
 
     fn take_units(&mut self, then: &mut Then) -> Result<(), Refused> {
@@ -135,11 +137,14 @@ impl Charge {
             let Some(span) = quotas.counter.span(self.arrived) else { continue };
             let enforced = quotas.enforced();
             // What is served is used, also of a quota that is used up.
-            let most = enforced.filter(|_| matches!(then, Then::Refuse));
+            let (most, noted) = match then {
+                Then::Refuse => (enforced, None),
+                Then::Note(_) => (None, enforced),
+            };
             match span.charge(self.cost.units, most.map(|limit| limit.units)) {
                 Ok(used) => {
                     self.note_marks(quotas, &span, used);
-                    if let Some(limit) = enforced.filter(|limit| used > limit.units) {
+                    if let Some(limit) = noted.filter(|limit| used > limit.units) {
                         let refused = Refused {
                             what: ExceededKind::Quota,
                             policy: Cow::Owned(limit.name.to_string()),
@@ -256,12 +261,16 @@ pub fn observe(principal: &Principal, cost: Cost, when: When, refused: bool) -> 
     }
     drop(charge.take_units(&mut then));
     let noted = match then {
-        Then::Note(noted) => noted.filter(|_| !refused),
+        Then::Note(noted) => noted,
         Then::Refuse => None,
     };
-    if noted.is_none() && !refused {
+    if refused || noted.is_some() {
+        charge.give_back_rates(when.now);
+        charge.lease = None;
+    } else {
         charge.count();
     }
+    let noted = noted.filter(|_| !refused);
     let exceeded = noted.map(|noted| noted.exceeded(principal, &charge.terms, when));
     (charge, exceeded)
 }
