@@ -134,6 +134,20 @@ impl Rewrite<'_> {
     }
 }
 
+/// Whether a name is not written as ours are, and could be read as one: the next one behind a proxy
+/// that passes it on may turn `_` and `.` into `-`.
+pub(super) fn impersonates(name: &HeaderName) -> bool {
+    let folded = name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    is_ours(&folded) && folded != name.as_str()
+}
+
+/// Says of everything about a caller that it is not known.
+pub(super) fn write_nobody(headers: &mut HeaderMap) {
+    for name in [CLIENT_ID, CLIENT_NAME, KEY_ID, SUBJECT, SCOPES] {
+        headers.insert(name, HeaderValue::from_static(""));
+    }
+}
+
 /// Says who is calling.
 pub(super) fn write_identity(headers: &mut HeaderMap, identity: &IdentityHeaders) {
     let pairs = [

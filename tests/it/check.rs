@@ -2,10 +2,15 @@
 //! in the books once. Asked by hand, and by the real nginx and the real Caddy with the
 //! configurations that docs/forward-auth.md prints.
 
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+
+use tempfile::TempDir;
+
 use crate::books::Books;
 use crate::callers::{fetch, send};
 use crate::database::TestDatabase;
-use crate::harness::{Setup, text};
+use crate::harness::{Gateway, Setup, eventually, free_address, text};
 use crate::upstream::Upstream;
 
 /// The peer of these tests speaks for others.
@@ -45,6 +50,8 @@ fn by_the_rules_and_in_the_books(setup: &Setup, books: &Books<'_>, upstream: &Up
     assert_eq!(answer.header("x-octroi-client-id"), Some(acme.as_str()));
     assert_eq!(answer.header("x-octroi-client-name"), Some("acme"));
     assert_eq!(answer.header("x-octroi-key-id"), Some(key.public_id.as_str()));
+    // Said, so that a proxy that copies replaces what the caller wrote.
+    assert_eq!((answer.header("x-octroi-subject"), answer.header("x-octroi-scopes")), (Some(""), Some("")));
     assert_eq!(answer.header("x-request-id"), Some("asked-1"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert!(answer.header("ratelimit").is_some() && answer.header("ratelimit-policy").is_some(), "{answer:?}");
@@ -84,13 +91,15 @@ fn by_the_rules_and_in_the_books(setup: &Setup, books: &Books<'_>, upstream: &Up
         "X-Forwarded-Host: b.example",
         "X-Original-URI: /files",
         "X-Original-Method: GET",
+        "X_Octroi_Client_Id: forged",
+        "x-octroi_scopes: admin",
     ] {
         assert_eq!(check("GET", &whole, &[more]).problem(), "bad_request", "{more}");
     }
     assert_eq!(fetch(setup.data, "/.octroi/check", &[&credential]).problem(), "bad_request");
     // Open routes tell of nobody; any method may ask; Envoy's way.
     let open = check("PUT", &whole, &[&credential]);
-    assert_eq!((open.status, open.header("x-octroi-client-id")), (200, None));
+    assert_eq!((open.status, open.header("x-octroi-client-id")), (200, Some("")));
     assert_eq!(send(setup.data, "PURGE", "/.octroi/check/public/a?b", &[], b"").status, 200);
     assert_eq!(fetch(setup.data, "/.octroi/check/admin", &[&credential]).problem(), "insufficient_scope");
     // A route with an upstream can be checked as well; one without answers no request itself.
@@ -166,4 +175,152 @@ fn nobody_else_may_ask() {
     }
     assert_eq!(gateway.stop(), 0);
     assert_eq!(setup.usage("outcome")["total"]["requests"], 0);
+}
+
+/// A proxy that stands in front, as a process.
+struct Front {
+    address: SocketAddr,
+    process: Gateway,
+    _folder: TempDir,
+}
+
+/// The example for a proxy that docs/forward-auth.md prints, with the addresses of a test.
+fn example(language: &str, front: SocketAddr, octroi: SocketAddr, service: SocketAddr) -> String {
+    let page = include_str!("../../docs/forward-auth.md");
+    let begin = format!("```{language}\n");
+    let blocks: Vec<&str> = page.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [example] = blocks[..] else { panic!("{} examples in {language}", blocks.len()) };
+    let mut config = example.to_owned();
+    for (written, meant, times) in [
+        ("listen 80;", format!("listen {front};"), usize::from(language == "nginx")),
+        (":80 {", format!("http://:{} {{", front.port()), usize::from(language == "caddyfile")),
+        ("127.0.0.1:8080", octroi.to_string(), 1),
+        ("127.0.0.1:3000", service.to_string(), 1),
+    ] {
+        assert_eq!(config.matches(written).count(), times, "{written} in {config}");
+        config = config.replace(written, &meant);
+    }
+    config
+}
+
+impl Front {
+    fn nginx(octroi: SocketAddr, service: SocketAddr) -> Self {
+        let (folder, address) = (TempDir::new().unwrap(), free_address());
+        let place = folder.path().display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|name| format!("    {name}_temp_path {place}/{name};\n"))
+            .collect();
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid {place}/pid;\nerror_log stderr warn;\nevents {{}}\nhttp {{\n    access_log off;\n{temporary}{}}}\n",
+            example("nginx", address, octroi, service)
+        );
+        std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(folder.path().join("nginx.conf")).arg("-p").arg(folder.path());
+        Self::started(command, address, folder)
+    }
+
+    fn caddy(octroi: SocketAddr, service: SocketAddr) -> Self {
+        let (folder, address) = (TempDir::new().unwrap(), free_address());
+        let config = format!("{{\n\tadmin off\n}}\n{}", example("caddyfile", address, octroi, service));
+        std::fs::write(folder.path().join("Caddyfile"), config).unwrap();
+        let mut command = Command::new("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(folder.path().join("Caddyfile"));
+        for name in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+            command.env(name, folder.path());
+        }
+        Self::started(command, address, folder)
+    }
+
+    fn started(command: Command, address: SocketAddr, folder: TempDir) -> Self {
+        let front = Self { address, process: Gateway::run(command), _folder: folder };
+        eventually("the proxy listens", || TcpStream::connect(address).is_ok());
+        front
+    }
+}
+
+/// What a caller gets and a service sees behind a proxy that asks.
+fn callers_are_let_pass_and_refused(start: fn(SocketAddr, SocketAddr) -> Front, refuses_other_ways: u16) {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    delegating(&setup);
+    let acme = setup.client(&["acme", "--rate", "1/h", "--burst", "4"]);
+    let key = setup.key(&acme, &[]);
+    let elsewhere = setup.key(&setup.client(&["elsewhere"]), &["--allow", "10.9.9.9/32"]);
+    let gateway = setup.start();
+    let front = start(setup.data, upstream.address);
+    let credential = format!("X-API-Key: {}", key.raw);
+    let forged = ["X-Octroi-Client-Id: forged", "x-octroi-subject: forged", "X-Octroi-Scopes: admin"];
+
+    let answer = fetch(front.address, "/files/1?x=%2f", &[&[credential.as_str()], &forged[..]].concat());
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"ok"[..]), "{answer:?}");
+    let seen = upstream.last();
+    let told = |name: &str| seen.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    assert_eq!(seen.target, "/files/1?x=%2f");
+    assert_eq!(told("x-octroi-client-id"), Some(acme));
+    assert_eq!(told("x-octroi-client-name").as_deref(), Some("acme"));
+    assert_eq!(told("x-octroi-key-id"), Some(key.public_id));
+    for absent in ["x-octroi-subject", "x-octroi-scopes", "x-api-key", "authorization"] {
+        assert!(told(absent).is_none_or(|value| value.is_empty()), "{absent}: {seen:?}");
+    }
+    let request_id = told("x-request-id").expect("the proxy makes one");
+    // An open route, and a body that nobody but the service gets.
+    let answer = send(front.address, "POST", "/public/in", &forged, &[b'x'; 100_000]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let seen = upstream.last();
+    assert_eq!(seen.body_bytes, 100_000);
+    for name in ["x-octroi-client-id", "x-octroi-subject", "x-octroi-scopes"] {
+        assert!(seen.headers.get(name).is_none_or(http::HeaderValue::is_empty), "{name}: {seen:?}");
+    }
+
+    let other_key = format!("X-API-Key: {}", elsewhere.raw);
+    let rows: [(&str, &str, Vec<&str>, u16); 14] = [
+        ("GET", "/files", vec![], 401),
+        ("GET", "/files", vec!["X-API-Key: octroi_live_nothing"], 401),
+        ("GET", "/admin", vec![&credential], 403),
+        ("POST", "/files", vec![&credential], 405),
+        ("GET", "/public/../admin", vec![&credential], 400),
+        ("GET", "/public/%2e%2e/admin", vec![&credential], 400),
+        ("GET", "/public%2fadmin", vec![&credential], 400),
+        ("GET", "//admin", vec![&credential], 400),
+        ("GET", "/.octroi/livez", vec![&credential], 404),
+        // A caller says where it stands, or which request it is.
+        ("GET", "/files", vec![&other_key, "X-Forwarded-For: 10.9.9.9"], 403),
+        ("GET", "/admin", vec!["X-Forwarded-Uri: /public", "X-Forwarded-Method: GET"], 401),
+        ("GET", "/admin", vec!["X-Forwarded-Uri: /public", "X-Forwarded-Host: a.example"], 401),
+        ("GET", "/admin", vec!["X-Original-URI: /public", "X-Original-Method: GET"], refuses_other_ways),
+        ("POST", "/files", vec![&credential, "X-HTTP-Method-Override: GET"], 405),
+    ];
+    for (method, target, headers, status) in rows {
+        let answer = send(front.address, method, target, &headers, b"");
+        assert_eq!(answer.status, status, "{method} {target} {headers:?}: {}", front.process.log());
+        assert!(status != 401 || answer.header("www-authenticate").is_some(), "{answer:?}");
+    }
+    // The rate: one of four was taken by the first request.
+    let statuses: Vec<u16> = (0..4).map(|_| fetch(front.address, "/files", &[&credential]).status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    assert!(fetch(front.address, "/files", &[&credential]).header("retry-after").is_some());
+
+    assert_eq!(upstream.seen().len(), 5, "what was refused went nowhere");
+    assert_eq!(gateway.stop(), 0);
+    // Without an answer nobody passes.
+    assert!(fetch(front.address, "/public", &[]).status >= 500);
+    assert_eq!(upstream.seen().len(), 5);
+    let books = Books::sqlite(&setup.path("octroi.db"));
+    let kinds = "SELECT kind || ' ' || outcome || ' ' || method || ' ' || route FROM usage_events ORDER BY id";
+    let mut expected = vec!["delegated complete GET files"; 5];
+    expected[1] = "delegated complete POST public";
+    assert_eq!(books.text(kinds), expected);
+    assert_eq!(books.text(&format!("SELECT kind FROM usage_events WHERE request_id = '{request_id}'")), ["delegated"]);
+}
+
+#[test]
+fn behind_the_real_nginx() {
+    callers_are_let_pass_and_refused(Front::nginx, 401);
+}
+
+#[test]
+fn behind_the_real_caddy() {
+    callers_are_let_pass_and_refused(Front::caddy, 400);
 }

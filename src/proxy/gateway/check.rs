@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use super::{WorkerGateway, canonical_path};
 use crate::proxy::context::RequestContext;
-use crate::proxy::headers::write_identity;
+use crate::proxy::headers::{impersonates, write_identity, write_nobody};
 use crate::proxy::rejection::Rejection;
 use crate::proxy::reserved;
 use crate::wire::head;
@@ -61,6 +61,10 @@ impl WorkerGateway {
         if !context.is_trusted() {
             return Err(CheckFault::UntrustedPeer.into());
         }
+        // The proxy replaces what is named as ours are, and passes this on.
+        if head.headers.keys().any(impersonates) {
+            return Err(CheckFault::Unclear("a header's name can be read as one of ours").into());
+        }
         let original = original(head)?;
         context.asks_about(&original);
         head::check(&original, &self.shared.limits)?;
@@ -71,6 +75,9 @@ impl WorkerGateway {
         let route = self.find_route(&original, &path, context)?;
         let principal = self.decide(route, &original.headers, context).await?;
         let mut response = Response::new(Bytes::new());
+        // All of them, empty where there is nothing: a proxy that copies them replaces what the caller
+        // wrote. What is not in the answer some proxies would pass on, and one writes its own variable.
+        write_nobody(response.headers_mut());
         write_identity(response.headers_mut(), &principal.headers);
         // Whoever keeps it lets requests pass that were neither counted nor limited.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
