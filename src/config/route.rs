@@ -52,6 +52,14 @@ pub struct RouteConfig {
     pub cost: u32,
 }
 
+impl RouteConfig {
+    /// Whether it refuses nothing yet, at this time.
+    #[must_use]
+    pub fn observes(&self, now: impl FnOnce() -> Timestamp) -> bool {
+        self.observe_until.is_some_and(|until| now() < until)
+    }
+}
+
 /// `routes.auth`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteAuth {
@@ -137,7 +145,7 @@ impl RawRoute {
         }
         self.check_path(check);
         if self.delegated {
-            self.check_delegated(check);
+            self.check_delegated(check, around.server);
         } else if self.upstream.is_empty() && !check.has_problem("upstream") {
             check.refuse("upstream", "the route leads nowhere", "name one of `[[upstreams]]`");
         }
@@ -172,7 +180,11 @@ impl RawRoute {
     }
 
     /// What says how to forward says nothing where nobody does.
-    fn check_delegated(&self, check: &Check<'_>) {
+    fn check_delegated(&self, check: &Check<'_>, server: &ServerConfig) {
+        if server.trusted_proxies.is_empty() {
+            let remedy = "name the proxy's address in `server.trusted_proxies`";
+            check.refuse("delegated", "no proxy is trusted: nobody may ask about requests", remedy);
+        }
         if !self.upstream.is_empty() {
             let remedy = "remove it, or `delegated`: a route with an upstream can be checked as well";
             check.refuse("upstream", "a delegated route forwards nothing", remedy);

@@ -197,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_observed_is_counted_apart_and_restored_so() {
+        let counts = RejectedCounts::new(&["orders".into()]);
+        counts.record(at(0), client(1), ApiKeyId::NIL, 0, 429, "rate_limited");
+        counts.observe(at(0), client(1), ApiKeyId::NIL, 0, 429, "rate_limited");
+        counts.observe(at(1), client(1), ApiKeyId::NIL, 0, 429, "rate_limited");
+        for _ in 0..2 {
+            let taken = counts.take();
+            let mut told: Vec<_> = taken.iter().map(|count| (count.observed, count.requests)).collect();
+            told.sort_unstable();
+            assert_eq!(told, [(false, 1), (true, 2)]);
+            counts.restore(taken);
+        }
+    }
+
+    #[test]
     fn past_the_bound_identities_are_dropped_and_nothing_else() {
         let counts = RejectedCounts::new(&["orders".into()]);
         let flood = IDENTIFIED as u128 * 3;

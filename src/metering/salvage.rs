@@ -285,6 +285,28 @@ mod tests {
         }
     }
 
+    /// What a version that knew no delegated requests left when it was killed with a stream under
+    /// way, made by that version: three requests, and one with two interim records.
+    #[test]
+    fn a_segment_of_format_2_is_read_as_it_is() {
+        let bytes = include_bytes!("../../tests/journal_format_2/00000001.segment");
+        let rig = Rig::new();
+        let path = rig.config.dir.join("vm-3cdb5095-7002-4a07-89a0-5a9956a66d66");
+        fs::create_dir_all(path.join("committed")).unwrap();
+        fs::write(path.join("lock"), []).unwrap();
+        fs::write(path.join(segment_name(1)), bytes).unwrap();
+        assert_eq!(bytes[8], 2);
+        let (events, damaged) = survey(&rig, &path);
+        assert_eq!((events.len(), damaged), (6, 0));
+        let of = |kind: &str| events.values().filter(|event| event.kind.as_str() == kind).collect::<Vec<_>>();
+        let complete = of("request").into_iter().filter(|event| event.outcome == Outcome::Complete);
+        assert_eq!(complete.map(|event| event.bytes_out).collect::<Vec<_>>(), [5; 3]);
+        let killed = of("request").into_iter().find(|event| event.outcome == Outcome::Interrupted).unwrap();
+        let parts = of("stream");
+        assert_eq!((parts.len(), parts.iter().map(|part| part.bytes_out).sum::<u64>()), (2, 105));
+        assert!(parts.iter().all(|part| part.kind.parent() == Some(killed.id)));
+    }
+
     #[test]
     fn a_segment_of_another_format_is_left_alone() {
         let rig = Rig::new();

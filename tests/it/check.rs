@@ -207,10 +207,9 @@ impl Front {
     fn nginx(octroi: SocketAddr, service: SocketAddr) -> Self {
         let (folder, address) = (TempDir::new().unwrap(), free_address());
         let place = folder.path().display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("    {name}_temp_path {place}/{name};\n"))
-            .collect();
+            .concat();
         let config = format!(
             "daemon off;\nmaster_process off;\npid {place}/pid;\nerror_log stderr warn;\nevents {{}}\nhttp {{\n    access_log off;\n{temporary}{}}}\n",
             example("nginx", address, octroi, service)
@@ -266,7 +265,7 @@ fn callers_are_let_pass_and_refused(start: fn(SocketAddr, SocketAddr) -> Front, 
     }
     let request_id = told("x-request-id").expect("the proxy makes one");
     // An open route, and a body that nobody but the service gets.
-    let answer = send(front.address, "POST", "/public/in", &forged, &[b'x'; 100_000]);
+    let answer = send(front.address, "POST", "/public/in", &forged, &vec![b'x'; 100_000]);
     assert_eq!(answer.status, 200, "{answer:?}");
     let seen = upstream.last();
     assert_eq!(seen.body_bytes, 100_000);

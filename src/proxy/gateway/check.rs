@@ -138,6 +138,8 @@ mod tests {
     use super::*;
 
     type Named<'t> = Result<(&'t str, &'t str, &'t str), ()>;
+    /// The check's target, its headers, and what is asked about.
+    type Row<'t> = (&'t str, Vec<(&'t str, &'t str)>, Named<'t>);
 
     fn read(uri: &str, headers: &[(&str, &str)]) -> Result<(String, String, String), CheckFault> {
         let mut request = Request::builder().method("GET").uri(uri).header("host", "front.example");
@@ -159,7 +161,7 @@ mod tests {
         };
         let and = |all: &[(&'static str, &'static str)], more| [all, &[more]].concat();
         let put: Named<'_> = Ok(("PUT", "a.example", "/a?b"));
-        let rows: Vec<(&str, Vec<(&str, &str)>, Named<'_>)> = vec![
+        let rows: Vec<Row<'_>> = vec![
             (CHECK, nginx.to_vec(), put),
             (CHECK, caddy.to_vec(), put),
             // The query of the check itself says nothing.

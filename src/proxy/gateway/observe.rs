@@ -18,7 +18,7 @@ use crate::proxy::shared::Route;
 impl WorkerGateway {
     /// Whether a route refuses nothing yet. The clock is asked only where a date was written.
     pub(super) fn observes(&self, route: &Route) -> bool {
-        route.config.observe_until.is_some_and(|until| self.shared.clock.wall() < until)
+        route.config.observes(|| self.shared.clock.wall())
     }
 
     /// As `decide`, noting where it would have refused.

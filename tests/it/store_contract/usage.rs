@@ -14,6 +14,7 @@ on_both!(
     interim_records_are_bytes_and_no_requests,
     sums_are_by_every_column,
     refusals_stand_apart,
+    what_was_only_observed_is_no_usage,
     drains_that_meet_record_each_event_once,
     an_event_that_is_there_cannot_be_changed,
     an_old_month_and_a_coming_one_are_taken,
@@ -228,6 +229,43 @@ async fn refusals_stand_apart(place: &Place) {
     assert_eq!(found, [("complete", 2, 0), ("rejected", 0, 13)]);
     let limited = place.must("SELECT requests FROM usage_hourly WHERE reason = 'rate_limited'").await;
     assert_eq!(limited, ["11"]);
+}
+
+async fn what_was_only_observed_is_no_usage(place: &Place) {
+    let store = place.migrated().await;
+    store.usage.record(&varied()[..2]).await.unwrap();
+    let count = |reason, status, observed, requests| RejectedCount {
+        hour: "2026-11-01T00:00:00Z".parse().unwrap(),
+        client_id: CLIENTS[0],
+        api_key_id: KEY,
+        route: "orders".to_owned(),
+        status,
+        reason,
+        observed,
+        requests,
+    };
+    // One kind, refused on one route's day and observed on another's; twice in one batch, and again.
+    let counts = [
+        count("rate_limited", 429, true, 5),
+        count("rate_limited", 429, false, 3),
+        count("rate_limited", 429, true, 2),
+        count("insufficient_scope", 403, true, 1),
+    ];
+    store.usage.add_rejected(&counts).await.unwrap();
+    store.usage.add_rejected(&counts[..1]).await.unwrap();
+    let sum = total(&store).await;
+    assert_eq!((sum.requests, sum.rejected, sum.would_reject, sum.units), (2, 3, 13, 2));
+    let by = vec![UsageColumn::Outcome, UsageColumn::Status];
+    let rows = store.usage.sums(&everything(by)).await.unwrap();
+    let rows: Vec<_> =
+        rows.iter().map(|sum| (sum.by.join(" "), sum.requests, sum.rejected, sum.would_reject)).collect();
+    let apart: Vec<_> = rows.iter().filter(|row| !row.0.starts_with("complete")).cloned().collect();
+    let expected = [("observed 403", 0, 0, 1), ("observed 429", 0, 0, 12), ("rejected 429", 0, 3, 0)];
+    assert_eq!(apart, expected.map(|(name, a, b, c)| (name.to_owned(), a, b, c)));
+    let elsewhere = UsageQuery { client: Some(CLIENTS[1]), ..everything(vec![]) };
+    assert_eq!(store.usage.sums(&elsewhere).await.unwrap()[0].would_reject, 0);
+    let hourly = place.must("SELECT sum(requests) FROM usage_hourly WHERE outcome <> 'rejected'").await;
+    assert_eq!(hourly, ["2"], "the sums of usage know nothing of it");
 }
 
 async fn drains_that_meet_record_each_event_once(place: &Place) {
