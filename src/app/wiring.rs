@@ -8,12 +8,14 @@ use tokio::net::TcpListener;
 
 use super::Addresses;
 use super::error::{StartError, unusable};
+use super::observing::Observing;
 use super::prepare::{migrations_applied, patiently};
 use crate::auth::{
     Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
 use crate::clients::{Ledger, LiveClients};
 use crate::config::listener::{ListenAddress, ListenProtocol};
+use crate::config::upstream::{Transport, UpstreamConfig};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
@@ -23,6 +25,7 @@ use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
 use crate::proxy::{Gateway, Parts as GatewayParts};
+use crate::server::dial::UpstreamTls;
 use crate::server::tls::Tls;
 use crate::server::{self, Bound, Entrance};
 use crate::store::{self, Store};
@@ -86,6 +89,7 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     let Known { store, peppers, versions, presence } = known;
     let metrics = metrics(&config);
     let tls = tls(&config, &metrics).map_err(StartError::Configuration)?;
+    let upstream_tls = upstream_tls(&config).map_err(StartError::Configuration)?;
     let (listeners, data) = listen(&config, tls.as_ref())?;
     let (admin, admin_address) = listen_admin(&config).await?;
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
@@ -136,8 +140,14 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
         let (audit, stop) = (Arc::clone(&store.audit), tasks.hard().clone());
         tasks.spawn_control(keep_retention(audit, retention, Arc::clone(&clock), stop));
     }
-    let readiness = readiness(&authenticator, &journal);
-    let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    let observing = Observing::of(&config.routes, &clock);
+    observing.announce();
+    let readiness = readiness(&authenticator, &journal, observing.clone());
+    let (watch, stop) = (observing.watch(Arc::clone(&metrics)), tasks.soft().clone());
+    tasks.spawn_control(async move {
+        stop.run_until_cancelled(watch).await;
+    });
+    let gateway = gateway(&config, upstream_tls, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })
 }
@@ -285,8 +295,24 @@ impl MarkListener for MarksToSinks {
     }
 }
 
+/// Of each upstream, how TLS is spoken with those of its endpoints that speak it.
+pub(super) fn upstream_tls(config: &Config) -> Result<Vec<Option<UpstreamTls>>, Problem> {
+    let load = |(index, upstream): (usize, &UpstreamConfig)| {
+        if upstream.endpoints.iter().all(|endpoint| endpoint.transport != Transport::Tls) {
+            return Ok(None);
+        }
+        UpstreamTls::load(&upstream.tls, upstream.protocol).map(Some).map_err(|fault| {
+            let remedy = "put PEM texts there: authorities, a chain, a private key";
+            Problem::new(format!("upstreams[{index}].tls"), with_causes(&fault), remedy)
+        })
+    };
+    config.upstreams.iter().enumerate().map(load).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts are made here, and put together here")]
 fn gateway(
     config: &Config,
+    upstream_tls: Vec<Option<UpstreamTls>>,
     authenticator: &Arc<Authenticator>,
     issuer: Option<Arc<TokenIssuer>>,
     journal: &Arc<Journal>,
@@ -297,6 +323,7 @@ fn gateway(
     let gateway = Gateway::new(GatewayParts {
         routes: config.routes.clone(),
         upstreams: config.upstreams.clone(),
+        upstream_tls,
         server: &config.server,
         metering: &config.metering,
         key_headers: &config.auth.key_headers,
@@ -312,12 +339,13 @@ fn gateway(
     gateway.expect("the configuration refuses routes without an upstream")
 }
 
-fn readiness(authenticator: &Arc<Authenticator>, journal: &Arc<Journal>) -> Arc<Readiness> {
+fn readiness(authenticator: &Arc<Authenticator>, journal: &Arc<Journal>, observing: Observing) -> Arc<Readiness> {
     let (authenticator, journal) = (Arc::clone(authenticator), Arc::clone(journal));
     let issuers = Arc::clone(&authenticator);
     Readiness::new()
         .with("issuers", move || if issuers.issuers_are_there() { Condition::Fine } else { Condition::Degraded })
         .with("store", move || if authenticator.store_is_reachable() { Condition::Fine } else { Condition::Degraded })
+        .with("observing", move || if observing.count() == 0 { Condition::Fine } else { Condition::Degraded })
         .with("journal", move || if journal.is_full() { Condition::Refusing } else { Condition::Fine })
         .shared()
 }

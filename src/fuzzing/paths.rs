@@ -112,6 +112,8 @@ fn route(path: &str) -> RouteConfig {
         path: path.to_owned(),
         methods: Vec::new(),
         upstream: "up".to_owned(),
+        delegated: false,
+        observe_until: None,
         strip_prefix: false,
         auth: RouteAuth::None,
         credentials: Vec::new(),

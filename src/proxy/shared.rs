@@ -22,6 +22,7 @@ use crate::metering::RejectedCounts;
 use crate::model::access::Scopes;
 use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
+use crate::server::dial::UpstreamTls;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -31,6 +32,8 @@ use crate::telemetry::readiness::Readiness;
 pub struct Parts<'a> {
     pub routes: Vec<RouteConfig>,
     pub upstreams: Vec<UpstreamConfig>,
+    /// Of each of them, how TLS is spoken; none: it has no endpoint that does.
+    pub upstream_tls: Vec<Option<UpstreamTls>>,
     pub server: &'a ServerConfig,
     pub metering: &'a MeteringConfig,
     /// Where keys are looked for on paths of our own, besides `Authorization`.
@@ -61,6 +64,7 @@ pub struct Gateway {
     pub(super) table: RouteTable,
     pub(super) routes: Vec<Route>,
     pub(super) upstreams: Vec<UpstreamConfig>,
+    pub(super) upstream_tls: Vec<Option<UpstreamTls>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
@@ -86,8 +90,8 @@ pub struct Gateway {
 /// A route, resolved.
 pub(super) struct Route {
     pub(super) config: RouteConfig,
-    /// Which of the upstreams.
-    pub(super) upstream: usize,
+    /// Which of the upstreams; none: another proxy forwards.
+    pub(super) upstream: Option<usize>,
     /// The smaller of its own limit and the server's.
     pub(super) max_body: Option<u64>,
 }
@@ -100,6 +104,8 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         path: "/.octroi/".to_owned(),
         methods: Vec::new(),
         upstream: String::new(),
+        delegated: false,
+        observe_until: None,
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: std::iter::once(AUTHORIZATION).chain(key_headers.iter().cloned()).collect(),
@@ -131,8 +137,8 @@ impl Gateway {
             let upstream = parts.upstreams.iter().position(|upstream| upstream.name == config.upstream);
             let max_body = [config.max_body, parts.server.limits.body].into_iter().flatten().min();
             match upstream {
-                Some(upstream) => Ok(Route { config, upstream, max_body }),
-                None => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
+                None if !config.delegated => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
+                upstream => Ok(Route { config, upstream, max_body }),
             }
         };
         let routes = parts.routes.into_iter().map(resolve).collect::<Result<_, _>>()?;
@@ -140,6 +146,7 @@ impl Gateway {
             table,
             routes,
             upstreams: parts.upstreams,
+            upstream_tls: parts.upstream_tls,
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
