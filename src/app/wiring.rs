@@ -326,6 +326,7 @@ fn gateway(
         upstream_tls,
         server: &config.server,
         metering: &config.metering,
+        proxy: config.proxy,
         key_headers: &config.auth.key_headers,
         rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),

@@ -103,7 +103,7 @@ impl RawHeaderRules {
             set: scope.values("set", &self.set),
             add: scope.values("add", &self.add),
             remove: scope.names("remove", &self.remove, |name| scope.is_protected(name)),
-            allow: scope.names("allow", &self.allow, |name| is_hop_by_hop(name)),
+            allow: scope.names("allow", &self.allow, is_hop_by_hop),
         };
         (rules != HeaderRules::default()).then(|| Box::new(rules))
     }
@@ -341,8 +341,12 @@ mod tests {
             asked(name, Direction::Request);
             asked(name, Direction::Response);
         }
-        up.iter().for_each(|name| asked(name, Direction::Request));
-        down.iter().for_each(|name| asked(name, Direction::Response));
+        for name in up {
+            asked(name, Direction::Request);
+        }
+        for name in down {
+            asked(name, Direction::Response);
+        }
         for name in ["x-team", "x-real-ip", "x-consumer-username", "accept-encoding"] {
             assert!(resolved(&format!("[set]\n{name} = \"1\""), Direction::Request).is_ok(), "{name}");
         }

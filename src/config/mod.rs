@@ -25,6 +25,7 @@ pub mod metering;
 mod observe;
 mod overrides;
 mod problem;
+pub mod proxy;
 mod raw;
 pub mod route;
 mod route_path;
@@ -72,6 +73,8 @@ pub struct Config {
     pub metering: metering::MeteringConfig,
     /// `[[metering.sinks]]`
     pub sinks: sinks::SinksConfig,
+    /// `[proxy]`
+    pub proxy: proxy::ProxyConfig,
     /// `[telemetry]`
     pub telemetry: telemetry::TelemetryConfig,
     /// `[issuer]`

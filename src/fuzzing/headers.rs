@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::clients::IdentityHeaders;
 use crate::config::server::UnderscoreHeaders;
-use crate::proxy::headers::{Rewrite, strip_response};
+use crate::proxy::headers::{Rewrite, Shape, strip_response};
 
 /// The caller's words in the name of others; none of ours is among them.
 const FORGED: &[u8] = b"forged";
@@ -46,6 +46,7 @@ fn check_request(sent: &HeaderMap, switches: u8) {
         peer: &peer,
         request_id: &id,
         identity: (switches & 4 == 0).then_some(&identity),
+        shape: Shape::default(),
     };
     let mut headers = sent.clone();
     rewrite.apply(&mut headers);

@@ -16,6 +16,12 @@
 //! | [`path`] | the canonical form: what is matched is what is forwarded |
 //! | [`route`] | host, prefix, method → route |
 //! | [`headers`] | what crosses to the upstream, what comes back |
+//! | `header_rules` | what a route's own rules do to headers |
+//! | `forwarded` | who calls, as trusted proxies tell it |
+//! | `cors` | what is told to web pages of other origins |
+//! | `grpc` | refusals as gRPC puts them |
+//! | `trace` | `traceparent` |
+//! | `loops` | our name in `Via`, and requests that come back for ever |
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
 //! | `interim` | what is told of a long transfer before its end |
@@ -32,12 +38,17 @@
 //! store.
 
 mod context;
+mod cors;
 mod cost;
 mod forward;
+pub mod forwarded;
 pub mod gateway;
+mod grpc;
+pub mod header_rules;
 pub mod headers;
 mod intake;
 mod interim;
+mod loops;
 pub mod path;
 mod pool;
 pub mod rejection;
@@ -46,6 +57,7 @@ mod returning;
 pub mod route;
 mod shared;
 mod tokens;
+mod trace;
 mod upstream;
 
 pub use gateway::WorkerGateway;
