@@ -12,6 +12,7 @@ use toml::Table;
 
 use super::check::{Check, Findings};
 use super::env::Environment;
+use super::listener::ListenerConfig;
 use super::overrides::{self, Origins};
 use super::problem::{Problem, Problems};
 use super::raw::{self, RawConfig};
@@ -175,7 +176,8 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
     let upstreams = resolve_upstreams(raw, check);
     let routes = resolve_routes(&raw.routes, check, &Surroundings { auth: &auth, server: &server }, &upstreams);
     let admin = raw.admin.resolve(&check.below("admin"));
-    check_addresses(check, &server.listen, admin.listen, admin.metrics_listen);
+    let data: Vec<_> = server.listeners.iter().filter_map(ListenerConfig::tcp).collect();
+    check_addresses(check, &data, admin.listen, admin.metrics_listen);
     Config {
         data_dir,
         server,

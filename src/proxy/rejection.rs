@@ -388,7 +388,10 @@ fn of_grant(fault: GrantFault) -> Public {
 
 fn of_exchange(fault: &ExchangeFault) -> Public {
     match fault {
-        ExchangeFault::Connect { .. } | ExchangeFault::Broken(_) | ExchangeFault::SwitchedProtocols => UNAVAILABLE,
+        ExchangeFault::Connect { .. }
+        | ExchangeFault::Broken(_)
+        | ExchangeFault::SwitchedProtocols
+        | ExchangeFault::NoTunnel => UNAVAILABLE,
         ExchangeFault::ConnectLate { .. } | ExchangeFault::Late => UPSTREAM_TIMEOUT,
     }
 }
