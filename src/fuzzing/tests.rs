@@ -39,7 +39,9 @@ fn run((name, check): Target, share: usize) {
         let _shown = Shown(name, data);
         check(data);
     };
-    corpus.iter().for_each(|data| one(data));
+    for data in &corpus {
+        one(data);
+    }
     let runs = crate::config::test_setting("OCTROI_FUZZ_RUNS").and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
     let mut random = Random(name.len() as u64);
     for _ in 0..runs / share {

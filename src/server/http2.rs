@@ -158,6 +158,3 @@ impl Drop for OpenStream {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,6 +15,7 @@ mod callers;
 mod cuts;
 mod database;
 mod harness;
+mod http2;
 mod issuer;
 mod journal;
 mod nats;
