@@ -30,8 +30,11 @@ pub fn check(data: &[u8]) {
     }
 }
 
+/// Whom a header names; nobody, if it says nothing of a caller.
+type Caller = Option<SocketAddr>;
+
 /// Who calls by a header of version 1, as its definition has it; none: that is no header.
-fn version_1(header: &[u8]) -> Option<Option<SocketAddr>> {
+fn version_1(header: &[u8]) -> Option<Caller> {
     let line = header.strip_suffix(b"\r\n").filter(|_| header.len() <= 107)?;
     if line.starts_with(b"PROXY UNKNOWN") {
         // What stands behind it is to be ignored.
@@ -51,7 +54,7 @@ fn version_1(header: &[u8]) -> Option<Option<SocketAddr>> {
 }
 
 /// The same for version 2.
-fn version_2(header: &[u8]) -> Option<Option<SocketAddr>> {
+fn version_2(header: &[u8]) -> Option<Caller> {
     let rest = header.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n")?;
     let [command, family, high, low, addresses @ ..] = rest else { return None };
     if usize::from(u16::from_be_bytes([*high, *low])) != addresses.len() || command >> 4 != 2 {

@@ -35,11 +35,11 @@ fn with(name: &str, value: &'static str) -> Vec<(&'static str, &'static str)> {
     GET.map(|(known, usual)| (known, if known == name { value } else { usual })).to_vec()
 }
 
-fn get<'r>(more: Fields<'r>) -> Vec<(&'r str, &'r str)> {
+fn get(more: Fields<'_>) -> Vec<(&str, &str)> {
     [&GET[..], more].concat()
 }
 
-fn post<'r>(more: Fields<'r>) -> Vec<(&'r str, &'r str)> {
+fn post(more: Fields<'_>) -> Vec<(&str, &str)> {
     [&POST[..], more].concat()
 }
 
