@@ -51,7 +51,7 @@ impl RawRoute {
             let raw = if direction == Direction::Request { &self.request_headers } else { &self.response_headers };
             raw.resolve(&check.below(key), direction, key_headers)
         };
-        Shaping {
+        let shaping = Shaping {
             prefix: self.resolve_prefix(check),
             host: self.resolve_host_header(check),
             request_headers: rules("request_headers", Direction::Request),
@@ -63,7 +63,11 @@ impl RawRoute {
                 &self.override_headers,
                 &[("drop", false), ("forward", true)],
             ),
+        };
+        if self.delegated {
+            check_delegated(check, &shaping);
         }
+        shaping
     }
 
     fn resolve_prefix(&self, check: &Check<'_>) -> Option<String> {
@@ -106,6 +110,21 @@ impl RawRoute {
     }
 }
 
+/// Nothing of a delegated route passes through here.
+fn check_delegated(check: &Check<'_>, shaping: &Shaping) {
+    for (key, is_set) in [
+        ("replace_prefix", shaping.prefix.is_some()),
+        ("host_header", shaping.host.is_some()),
+        ("request_headers", shaping.request_headers.is_some()),
+        ("response_headers", shaping.response_headers.is_some()),
+        ("cors", shaping.cors.is_some()),
+    ] {
+        if is_set {
+            check.refuse(key, "a delegated route forwards nothing", "remove it: whoever forwards sees to that");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -121,6 +140,18 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(problems) => problems.0.into_iter().map(|problem| problem.path).collect(),
         }
+    }
+
+    #[test]
+    fn what_does_not_pass_through_is_not_shaped() {
+        let text = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[[routes]]\npath = \"/a\"\ndelegated = true\n\
+                    replace_prefix = \"/v2\"\nhost_header = \"a\"\nrequest_headers.remove = [\"a\"]\n\
+                    response_headers.remove = [\"a\"]\ncors.origins = [\"*\"]\n";
+        let problems = parse(text, Some("/x.toml".into()), &Environment::of(&[], Path::new("/"))).unwrap_err();
+        let mut paths: Vec<String> = problems.0.into_iter().map(|problem| problem.path).collect();
+        paths.sort_unstable();
+        let expected = ["cors", "host_header", "replace_prefix", "request_headers", "response_headers"];
+        assert_eq!(paths, expected.map(|key| format!("routes[0].{key}")));
     }
 
     #[test]
@@ -147,6 +178,7 @@ mod tests {
             ("[routes.request_headers.set]\nx-a = 1", Some("routes[0].request_headers.set.x-a")),
             ("[routes.request_headers]\nsett = {}", Some("routes[0].request_headers.sett")),
             ("[routes.response_headers]\nremove = [\"server\"]", None),
+            ("host_header = \"a\"\nrequest_headers.remove = [\"a\"]", None),
             ("[routes.cors]\norigins = [\"*\"]\ncredentials = true", Some("routes[0].cors.origins")),
         ] {
             assert_eq!(problems(route), path.into_iter().map(str::to_owned).collect::<Vec<_>>(), "{route}");

@@ -340,6 +340,8 @@ pub fn keep_harmless(trailers: &mut HeaderMap) {
             || is_ours(&folded)
             || is_framing(&folded)
             || tells_about_the_caller(&folded)
+            || is_override(&folded)
+            || is_of_kong(&folded)
             || matches!(folded.as_str(), "authorization" | "cookie" | "x-api-key")
     };
     let gone: Vec<HeaderName> = trailers.keys().filter(|name| harms(name)).cloned().collect();
