@@ -26,6 +26,9 @@ pub mod cli;
 pub mod clients;
 pub mod config;
 pub mod crypto;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod issuer;
 pub mod limit;
 pub mod metering;

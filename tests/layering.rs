@@ -16,7 +16,7 @@ const RANKS: [&[&str]; 8] = [
     &["auth", "limit", "metering", "issuer"],
     &["proxy", "api"],
     &["app"],
-    &["cli"],
+    &["cli", "fuzzing"],
 ];
 
 /// Words that may stand only below the named places.

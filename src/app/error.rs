@@ -1,7 +1,5 @@
 //! Why the gateway did not start.
 
-use std::net::SocketAddr;
-
 use thiserror::Error;
 
 use crate::auth::PepperError;
@@ -37,7 +35,7 @@ pub enum StartError {
         /// The setting that names it.
         setting: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// Why not.
         #[source]
         source: std::io::Error,

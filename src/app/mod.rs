@@ -9,6 +9,7 @@ mod descriptors;
 mod error;
 mod observing;
 mod prepare;
+mod reload;
 mod stop;
 mod wiring;
 mod workers;
@@ -20,16 +21,18 @@ pub use demo::DemoUpstream;
 pub use error::StartError;
 pub use prepare::{await_store, migrations_applied};
 
+use crate::config::listener::ListenAddress;
 use crate::config::{Config, Problem};
 use crate::issuer::SigningKeys;
 use crate::model::clock::SharedClock;
 use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
 
 /// Where a started gateway listens: the addresses bound, with ports that were asked for as 0.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// For callers.
-    pub data: Vec<SocketAddr>,
+    pub data: Vec<ListenAddress>,
     /// For operators.
     pub admin: SocketAddr,
 }
@@ -38,7 +41,8 @@ pub struct Addresses {
 /// used.
 #[must_use]
 pub fn check(config: &Config) -> Option<Problem> {
-    wiring::signing_keys(config).err()
+    let tls = || wiring::tls(config, &Metrics::new(&[], &[])).err();
+    wiring::signing_keys(config).err().or_else(tls)
 }
 
 /// The keys that sign what is issued, tokens and statements; none where none is configured.
@@ -72,7 +76,8 @@ pub async fn serve(
             return Err(error);
         }
     };
-    tracing::info!(addresses = ?running.addresses.data, admin = %running.addresses.admin, "serving");
+    let addresses: Vec<_> = running.addresses.data.iter().map(ToString::to_string).collect();
+    tracing::info!(addresses = addresses.join(", "), admin = %running.addresses.admin, "serving");
     started(&running.addresses);
     stop::when_told(signals, running, tasks).await
 }

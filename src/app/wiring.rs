@@ -1,6 +1,6 @@
 //! Builds the parts, in the order in which a start can fail.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,15 +14,18 @@ use crate::auth::{
     Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
 use crate::clients::{Ledger, LiveClients};
+use crate::config::listener::{ListenAddress, ListenProtocol};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
 use crate::limit::{MarkListener, QuotaKeeper};
 use crate::metering::{Journal, keep_retention};
+use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
 use crate::proxy::{Gateway, Parts as GatewayParts};
-use crate::server;
+use crate::server::tls::Tls;
+use crate::server::{self, Bound, Entrance};
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
@@ -39,7 +42,9 @@ pub(super) struct Parts {
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Arc<Presence>,
     /// For each worker, its sockets.
-    pub(super) listeners: Vec<Vec<StdListener>>,
+    pub(super) listeners: Vec<Vec<Bound>>,
+    /// None: no listener speaks TLS.
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) admin: Vec<TcpListener>,
     pub(super) addresses: Addresses,
 }
@@ -80,9 +85,10 @@ struct Known {
 /// Takes the addresses and the journal, and wires everything.
 async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known) -> Result<Parts, StartError> {
     let Known { store, peppers, versions, presence } = known;
-    let (listeners, data) = listen(&config)?;
-    let (admin, admin_address) = listen_admin(&config).await?;
     let metrics = metrics(&config);
+    let tls = tls(&config, &metrics).map_err(StartError::Configuration)?;
+    let (listeners, data) = listen(&config, tls.as_ref())?;
+    let (admin, admin_address) = listen_admin(&config).await?;
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
     let clients = LiveClients::new(&metrics);
     let signing_keys = signing_keys(&config).map_err(StartError::Configuration)?;
@@ -140,7 +146,7 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     });
     let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
-    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, admin, addresses })
+    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })
 }
 
 /// Says which peppers this process knows, then sees that no key needs another. In this order: no
@@ -160,14 +166,45 @@ async fn announce(
     Ok(presence)
 }
 
-fn listen(config: &Config) -> Result<(Vec<Vec<StdListener>>, Vec<SocketAddr>), StartError> {
-    let mut workers: Vec<Vec<StdListener>> = (0..config.server.workers).map(|_| Vec::new()).collect();
+/// What callers' handshakes are made with, where any listener speaks TLS.
+pub(super) fn tls(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Tls>>, Problem> {
+    if config.server.listeners.iter().all(|listener| listener.protocol != ListenProtocol::Https) {
+        return Ok(None);
+    }
+    let loaded = Tls::load(config.server.tls.clone(), Arc::clone(metrics));
+    loaded.map(Some).map_err(|fault| {
+        let remedy = "put PEM texts there: a chain with the server's own certificate first, and its private key";
+        Problem::new("server.tls", with_causes(&fault), remedy)
+    })
+}
+
+/// Takes all addresses: for each worker its sockets, and where callers connect.
+fn listen(config: &Config, tls: Option<&Arc<Tls>>) -> Result<(Vec<Vec<Bound>>, Vec<ListenAddress>), StartError> {
+    let count = config.server.workers;
+    let mut workers: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    for &address in &config.server.listen {
-        let failed = |source| StartError::Listen { setting: "server.listen", address, source };
-        let sockets = server::bind(address, config.server.workers).map_err(failed)?;
-        bound.push(sockets[0].local_addr().map_err(failed)?);
-        workers.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+    for listener in &config.server.listeners {
+        let entrance = Entrance {
+            protocol: listener.protocol,
+            proxy_protocol: listener.proxy_protocol,
+            tls: tls.filter(|_| listener.protocol == ListenProtocol::Https).cloned(),
+        };
+        let failed =
+            |source| StartError::Listen { setting: "server.listen", address: listener.address.to_string(), source };
+        match &listener.address {
+            ListenAddress::Tcp(address) => {
+                let sockets = server::bind(*address, count).map_err(failed)?;
+                bound.push(ListenAddress::Tcp(sockets[0].local_addr().map_err(failed)?));
+                let sockets = sockets.into_iter().map(|socket| Bound::tcp(socket, entrance.clone()));
+                workers.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+            }
+            ListenAddress::Unix(path) => {
+                let sockets = server::bind_unix(path, count).map_err(failed)?;
+                bound.push(ListenAddress::Unix(path.clone()));
+                let sockets = sockets.into_iter().map(|socket| Bound::unix(socket, entrance.clone()));
+                workers.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+            }
+        }
     }
     Ok((workers, bound))
 }
@@ -178,7 +215,11 @@ async fn listen_admin(config: &Config) -> Result<(Vec<TcpListener>, SocketAddr),
     for (setting, address) in named {
         let Some(address) = address else { continue };
         let listener = TcpListener::bind(address).await;
-        listeners.push(listener.map_err(|source| StartError::Listen { setting, address, source })?);
+        listeners.push(listener.map_err(|source| StartError::Listen {
+            setting,
+            address: address.to_string(),
+            source,
+        })?);
     }
     let address = listeners[0].local_addr().map_err(StartError::Runtime)?;
     Ok((listeners, address))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Addresses;
 use super::descriptors;
 use super::error::StartError;
+use super::reload;
 use super::wiring::Parts;
 use crate::api::{self, AdminState};
 use crate::auth::Presence;
@@ -31,7 +32,9 @@ pub(super) struct Running {
 
 /// Starts the admin listener and every worker.
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, admin, addresses } = parts;
+    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses } =
+        parts;
+    reload::keep_fresh(reload::hangups()?, tls, &tasks);
     for listener in admin {
         let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
         tasks.spawn_control(api::serve(listener, state, tasks.clone()));

@@ -58,6 +58,8 @@ mod testing;
 
 pub use authenticator::{Attempt, Authenticator, Dependencies, Identified};
 pub use error::{AuthError, InvalidReason};
+#[cfg(any(test, fuzzing))]
+pub(crate) use jwt::fuzzing as jwt_fuzzing;
 pub use jwt::{Issuers, OwnKeys, TokenFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};
 pub use presence::Presence;

@@ -12,6 +12,7 @@ use toml::Table;
 
 use super::check::{Check, Findings};
 use super::env::Environment;
+use super::listener::ListenerConfig;
 use super::overrides::{self, Origins};
 use super::problem::{Problem, Problems};
 use super::raw::{self, RawConfig};
@@ -181,7 +182,8 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
         &upstreams,
     );
     let admin = raw.admin.resolve(&check.below("admin"));
-    check_addresses(check, &server.listen, admin.listen, admin.metrics_listen);
+    let data: Vec<_> = server.listeners.iter().filter_map(ListenerConfig::tcp).collect();
+    check_addresses(check, &data, admin.listen, admin.metrics_listen);
     Config {
         data_dir,
         server,

@@ -7,12 +7,14 @@ use super::admin::RawAdmin;
 use super::auth::RawAuth;
 use super::issuer::RawIssuer;
 use super::limits::RawLimits;
+use super::listener::RawListener;
 use super::metering::RawMetering;
 use super::route::RawRoute;
 use super::server::RawServer;
 use super::sinks_raw::RawSink;
 use super::store::RawStore;
 use super::telemetry::RawTelemetry;
+use super::tls::RawCertificate;
 use super::token_issuer::RawTokenIssuer;
 use super::upstream::RawUpstream;
 use crate::model::rate::Rate;
@@ -39,6 +41,7 @@ pub(super) struct RawConfig {
 impl RawConfig {
     /// Spells out what follows from other settings, where it was not written.
     pub(super) fn spell_out(&mut self) {
+        self.server.listen = Some(self.server.effective_listen());
         let limit = &mut self.limits.default;
         if let Ok(rate) = limit.rate.parse::<Rate>() {
             limit.burst.get_or_insert(rate.default_burst().get().into());
@@ -60,6 +63,8 @@ pub fn schema() -> Table {
     defaults.spell_out();
     defaults.routes = vec![RawRoute::default()];
     defaults.auth.issuers = vec![RawTokenIssuer::default()];
+    defaults.server.listeners = vec![RawListener::default()];
+    defaults.server.tls.certificates = vec![RawCertificate::default()];
     defaults.metering.sinks = vec![RawSink::default()];
     Table::try_from(defaults).expect("the defaults are TOML")
 }

@@ -1,18 +1,22 @@
 //! `[server]`
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
+use super::listener::{self, ListenerConfig, RawListener};
+use super::tls::{RawTls, TlsConfig};
 
 /// The data listeners and what a connection may do.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Where callers connect.
-    pub listen: Vec<SocketAddr>,
+    pub listeners: Vec<ListenerConfig>,
+    /// Certificates, where any of them speaks TLS.
+    pub tls: TlsConfig,
     /// Worker threads; resolved, never zero.
     pub workers: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
@@ -73,7 +77,10 @@ pub struct DrainConfig {
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawServer {
-    pub(super) listen: Vec<String>,
+    /// None: the usual address, unless there are `listeners`: who writes those opens no other.
+    pub(super) listen: Option<Vec<String>>,
+    pub(super) listeners: Vec<RawListener>,
+    pub(super) tls: RawTls,
     pub(super) workers: i64,
     pub(super) trusted_proxies: Vec<String>,
     pub(super) underscore_headers: String,
@@ -115,7 +122,9 @@ pub(super) struct RawDrain {
 impl Default for RawServer {
     fn default() -> Self {
         Self {
-            listen: vec!["0.0.0.0:8080".to_owned()],
+            listen: None,
+            listeners: Vec::new(),
+            tls: RawTls::default(),
             workers: 0,
             // Nobody is believed before an operator says so.
             trusted_proxies: Vec::new(),
@@ -171,10 +180,13 @@ impl RawServer {
             ("refuse", UnderscoreHeaders::Refuse),
             ("forward", UnderscoreHeaders::Forward),
         ];
+        let trusted_proxies = self.resolve_trusted_proxies(check);
+        let listeners = listener::resolve(check, &self.effective_listen(), &self.listeners, &trusted_proxies);
         ServerConfig {
-            listen: self.resolve_listen(check),
+            tls: self.tls.resolve(&check.below("tls"), &listeners),
+            listeners,
             workers: self.resolve_workers(check),
-            trusted_proxies: self.resolve_trusted_proxies(check),
+            trusted_proxies,
             underscore_headers: check.choice("underscore_headers", &self.underscore_headers, &words),
             timeouts: self.timeouts.resolve(&check.below("timeouts")),
             limits: self.limits.resolve(&check.below("limits")),
@@ -182,21 +194,10 @@ impl RawServer {
         }
     }
 
-    fn resolve_listen(&self, check: &Check<'_>) -> Vec<SocketAddr> {
-        if self.listen.is_empty() && !check.has_problem("listen") {
-            check.refuse("listen", "nothing is listened on", "write at least one address, like [\"0.0.0.0:8080\"]");
-        }
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        for (index, text) in self.listen.iter().enumerate() {
-            let key = format!("listen[{index}]");
-            let address = check.address(&key, text);
-            // Port 0 asks for a free one, each time another.
-            if address.port() != 0 && addresses.contains(&address) {
-                check.refuse(&key, format!("`{text}` is named twice"), "name each address once");
-            }
-            addresses.push(address);
-        }
-        addresses
+    /// The plain addresses in force.
+    pub(super) fn effective_listen(&self) -> Vec<String> {
+        let usual = || if self.listeners.is_empty() { vec!["0.0.0.0:8080".to_owned()] } else { Vec::new() };
+        self.listen.clone().unwrap_or_else(usual)
     }
 
     fn resolve_workers(&self, check: &Check<'_>) -> usize {

@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::listener::{ListenAddress, ListenProtocol, ListenerConfig};
 use super::metering::SyncPolicy;
 use super::route::RouteAuth;
 use super::store::StoreUrl;
+use super::tls::CallerCertificates;
 use super::*;
 use crate::model::clock::{Clock as _, ManualClock};
 
@@ -30,7 +32,7 @@ fn paths(text: &str) -> Vec<String> {
 #[test]
 fn nothing_at_all_is_a_configuration() {
     let config = loaded("");
-    assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(config.server.listeners, [ListenerConfig::plain("0.0.0.0:8080".parse().unwrap())]);
     assert!(config.server.workers > 0);
     assert_eq!(config.server.limits.body, None);
     assert_eq!(config.server.timeouts.keep_alive, Duration::from_secs(75));
@@ -70,11 +72,47 @@ fn values_are_resolved() {
 }
 
 #[test]
+fn who_writes_listeners_opens_no_other() {
+    let tls = "[[server.tls.certificates]]\ncertificate = \"a.pem\"\nkey = \"/b.pem\"\n";
+    let server = loaded(&format!(
+        "[server]\ntrusted_proxies = [\"10.0.0.1\"]\n[server.tls]\ncaller_certificates = \"optional\"\ncaller_ca = \"ca.pem\"\n{tls}\
+         [[server.listeners]]\naddress = \"[::]:443\"\nprotocol = \"https\"\nproxy_protocol = true\n\
+         [[server.listeners]]\naddress = \"unix:o.sock\"\nprotocol = \"h2c\"\n"
+    ))
+    .server;
+    let expected = [
+        (ListenAddress::Tcp("[::]:443".parse().unwrap()), ListenProtocol::Https, true),
+        (ListenAddress::Unix("/srv/o.sock".into()), ListenProtocol::H2c, false),
+    ];
+    let expected =
+        expected.map(|(address, protocol, proxy_protocol)| ListenerConfig { address, protocol, proxy_protocol });
+    assert_eq!(server.listeners, expected);
+    assert_eq!(server.tls.certificates[0].certificate, Path::new("/srv/a.pem"));
+    assert_eq!(server.tls.certificates[0].key, Path::new("/b.pem"));
+    assert_eq!(server.tls.caller_certificates, CallerCertificates::Optional("/srv/ca.pem".into()));
+    let both = loaded("[server]\nlisten = [\"[::]:80\"]\n[[server.listeners]]\naddress = \"unix:o.sock\"\n").server;
+    assert_eq!(both.listeners.len(), 2);
+}
+
+#[test]
 fn each_bad_setting_is_found_at_its_path() {
     for (text, path) in [
         ("server.listen = []", "server.listen"),
         ("server.listen = [\"localhost:80\"]", "server.listen[0]"),
         ("server.listen = [\"0.0.0.0:80\", \"0.0.0.0:80\"]", "server.listen[1]"),
+        ("[[server.listeners]]", "server.listeners[0].address"),
+        ("[[server.listeners]]\naddress = \"[::]:1\"\nprotocol = \"tls\"", "server.listeners[0].protocol"),
+        ("[[server.listeners]]\naddress = \"unix:\"", "server.listeners[0].address"),
+        ("[[server.listeners]]\naddress = \"[::]:1\"\nproxy_protocol = true", "server.listeners[0].proxy_protocol"),
+        (
+            "[[server.listeners]]\naddress = \"unix:a\"\n[[server.listeners]]\naddress = \"unix:a\"",
+            "server.listeners[1].address",
+        ),
+        ("[[server.listeners]]\naddress = \"[::]:1\"\nprotocol = \"https\"", "server.tls.certificates"),
+        ("[[server.tls.certificates]]\ncertificate = \"a\"", "server.tls.certificates[0].key"),
+        ("server.tls.min_version = \"1.1\"", "server.tls.min_version"),
+        ("server.tls.caller_certificates = \"required\"", "server.tls.caller_ca"),
+        ("server.tls.caller_ca = \"a\"", "server.tls.caller_certificates"),
         ("server.workers = -1", "server.workers"),
         ("server.workers = 5000", "server.workers"),
         ("server.trusted_proxies = [\"10.0.0.0/8\", \"proxy\"]", "server.trusted_proxies[1]"),

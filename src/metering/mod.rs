@@ -45,6 +45,8 @@ mod event;
 mod folder;
 #[cfg(test)]
 mod fuse;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod header;
 mod held;
 mod journal;

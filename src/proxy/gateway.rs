@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 
 use super::context::{Arrival, RequestContext};
@@ -40,7 +40,7 @@ use crate::model::id::RequestId;
 use crate::server::{Grant, Handler, Peer, Refusal, RequestBody};
 use crate::tasks::catch_panic;
 use crate::wire::body::Body;
-use crate::wire::head::{self, named_host};
+use crate::wire::head::{self, HeadFault, named_host};
 use crate::wire::observed::Observed;
 use crate::wire::websocket;
 
@@ -235,6 +235,9 @@ impl WorkerGateway {
     ) -> Result<Routed<'_>, Rejection> {
         let route = self.find_route(head, path, context)?;
         let upstream = route.upstream.ok_or(Rejection::NoRoute)?;
+        if must_upgrade(head, body) && !route.config.websocket {
+            return Err(HeadFault::Method.into());
+        }
         let announced = body.size_hint().exact();
         if announced.zip(route.max_body).is_some_and(|(announced, limit)| announced > limit) {
             return Err(Rejection::BodyTooLarge);
@@ -333,6 +336,7 @@ impl WorkerGateway {
         let method = head.method.clone();
         let keep_host = config.preserve_host && head.headers.contains_key(http::header::HOST);
         let may_upgrade = !body.is_tunnel() || (config.websocket && websocket::is_handshake(&head.headers));
+        let must_upgrade = must_upgrade(&head, &body);
         // Without its `Upgrade` it is a request like any other.
         let max_body = routed.route.max_body;
         let (body, intake) = if may_upgrade { OutgoingBody::new(body, max_body) } else { (OutgoingBody::NONE, None) };
@@ -350,6 +354,9 @@ impl WorkerGateway {
             turn.await
         };
         let mut response = exchanged.map_err(|fault| whose_fault(context.intake_fault(), fault))?;
+        if must_upgrade && response.status().is_success() {
+            return Err(Rejection::Upstream(ExchangeFault::NoTunnel));
+        }
         context.answered(routed.upstream);
         if let Some(header) = &self.shared.cost_header {
             let declared = DeclaredCost::new(header);
@@ -359,6 +366,12 @@ impl WorkerGateway {
         }
         Ok(forward::response(response, &method))
     }
+}
+
+/// Over HTTP/2 any 2xx opens the tunnel that was asked for (RFC 8441 §5): it cannot be ignored as
+/// HTTP/1.1 allows.
+fn must_upgrade(head: &Head, body: &RequestBody) -> bool {
+    head.version == Version::HTTP_2 && body.is_tunnel()
 }
 
 fn canonical_path(head: &Head) -> Result<CanonicalPath<'_>, Rejection> {

@@ -411,7 +411,10 @@ fn of_check(fault: &CheckFault) -> Public {
 
 fn of_exchange(fault: &ExchangeFault) -> Public {
     match fault {
-        ExchangeFault::Connect { .. } | ExchangeFault::Broken(_) | ExchangeFault::SwitchedProtocols => UNAVAILABLE,
+        ExchangeFault::Connect { .. }
+        | ExchangeFault::Broken(_)
+        | ExchangeFault::SwitchedProtocols
+        | ExchangeFault::NoTunnel => UNAVAILABLE,
         ExchangeFault::ConnectLate { .. } | ExchangeFault::Late => UPSTREAM_TIMEOUT,
     }
 }

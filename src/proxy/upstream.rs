@@ -69,6 +69,9 @@ pub enum ExchangeFault {
     /// It switched protocols, which nobody had asked for, or not to what was asked for.
     #[error("the upstream switched protocols unasked, or without the proof of a WebSocket handshake")]
     SwitchedProtocols,
+    /// It answered a request for a WebSocket with something else that means yes.
+    #[error("the upstream did not agree to a WebSocket, and did not refuse")]
+    NoTunnel,
     /// No response head within `response_timeout`, or within what was left of `request_timeout`.
     #[error("the upstream's response came too late")]
     Late,

@@ -22,9 +22,9 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 
 use super::caller_io::CallerIo;
+use super::caller_stream::CallerStream;
 use super::fast_lane::{self, HeadLimits, Leaving};
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
@@ -62,7 +62,7 @@ impl Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run<H: Handler>(stream: TcpStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
+pub(super) async fn run<H: Handler>(stream: CallerStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
     let io = |stream, before| CallerIo::new(stream, before, Arc::clone(&watch), Arc::clone(&handler));
     match fast_lane::serve(stream, &*handler, &watch, protocol.heads).await {
         Leaving::Gone => {}
@@ -104,7 +104,7 @@ async fn run_hyper<H: Handler>(io: CallerIo<H>, handler: Arc<H>, watch: Arc<Watc
     let mut io = connection.into_parts().io.into_inner();
     if reset {
         // An error means the socket is gone already, which is what was wanted.
-        let _ = socket2::SockRef::from(io.stream()).set_linger(Some(Duration::ZERO));
+        let _ = io.stream().socket().set_linger(Some(Duration::ZERO));
     } else if verdict == Verdict::HeadTimeout {
         io.answer_with(Refusal::HeadTimeout);
         finish(io, &watch).await;

@@ -19,10 +19,10 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
-use tokio::net::TcpStream;
 
 use self::answering::Answering;
 use self::caller::{Caller, SharedCaller};
+use super::caller_stream::CallerStream;
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
 use crate::wire::http1::Framing;
@@ -34,11 +34,11 @@ pub(super) enum Leaving {
     /// It is gone, or to be dropped as it is.
     Gone,
     /// Everything was answered: it is to be closed in order.
-    Done(TcpStream),
+    Done(CallerStream),
     /// What came is refused, and then it is to be closed in order.
-    Refused(TcpStream, Refusal),
+    Refused(CallerStream, Refusal),
     /// What came is of another shape.
-    Other(TcpStream, BytesMut),
+    Other(CallerStream, BytesMut),
 }
 
 /// Why the loop stops; the socket is added when nobody else has it.
@@ -71,7 +71,7 @@ struct Lane<'a, H> {
 
 /// Serves a connection until it ends or leaves the lane.
 pub(super) async fn serve<H: Handler>(
-    stream: TcpStream,
+    stream: CallerStream,
     handler: &H,
     watch: &Arc<Watch>,
     limits: HeadLimits,

@@ -7,19 +7,25 @@
 //! afterwards, so that the address is never let go.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdTcp};
+use std::os::unix::net::{UnixListener as StdUnix, UnixStream as StdUnixStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
+use super::arrival::{Arrived, Entrance, Lost, Speaks, arrive};
+use super::caller_stream::CallerStream;
 use super::watch::{Sweeper, TICK, Watch};
-use super::{Handler, Refusal, connection};
+use super::{Handler, Refusal, connection, http2};
 use crate::config::server::{ServerConfig, TimeoutConfig};
+use crate::model::causes::with_causes;
 use crate::model::clock::{Clock as _, SystemClock};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -36,7 +42,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The address cannot be taken.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdTcp>> {
     let first = socket(address)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
@@ -50,8 +56,90 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>>
     }
     // Only when all are bound: a socket that listens gets its share of connections.
     sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
-    Ok(sockets.into_iter().map(StdListener::from).collect())
+    Ok(sockets.into_iter().map(StdTcp::from).collect())
 }
+
+/// Makes the Unix socket at `path` for `workers` workers, all of which accept from it. One that a
+/// process left behind is replaced; one that somebody answers on is taken.
+///
+/// # Errors
+/// It cannot be made.
+pub fn bind_unix(path: &Path, workers: usize) -> io::Result<Vec<StdUnix>> {
+    let bound = StdUnix::bind(path).or_else(|error| {
+        let is_left_behind = error.kind() == io::ErrorKind::AddrInUse
+            && StdUnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if !is_left_behind {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        StdUnix::bind(path)
+    })?;
+    bound.set_nonblocking(true)?;
+    let mut sockets = (1..workers).map(|_| bound.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    sockets.push(bound);
+    Ok(sockets)
+}
+
+/// A worker's socket of one listener.
+#[derive(Debug)]
+pub struct Bound {
+    socket: BoundSocket,
+    entrance: Entrance,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
+    Tcp(StdTcp),
+    Unix(StdUnix),
+}
+
+impl Bound {
+    /// From [`bind`].
+    #[must_use]
+    pub fn tcp(socket: StdTcp, entrance: Entrance) -> Self {
+        Self { socket: BoundSocket::Tcp(socket), entrance }
+    }
+
+    /// From [`bind_unix`].
+    #[must_use]
+    pub fn unix(socket: StdUnix, entrance: Entrance) -> Self {
+        Self { socket: BoundSocket::Unix(socket), entrance }
+    }
+}
+
+/// The same in the hands of the runtime.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn of(socket: BoundSocket) -> io::Result<Self> {
+        Ok(match socket {
+            BoundSocket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            BoundSocket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(CallerStream, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Answers are written whole; waiting for more would only delay them. Without it the
+                // connection still works.
+                let _ = stream.set_nodelay(true);
+                Ok((CallerStream::Tcp(stream), address))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((CallerStream::Unix(stream), LOCAL))
+            }
+        }
+    }
+}
+
+/// Where callers on a Unix socket are.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -99,12 +187,12 @@ impl Drop for Place {
 /// Accepts and serves on the calling worker's runtime until a soft stop, then waits for its
 /// connections: idle ones end at once, busy ones when they are done, all at a hard stop.
 ///
-/// `listeners`: this worker's socket of each address, from [`bind`].
+/// `listeners`: this worker's socket of each.
 ///
 /// # Errors
 /// The sockets cannot be handed to the runtime.
 pub async fn serve<H: Handler>(
-    listeners: Vec<StdListener>,
+    listeners: Vec<Bound>,
     handler: Arc<H>,
     config: &ServerConfig,
     places: Places,
@@ -114,7 +202,9 @@ pub async fn serve<H: Handler>(
         handler,
         places,
         timeouts: config.timeouts,
+        trusted_proxies: config.trusted_proxies.clone(),
         protocol: connection::Protocol::new(&config.limits),
+        http2: http2::Protocol::new(&config.limits),
         clock: SystemClock::new(),
         sweeper: Sweeper::new(),
         connections: TaskTracker::new(),
@@ -122,9 +212,9 @@ pub async fn serve<H: Handler>(
     });
     worker.sweeper.clock().set_date(worker.clock.wall());
     let mut accepting = Vec::with_capacity(listeners.len());
-    for listener in listeners {
-        let listener = TcpListener::from_std(listener)?;
-        accepting.push(Tasks::spawn_here(Arc::clone(&worker).accept(listener)));
+    for Bound { socket, entrance } in listeners {
+        let listener = Listener::of(socket)?;
+        accepting.push(Tasks::spawn_here(Arc::clone(&worker).accept(listener, Arc::new(entrance))));
     }
     let sweeping = Tasks::spawn_here(Arc::clone(&worker).sweep());
     for accepting in accepting {
@@ -143,7 +233,10 @@ struct Worker<H> {
     handler: Arc<H>,
     places: Places,
     timeouts: TimeoutConfig,
+    /// Whose word about the caller counts in the PROXY protocol.
+    trusted_proxies: Vec<IpNet>,
     protocol: connection::Protocol,
+    http2: http2::Protocol,
     /// For dates.
     clock: SystemClock,
     sweeper: Arc<Sweeper>,
@@ -152,7 +245,7 @@ struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: Listener, entrance: Arc<Entrance>) {
         let mut exhausted = false;
         loop {
             let accepted = tokio::select! {
@@ -163,7 +256,7 @@ impl<H: Handler> Worker<H> {
             match accepted {
                 Ok((stream, address)) => {
                     exhausted = false;
-                    self.admit(stream, address);
+                    self.admit(stream, address, &entrance);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
@@ -177,27 +270,72 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+    fn admit(self: &Arc<Self>, stream: CallerStream, address: SocketAddr, entrance: &Arc<Entrance>) {
         let Some(place) = self.places.take() else {
-            return self.turn_away(&stream, address);
+            return self.turn_away(&stream, address, entrance);
         };
-        // Answers are written whole; waiting for more would only delay them. Without it the
-        // connection still works.
-        let _ = stream.set_nodelay(true);
-        let watch = Watch::new(address, Arc::clone(self.sweeper.clock()), self.timeouts);
-        self.sweeper.add(&watch);
-        let connection = connection::run(stream, Arc::clone(&self.handler), watch, self.protocol.clone());
+        if entrance.is_open() {
+            let watch = self.watch(Watch::new(address, Arc::clone(self.sweeper.clock()), self.timeouts));
+            let connection = connection::run(stream, Arc::clone(&self.handler), watch, self.protocol.clone());
+            Tasks::spawn_here(self.connections.track_future(async move {
+                connection.await;
+                drop(place);
+            }));
+            return;
+        }
+        let (worker, entrance) = (Arc::clone(self), Arc::clone(entrance));
         Tasks::spawn_here(self.connections.track_future(async move {
-            connection.await;
+            worker.receive(stream, address, &entrance).await;
             drop(place);
         }));
     }
 
+    /// Serves a connection that has to go through something first.
+    async fn receive(&self, stream: CallerStream, address: SocketAddr, entrance: &Entrance) {
+        let arriving = arrive(stream, address, entrance, &self.trusted_proxies, self.timeouts.tls_handshake);
+        let arrived = tokio::select! {
+            arrived = arriving => arrived,
+            () = self.tasks.hard().cancelled() => return,
+        };
+        let Arrived { stream, address, speaks, secured } = match arrived {
+            Ok(arrived) => arrived,
+            Err(lost) => return self.note_lost(&lost, address, entrance),
+        };
+        if secured.is_some() {
+            self.places.metrics.tls_handshakes_done.inc();
+        }
+        let clock = Arc::clone(self.sweeper.clock());
+        let watch = self.watch(Watch::of(address, secured, clock, self.timeouts));
+        let handler = Arc::clone(&self.handler);
+        match speaks {
+            Speaks::Http1 => Box::pin(connection::run(stream, handler, watch, self.protocol.clone())).await,
+            Speaks::Http2 => {
+                Box::pin(http2::run(stream, handler, watch, Arc::clone(&self.sweeper), &self.http2)).await;
+            }
+        }
+    }
+
+    fn watch(&self, watch: Arc<Watch>) -> Arc<Watch> {
+        self.sweeper.add(&watch);
+        watch
+    }
+
+    /// Callers' mistakes and scanners: counted, and told to whoever looks for them.
+    fn note_lost(&self, lost: &Lost, address: SocketAddr, entrance: &Entrance) {
+        if entrance.tls.is_some() {
+            self.places.metrics.tls_handshakes_failed.inc();
+        }
+        tracing::debug!(%address, error = with_causes(lost), "a connection ended before its first request");
+    }
+
     /// Best effort and no waiting: whoever is too many must not cost time.
-    fn turn_away(&self, stream: &TcpStream, address: SocketAddr) {
+    fn turn_away(&self, stream: &CallerStream, address: SocketAddr, entrance: &Entrance) {
+        if !entrance.is_open() {
+            return;
+        }
         let answer = to_last_bytes(&self.handler.refuse(Refusal::Overloaded, address.ip().to_canonical()));
         // Past tokio, which does not know yet that the socket can be written.
-        let socket = socket2::SockRef::from(stream);
+        let socket = stream.socket();
         let _ = socket.send(&answer);
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }

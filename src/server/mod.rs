@@ -4,25 +4,35 @@
 //! | file | owns |
 //! |---|---|
 //! | [`listener`] | binding, accepting within the cap, the end of accepting |
+//! | `arrival` | what comes before HTTP: the PROXY protocol, the TLS handshake |
+//! | [`tls`] | what handshakes are made with, and how that changes |
+//! | [`certificates`] | certificates and keys from files, and which a caller gets |
 //! | `connection` | one connection, from the lane to hyper to its end |
 //! | `fast_lane` | plain HTTP/1.1, read and answered by ourselves |
+//! | `http2` | a connection of HTTP/2, a watch for each of its streams |
 //! | `peer` | the connection as a handler sees it |
 //! | `watch` | what a connection is doing and since when; the sweep that finds it too slow |
+//! | `caller_stream` | the socket, of whatever kind |
 //! | `caller_io` | the socket, observed; answers of hyper's own get a body |
 //! | `request_body` | the body of a request, with its deadline |
 //!
 //! Refuses to own: what a request means. That is a [`Handler`], which this module calls and
 //! which never fails.
 
+mod arrival;
 mod caller_io;
+mod caller_stream;
+pub mod certificates;
 mod connection;
 mod fast_lane;
+mod http2;
 pub mod listener;
 pub mod outbound;
 mod peer;
 mod request_body;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tls;
 mod watch;
 
 use std::any::Any;
@@ -34,7 +44,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 
-pub use listener::{Places, bind, serve};
+pub use arrival::{Entrance, Secured};
+pub use listener::{Bound, Places, bind, bind_unix, serve};
 pub use peer::Peer;
 pub use request_body::{BodyFault, BrokenBody, RequestBody};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::Grant;
 use super::watch::{CoarseClock, Verdict, Watch};
+use super::{Grant, Secured};
 use crate::config::server::TimeoutConfig;
 use crate::model::usage::CutReason;
 
@@ -45,6 +45,12 @@ impl Peer {
     #[must_use]
     pub fn address_value(&self) -> &HeaderValue {
         self.0.ip_value()
+    }
+
+    /// What TLS told; none: the connection has none.
+    #[must_use]
+    pub fn secured(&self) -> Option<&Secured> {
+        self.0.secured()
     }
 
     /// Why we cut the connection; none: we did not.

@@ -7,9 +7,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
@@ -17,6 +21,7 @@ use thiserror::Error;
 use super::fast_lane::caller::{self, SharedCaller};
 use super::watch::Watch;
 use crate::wire::http1::chunks::ChunkFault;
+use crate::wire::http1::fields::decimal;
 
 /// How many pieces of an unwanted body are taken out of the connection's buffer.
 const UNWANTED_PIECES: usize = 4;
@@ -38,6 +43,9 @@ pub enum BrokenBody {
     /// hyper's word for it.
     #[error(transparent)]
     Engine(#[from] hyper::Error),
+    /// h2's.
+    #[error(transparent)]
+    Stream(#[from] h2::Error),
     /// The connection broke.
     #[error("the caller's connection broke")]
     Io(#[from] io::Error),
@@ -58,6 +66,47 @@ enum Source {
     /// Whatever comes behind a head that asked for another protocol, once that was agreed on:
     /// nothing is taken before somebody asks for it.
     Tunnel(SharedCaller),
+    /// A stream of HTTP/2. `is_tunnel`: as above.
+    Stream {
+        body: Box<StreamBody>,
+        is_tunnel: bool,
+    },
+}
+
+/// The body on a stream of HTTP/2.
+#[derive(Debug)]
+pub(super) struct StreamBody {
+    incoming: RecvStream,
+    /// What the head announced, as far as it has not come.
+    left: Option<u64>,
+    /// Set when somebody reads: the caller waits for leave to send.
+    wanted: Option<Arc<AtomicBool>>,
+}
+
+impl StreamBody {
+    pub(super) fn new(incoming: RecvStream, headers: &HeaderMap, wanted: Option<Arc<AtomicBool>>) -> Self {
+        let left = headers.get(CONTENT_LENGTH).and_then(|length| decimal(length.as_bytes()));
+        Self { incoming, left, wanted }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        if let Some(wanted) = self.wanted.take() {
+            wanted.store(true, Relaxed);
+        }
+        match ready!(self.incoming.poll_data(context)) {
+            Some(Ok(data)) => {
+                // Whoever takes it has room for it: the caller may send as much again.
+                let _ = self.incoming.flow_control().release_capacity(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            None => {
+                let trailers = ready!(self.incoming.poll_trailers(context));
+                Poll::Ready(trailers.transpose().map(|trailers| Ok(Frame::trailers(trailers?))))
+            }
+        }
+    }
 }
 
 impl Source {
@@ -78,6 +127,13 @@ impl Source {
                 }
                 frame
             }
+            Self::Stream { body, .. } => {
+                let frame = body.poll(context);
+                if matches!(frame, Poll::Ready(None)) {
+                    *self = Self::None;
+                }
+                frame
+            }
         }
     }
 
@@ -86,7 +142,8 @@ impl Source {
             Self::None => true,
             Self::Engine(incoming) => incoming.is_end_stream(),
             Self::Caller(caller) => caller::lock(caller).body_has_ended(),
-            Self::Tunnel(_) => false,
+            Self::Tunnel(_) | Self::Stream { is_tunnel: true, .. } => false,
+            Self::Stream { body, .. } => body.incoming.is_end_stream(),
         }
     }
 
@@ -95,7 +152,9 @@ impl Source {
             Self::None => SizeHint::with_exact(0),
             Self::Engine(incoming) => incoming.size_hint(),
             Self::Caller(caller) => caller::lock(caller).body_hint(),
-            Self::Tunnel(_) => SizeHint::default(),
+            Self::Tunnel(_) | Self::Stream { is_tunnel: true, .. } => SizeHint::default(),
+            Self::Stream { body, .. } if body.incoming.is_end_stream() => SizeHint::with_exact(0),
+            Self::Stream { body, .. } => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
@@ -122,6 +181,13 @@ impl RequestBody {
         Self { source: Source::Caller(caller), watch, expects, begun: false, ended: false }
     }
 
+    /// A stream's. `is_tunnel`: see [`Self::is_tunnel`].
+    pub(super) fn of_stream(body: StreamBody, watch: Arc<Watch>, is_tunnel: bool) -> Self {
+        let ended = !is_tunnel && body.incoming.is_end_stream();
+        let source = if ended { Source::None } else { Source::Stream { body: Box::new(body), is_tunnel } };
+        Self { source, watch, expects: false, begun: false, ended }
+    }
+
     /// What comes behind a head that asked for another protocol.
     pub(super) fn tunnel(caller: SharedCaller, watch: Arc<Watch>) -> Self {
         Self { source: Source::Tunnel(caller), watch, expects: false, begun: false, ended: false }
@@ -131,7 +197,7 @@ impl RequestBody {
     /// Reading it is agreeing to that: whoever does not, drops it.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        matches!(self.source, Source::Tunnel(_))
+        matches!(self.source, Source::Tunnel(_) | Source::Stream { is_tunnel: true, .. })
     }
 
     /// There is none.
@@ -187,8 +253,9 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let is_unopened = self.is_tunnel() && !self.begun;
-        if self.ended || is_unopened || self.source.is_end_stream() {
+        // A stream ends by itself: h2 tells its caller to stop.
+        let is_by_itself = (self.is_tunnel() && !self.begun) || matches!(self.source, Source::Stream { .. });
+        if self.ended || is_by_itself || self.source.is_end_stream() {
             return;
         }
         self.watch.body_not_wanted();

@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::{Handler, Places, bind, serve};
+use super::{Bound, Entrance, Handler, Places, bind, serve};
 use crate::config::server::{DrainConfig, ServerConfig, ServerLimits, TimeoutConfig, UnderscoreHeaders};
+use crate::config::tls::{CallerCertificates, TlsConfig};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn config() -> ServerConfig {
     let long = Duration::from_mins(1);
     ServerConfig {
-        listen: Vec::new(),
+        listeners: Vec::new(),
+        tls: TlsConfig { certificates: Vec::new(), allows_tls12: true, caller_certificates: CallerCertificates::None },
         workers: 1,
         trusted_proxies: Vec::new(),
         underscore_headers: UnderscoreHeaders::Drop,
@@ -46,9 +48,14 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start<H: Handler>(handler: H, config: ServerConfig) -> Self {
+        Self::behind(&Entrance::plain(), handler, config)
+    }
+
+    pub(crate) fn behind<H: Handler>(entrance: &Entrance, handler: H, config: ServerConfig) -> Self {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
         let address = listeners[0].local_addr().unwrap();
+        let listeners = listeners.into_iter().map(|socket| Bound::tcp(socket, entrance.clone())).collect();
         let places = Places::new(config.limits.connections, Metrics::new(&[], &[]));
         let stop = tasks.clone();
         let serving = Tasks::spawn_here(async move {

@@ -18,7 +18,7 @@ use http::HeaderValue;
 
 pub(super) use self::clock::CoarseClock;
 use self::clock::{DateText, NEVER, millis};
-use super::Grant;
+use super::{Grant, Secured};
 use crate::config::server::TimeoutConfig;
 
 mod clock;
@@ -97,6 +97,7 @@ pub(super) struct Watch {
     close_by_reset: AtomicBool,
     unread: AtomicBool,
     fragment: AtomicBool,
+    secured: Option<Secured>,
     // Std mutexes around wakers, held for a copy: one thread, so never contended.
     connection: Mutex<Option<Waker>>,
     body_reader: Mutex<Option<Waker>>,
@@ -107,13 +108,34 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Of a connection without TLS.
     pub(super) fn new(address: SocketAddr, clock: Arc<CoarseClock>, timeouts: TimeoutConfig) -> Arc<Self> {
+        Self::of(address, None, clock, timeouts)
+    }
+
+    /// Of any. `secured`: what TLS told, if there is TLS.
+    pub(super) fn of(
+        address: SocketAddr,
+        secured: Option<Secured>,
+        clock: Arc<CoarseClock>,
+        timeouts: TimeoutConfig,
+    ) -> Arc<Self> {
         let address = address.ip().to_canonical();
-        let text = address.to_string();
+        let value = HeaderValue::from_str(&address.to_string()).expect("an address is visible ASCII");
+        Self::with(address, value, secured, clock, timeouts)
+    }
+
+    fn with(
+        address: IpAddr,
+        address_value: HeaderValue,
+        secured: Option<Secured>,
+        clock: Arc<CoarseClock>,
+        timeouts: TimeoutConfig,
+    ) -> Arc<Self> {
         let now = clock.now();
         Arc::new(Self {
             address,
-            address_value: HeaderValue::from_str(&text).expect("an address is visible ASCII"),
+            address_value,
             clock,
             timeouts,
             phase: AtomicU8::new(Phase::Fresh as u8),
@@ -128,6 +150,7 @@ impl Watch {
             close_by_reset: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             fragment: AtomicBool::new(false),
+            secured,
             connection: Mutex::new(None),
             body_reader: Mutex::new(None),
             grant: Mutex::new(None),
@@ -137,8 +160,18 @@ impl Watch {
         })
     }
 
+    /// A watch of its own for a stream of this connection.
+    pub(super) fn beside(&self) -> Arc<Self> {
+        let value = self.address_value.clone();
+        Self::with(self.address, value, self.secured.clone(), Arc::clone(&self.clock), self.timeouts)
+    }
+
     pub(super) fn ip(&self) -> IpAddr {
         self.address
+    }
+
+    pub(super) fn secured(&self) -> Option<&Secured> {
+        self.secured.as_ref()
     }
 
     pub(super) fn ip_value(&self) -> &HeaderValue {
@@ -372,13 +405,15 @@ impl Watch {
 #[derive(Debug)]
 pub(super) struct Sweeper {
     clock: Arc<CoarseClock>,
+    draining: AtomicBool,
     // A std mutex: held to add one or to walk the list, on one thread.
     watches: Mutex<Vec<Weak<Watch>>>,
 }
 
 impl Sweeper {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { clock: CoarseClock::new(), watches: Mutex::new(Vec::new()) })
+        let draining = AtomicBool::new(false);
+        Arc::new(Self { clock: CoarseClock::new(), draining, watches: Mutex::new(Vec::new()) })
     }
 
     pub(super) fn clock(&self) -> &Arc<CoarseClock> {
@@ -386,6 +421,7 @@ impl Sweeper {
     }
 
     pub(super) fn add(&self, watch: &Arc<Watch>) {
+        watch.draining.store(self.draining.load(Relaxed), Relaxed);
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(watch));
     }
 
@@ -396,8 +432,9 @@ impl Sweeper {
         self.each(|watch| watch.sweep(now, remind_each, &stands));
     }
 
-    /// Has every connection end after what it is doing.
+    /// Has every connection end after what it is doing, and all that are still to come.
     pub(super) fn drain(&self) {
+        self.draining.store(true, Relaxed);
         self.each(|watch| {
             watch.draining.store(true, Relaxed);
             watch.wake();

@@ -37,6 +37,11 @@ pub struct Metrics {
     /// Routes that refuse nothing yet.
     pub routes_observing: Gauge,
     observed: Family<ObservedLabels, Counter>,
+    /// TLS handshakes that led to a connection.
+    pub tls_handshakes_done: Counter,
+    /// TLS handshakes that did not.
+    pub tls_handshakes_failed: Counter,
+    tls_certificate_expiry: Family<NoLabels, Gauge>,
     auth: Family<AuthLabels, Counter>,
     auth_ok: Counter,
     /// Identities found in the cache, fresh.
@@ -159,6 +164,10 @@ struct AuthLabels {
     reason: &'static str,
 }
 
+/// Of what is there or not, without telling more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabels {}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
@@ -230,6 +239,11 @@ impl Metrics {
         registry.register("requests_in_flight", "Requests being handled", requests_in_flight.clone());
         let connections_open = Gauge::default();
         registry.register("connections_open", "Caller connections open", connections_open.clone());
+        let tls_handshakes = Family::<ResultLabels, Counter>::default();
+        registry.register("tls_handshakes", "TLS handshakes of callers", tls_handshakes.clone());
+        let tls_certificate_expiry = Family::<NoLabels, Gauge>::default();
+        let help = "When the first certificate shown to callers ends, in Unix seconds; absent without TLS";
+        registry.register("tls_certificate_expiry_seconds", help, tls_certificate_expiry.clone());
         let auth = Family::<AuthLabels, Counter>::default();
         registry.register("auth", "Authentications, by result and private reason", auth.clone());
         let cache = Family::<ResultLabels, Counter>::default();
@@ -291,6 +305,9 @@ impl Metrics {
             upstreams,
             requests_in_flight,
             connections_open,
+            tls_handshakes_done: tls_handshakes.get_or_create_owned(&ResultLabels { result: "ok" }),
+            tls_handshakes_failed: tls_handshakes.get_or_create_owned(&ResultLabels { result: "failed" }),
+            tls_certificate_expiry,
             auth,
             auth_stale,
             limit,
@@ -311,6 +328,11 @@ impl Metrics {
         let route = self.route(route);
         route.requests[outcome as usize - 1][status_class(status)].inc();
         route.duration.observe(took.as_secs_f64());
+    }
+
+    /// The first certificate shown to callers ends then.
+    pub fn tls_certificates_expire(&self, at: jiff::Timestamp) {
+        self.tls_certificate_expiry.get_or_create(&NoLabels {}).set(at.as_second());
     }
 
     /// Counts a request that was refused.

@@ -68,7 +68,7 @@ fn framing(head: &Parts) -> Result<(), HeadFault> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if head.version != Version::HTTP_11 {
-            return Err(HeadFault::Malformed("Transfer-Encoding in a version before HTTP/1.1"));
+            return Err(HeadFault::Malformed("Transfer-Encoding in another version than HTTP/1.1"));
         }
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(HeadFault::Malformed("Transfer-Encoding is something else than one `chunked`"));
@@ -136,21 +136,26 @@ fn target(head: &Parts, host: Option<&str>) -> Result<(), HeadFault> {
     }
     match (uri.scheme_str(), uri.authority()) {
         (None, None) => Ok(()),
-        (Some("http"), Some(authority)) => absolute(authority, host),
+        // A name without a scheme cannot be asked for in HTTP/2 (RFC 9113 §8.3.1).
+        (Some("http"), Some(authority)) => absolute(authority, host, ":80"),
+        (Some("https"), Some(authority)) if head.version == Version::HTTP_2 => absolute(authority, host, ":443"),
+        (Some("http" | "https"), None) if head.version == Version::HTTP_2 => Ok(()),
         _ => Err(HeadFault::Malformed("a target with a scheme other than http")),
     }
 }
 
-fn absolute(authority: &Authority, host: Option<&str>) -> Result<(), HeadFault> {
+/// `default`: the port that needs not be named.
+fn absolute(authority: &Authority, host: Option<&str>, default: &str) -> Result<(), HeadFault> {
     if authority.as_str().contains('@') {
         return Err(HeadFault::Malformed("userinfo in the target"));
     }
-    let same = |host: &str| without_default_port(host).eq_ignore_ascii_case(without_default_port(authority.as_str()));
+    let plain = |host: &str| without_port(host, default).to_ascii_lowercase();
+    let same = |host: &str| plain(host) == plain(authority.as_str());
     if host.is_none_or(same) { Ok(()) } else { Err(HeadFault::Malformed("the target's authority is not the Host")) }
 }
 
-fn without_default_port(host: &str) -> &str {
-    host.strip_suffix(":80").or_else(|| host.strip_suffix(':')).unwrap_or(host)
+fn without_port<'a>(host: &'a str, default: &str) -> &'a str {
+    host.strip_suffix(default).or_else(|| host.strip_suffix(':')).unwrap_or(host)
 }
 
 /// The host a checked request names, without port and one trailing dot, in the case it was
@@ -234,6 +239,29 @@ mod tests {
         assert!(matches!(verdict("POST", "/", Version::HTTP_10, &coded), Err(HeadFault::Malformed(_))));
         assert_eq!(verdict("TRACE", "/", Version::HTTP_11, &host), Err(HeadFault::Method));
         assert_eq!(verdict("CONNECT", "a.example:80", Version::HTTP_11, &host), Err(HeadFault::Method));
+    }
+
+    #[test]
+    fn http_2_has_the_same_rules() {
+        let host = ("host", "a.example");
+        let rows: &[Row<'_>] = &[
+            ("GET", "https://a.example/", &[host], true),
+            ("GET", "https://A.example:443/", &[host], true),
+            ("GET", "http://a.example:80/", &[host], true),
+            ("GET", "https://a.example:80/", &[host], false),
+            ("GET", "https://b.example/", &[host], false),
+            ("GET", "https://u@a.example/", &[host], false),
+            ("GET", "ftp://a.example/", &[host], false),
+            ("GET", "/", &[], false),
+            ("GET", "https://a.example/", &[host, host], false),
+            ("POST", "https://a.example/", &[host, ("transfer-encoding", "chunked")], false),
+            ("POST", "https://a.example/", &[host, ("content-length", "1"), ("content-length", "1")], false),
+        ];
+        for (method, target, headers, accepted) in rows {
+            let verdict = verdict(method, target, Version::HTTP_2, headers);
+            let expected = if *accepted { verdict.is_ok() } else { matches!(verdict, Err(HeadFault::Malformed(_))) };
+            assert!(expected, "{method} {target} {headers:?}: {verdict:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`percent`] | text as visible ASCII |
 //! | [`head`] | what a request's head may be, before anything is decided from it |
 //! | [`http1`] | HTTP/1.1 as bytes: heads, lengths, chunks |
+//! | [`proxy_protocol`] | what a proxy in front says about who calls |
 //! | [`websocket`] | the handshake's proof, and where a frame ends |
 
 pub mod body;
@@ -16,4 +17,5 @@ pub mod http1;
 pub mod observed;
 pub mod percent;
 pub mod problem;
+pub mod proxy_protocol;
 pub mod websocket;

@@ -33,6 +33,15 @@ pub fn is_handshake(headers: &HeaderMap) -> bool {
     is_key && headers.get(SEC_WEBSOCKET_VERSION) == Some(&VERSION)
 }
 
+/// Makes the headers of a request those of a handshake, for callers whose own protocol needs none
+/// (RFC 8441 §5). `key`: random.
+pub fn open_handshake(headers: &mut HeaderMap, key: [u8; 16]) {
+    if let Ok(key) = HeaderValue::try_from(STANDARD.encode(key)) {
+        headers.insert(SEC_WEBSOCKET_KEY, key);
+    }
+    headers.insert(SEC_WEBSOCKET_VERSION, VERSION);
+}
+
 /// Whether `answer` agrees to the handshake of a request with the headers `asked`. A server that
 /// does not know the protocol cannot have made its proof.
 #[must_use]
@@ -165,6 +174,9 @@ mod tests {
         ] {
             assert_eq!(is_handshake(&map(lines)), is, "{lines:?}");
         }
+        let mut ours = HeaderMap::new();
+        open_handshake(&mut ours, [7; 16]);
+        assert!(is_handshake(&ours));
     }
 
     fn frame(opcode: u8, length: usize, masked: bool) -> Vec<u8> {

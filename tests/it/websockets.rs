@@ -14,7 +14,7 @@ use crate::callers::{connect, fetch, parse, raw, read_head};
 use crate::harness::{Key, Setup, eventually};
 
 /// Answers what it is told, on any number of connections; says hello first.
-fn echo_service() -> SocketAddr {
+pub(crate) fn echo_service() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -22,6 +22,8 @@
 mod claims;
 mod clients;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod jwks;
 mod keys;
 mod known;

@@ -16,6 +16,7 @@ use super::key::{self, Kind};
 use super::serve::{control_runtime, install_log, serve};
 use super::{Context, Exit, Failure};
 use crate::app::{self, Addresses, DemoUpstream};
+use crate::config::listener::{ListenAddress, ListenerConfig};
 use crate::config::telemetry::LogFormat;
 use crate::config::upstream::Endpoint;
 use crate::config::{self, Config};
@@ -95,7 +96,7 @@ fn make_folder(arguments: &Arguments) -> Result<PathBuf, Failure> {
 /// Flags beat the file that an earlier run made, for this run.
 fn overrule(config: &mut Config, arguments: &Arguments, file: &Path, context: &Context) -> Result<(), Failure> {
     if let Some(listen) = arguments.listen {
-        config.server.listen = vec![listen];
+        config.server.listeners = vec![ListenerConfig::plain(listen)];
     }
     if let Some(admin) = arguments.admin {
         config.admin.listen = admin;
@@ -160,8 +161,11 @@ async fn demo_client(store: &Store) -> Result<Client, Failure> {
 
 /// The two lines. A closed stdout is nobody's fault: the gateway serves all the same.
 fn announce(addresses: &Addresses, key: &SecretText, file: &Path) {
-    let Some(address) = addresses.data.first() else { return };
-    let mut shown = *address;
+    let tcp = |address: &ListenAddress| match address {
+        ListenAddress::Tcp(address) => Some(*address),
+        ListenAddress::Unix(_) => None,
+    };
+    let Some(mut shown) = addresses.data.iter().find_map(tcp) else { return };
     if shown.ip().is_unspecified() {
         shown.set_ip(Ipv4Addr::LOCALHOST.into());
     }

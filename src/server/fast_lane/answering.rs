@@ -88,7 +88,9 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
         };
         if self.frames.as_ref().is_some_and(Frames::takes_one) && self.out.is_written(self.before) {
             let mut context = Context::from_waker(Waker::noop());
-            let _ = Pin::new(&mut caller::lock(caller).stream).poll_write(&mut context, goodbye.frame());
+            let mut caller = caller::lock(caller);
+            let _ = Pin::new(&mut caller.stream).poll_write(&mut context, goodbye.frame());
+            let _ = Pin::new(&mut caller.stream).poll_flush(&mut context);
         }
     }
 
@@ -105,7 +107,11 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
                 waits = self.poll_body(context)?.is_pending();
             }
             if self.out.is_written(self.before) {
-                return if waits { wait_with(caller, context) } else { Poll::Ready(Ok(())) };
+                return match poll_flush(caller, watch, context) {
+                    Poll::Ready(Ok(())) if !waits => Poll::Ready(Ok(())),
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(Broken)),
+                    Poll::Ready(Ok(())) | Poll::Pending => wait_with(caller, context),
+                };
             }
             match self.poll_write(caller, context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken)),
@@ -160,6 +166,20 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
             None => stream.poll_write(context, self.before),
         }
     }
+}
+
+/// Hands what was written to the kernel, where something holds it back.
+fn poll_flush(caller: &SharedCaller, watch: &Watch, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut caller = caller::lock(caller);
+    if !caller.stream.holds_back() {
+        return Poll::Ready(Ok(()));
+    }
+    let flushed = Pin::new(&mut caller.stream).poll_flush(context);
+    match flushed {
+        Poll::Pending => watch.write_blocked(),
+        Poll::Ready(_) => watch.written(),
+    }
+    flushed
 }
 
 /// Waits, and listens whether the caller still does.

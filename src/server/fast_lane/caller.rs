@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
+use crate::server::caller_stream::CallerStream;
 use crate::server::request_body::BrokenBody;
 use crate::wire::http1::Framing;
 use crate::wire::http1::chunks::{Chunks, Piece};
@@ -32,7 +32,7 @@ pub(in crate::server) type SharedCaller = Arc<Mutex<Caller>>;
 /// See the module.
 #[derive(Debug)]
 pub(in crate::server) struct Caller {
-    pub(super) stream: TcpStream,
+    pub(super) stream: CallerStream,
     /// What has come and was not taken.
     pub(super) incoming: BytesMut,
     read_size: usize,
@@ -41,6 +41,8 @@ pub(in crate::server) struct Caller {
     is_tunnel: bool,
     /// What is left to write of the word that the caller waits for before it sends the body.
     word: &'static [u8],
+    /// It is written, and not with the kernel yet.
+    word_is_held_back: bool,
 }
 
 #[derive(Debug)]
@@ -58,15 +60,22 @@ pub(in crate::server) fn lock(caller: &SharedCaller) -> MutexGuard<'_, Caller> {
 }
 
 /// The socket, if nobody else holds the caller.
-pub(super) fn into_stream(caller: SharedCaller) -> Option<TcpStream> {
+pub(super) fn into_stream(caller: SharedCaller) -> Option<CallerStream> {
     Arc::into_inner(caller).map(|caller| caller.into_inner().unwrap_or_else(PoisonError::into_inner).stream)
 }
 
 impl Caller {
-    pub(super) fn shared(stream: TcpStream) -> SharedCaller {
+    pub(super) fn shared(stream: CallerStream) -> SharedCaller {
         let incoming = BytesMut::new();
-        let body = Reader::Ended;
-        Arc::new(Mutex::new(Self { stream, incoming, read_size: READ_LEAST, body, is_tunnel: false, word: b"" }))
+        Arc::new(Mutex::new(Self {
+            stream,
+            incoming,
+            read_size: READ_LEAST,
+            body: Reader::Ended,
+            is_tunnel: false,
+            word: b"",
+            word_is_held_back: false,
+        }))
     }
 
     /// Empty lines before a request line are legal and mean nothing (RFC 9112 §2.2).
@@ -160,6 +169,11 @@ impl Caller {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.word = &self.word[written..];
+            self.word_is_held_back = self.stream.holds_back();
+        }
+        if self.word_is_held_back {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.word_is_held_back = false;
         }
         Poll::Ready(Ok(()))
     }

@@ -101,11 +101,17 @@ fn write_length(out: &mut BytesMut, length: u64) {
 pub fn write_trailers(out: &mut BytesMut, headers: &[HeaderName], trailers: &HeaderMap) {
     out.put_slice(b"0\r\n");
     for (name, value) in trailers {
-        if headers.contains(name) && !NO_TRAILERS.contains(name) {
+        if headers.contains(name) && may_be_trailer(name) {
             write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     out.put_slice(b"\r\n");
+}
+
+/// Whether a field means something behind the body.
+#[must_use]
+pub fn may_be_trailer(name: &HeaderName) -> bool {
+    !NO_TRAILERS.contains(name)
 }
 
 /// What `Trailer` announces.

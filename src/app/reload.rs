@@ -1,0 +1,35 @@
+//! What changes while the gateway serves: certificates, when their files do or when SIGHUP asks.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::error::StartError;
+use crate::server::tls::Tls;
+use crate::tasks::Tasks;
+
+/// SIGHUP, from now on: without a listener for it the process would end.
+pub(super) fn hangups() -> Result<Signal, StartError> {
+    signal(SignalKind::hangup()).map_err(StartError::Runtime)
+}
+
+/// Keeps what may change up to date until a stop.
+pub(super) fn keep_fresh(mut hangups: Signal, tls: Option<Arc<Tls>>, tasks: &Tasks) {
+    if let Some(tls) = &tls {
+        tasks.spawn_control(Arc::clone(tls).keep_fresh(tasks.hard().clone()));
+    }
+    let stop = tasks.hard().clone();
+    tasks.spawn_control(async move {
+        loop {
+            tokio::select! {
+                hangup = hangups.recv() => if hangup.is_none() { return },
+                () = stop.cancelled() => return,
+            }
+            if let Some(tls) = &tls {
+                tls.look().await;
+            } else {
+                tracing::info!("SIGHUP: there are no certificates to be read again");
+            }
+        }
+    });
+}
