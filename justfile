@@ -12,6 +12,10 @@ quickstart upstream:
 deny:
     cargo deny check bans licenses sources
 
+# Strangers' bytes, by libFuzzer
+fuzz *options:
+    scripts/fuzz {{options}}
+
 # Micro-benchmarks
 bench:
     cargo bench

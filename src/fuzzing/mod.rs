@@ -12,6 +12,8 @@
 //! | [`answers`] | an upstream's head is read the same however it comes |
 //! | [`chunks`] | so is a body in chunks, and as its definition says |
 //! | [`headers`] | nothing that speaks in our name, for one hop, or as a credential crosses |
+//! | [`proxied`] | a PROXY protocol header is read the same however it comes, and as its definition says |
+//! | [`websockets`] | where a frame of a tunnel ends, however it comes |
 //! | [`configuration`] | any text is a configuration or problems that name path and remedy |
 //! | `auth/jwt/fuzzing` | only what the issuer signed verifies |
 //! | `metering/fuzzing` | damage invents no event and stops nobody |
@@ -26,6 +28,8 @@ pub mod headers;
 pub mod heads;
 pub mod keys;
 pub mod paths;
+pub mod proxied;
+pub mod websockets;
 
 #[cfg(test)]
 mod mutation;
@@ -36,7 +40,7 @@ mod tests;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     ("answer_head", answers::check),
     ("chunks", chunks::check),
     ("config", configuration::check),
@@ -45,7 +49,9 @@ pub const TARGETS: [Target; 9] = [
     ("jwt", crate::auth::jwt_fuzzing::check),
     ("key_text", keys::check),
     ("path_route", paths::check),
+    ("proxy_protocol", proxied::check),
     ("request_head", heads::check),
+    ("websocket", websockets::check),
 ];
 
 /// The first byte, which says how the others are used.

@@ -1,9 +1,12 @@
 //! Paths and routes: what is matched is what is forwarded, whoever reads it.
 
+use std::path::Path;
+use std::sync::OnceLock;
+
 use http::Method;
 
-use crate::config::route::{RouteAuth, RouteConfig};
-use crate::model::access::Scopes;
+use crate::config::route::RouteConfig;
+use crate::config::{self, Environment};
 use crate::proxy::path::{CanonicalPath, canonicalise};
 use crate::proxy::route::{NoRoute, RouteTable};
 
@@ -105,24 +108,16 @@ fn routes_of(lines: &str) -> Vec<RouteConfig> {
     routes
 }
 
+/// A route with nothing special about it.
 fn route(path: &str) -> RouteConfig {
-    RouteConfig {
-        name: path.to_owned(),
-        host: None,
-        path: path.to_owned(),
-        methods: Vec::new(),
-        upstream: "up".to_owned(),
-        delegated: false,
-        observe_until: None,
-        strip_prefix: false,
-        auth: RouteAuth::None,
-        credentials: Vec::new(),
-        scopes: Scopes::default(),
-        max_body: None,
-        merge_slashes: false,
-        encoded_slash: false,
-        websocket: false,
-        preserve_host: false,
-        cost: 1,
-    }
+    static PLAIN: OnceLock<RouteConfig> = OnceLock::new();
+    let plain = PLAIN.get_or_init(|| {
+        let text = "[[upstreams]]\nname = \"up\"\nendpoints = [\"http://127.0.0.1:1\"]\n\
+                    [[routes]]\npath = \"/\"\nupstream = \"up\"\nauth = \"none\"\n";
+        let pepper = "f3b1a4c2d5e6978812aa34bb56cc78dd90ee12ff34ab56cd78ef90a1b2c3d4e5";
+        let environment = Environment::of(&[("API_KEY_PEPPER", pepper)], Path::new("/nonexistent"));
+        let loaded = config::parse(text, Some("/nonexistent/octroi.toml".into()), &environment);
+        loaded.expect("one plain route is a configuration").config.routes.remove(0)
+    });
+    RouteConfig { name: path.to_owned(), path: path.to_owned(), ..plain.clone() }
 }

@@ -71,7 +71,9 @@ targets! {
     nothing_verifies_but_what_was_signed: "jwt", one in 4;
     a_key_is_read_in_one_way: "key_text", one in 1;
     no_reading_of_a_path_is_another_place: "path_route", one in 1;
+    a_proxys_word_is_read_the_same_however_it_comes: "proxy_protocol", one in 1;
     hyper_reads_a_plain_head_alike: "request_head", one in 1;
+    a_frame_ends_where_its_header_says: "websocket", one in 1;
 }
 
 #[test]

@@ -34,14 +34,14 @@ pub struct Metrics {
     pub requests_in_flight: Gauge,
     /// Caller connections open.
     pub connections_open: Gauge,
-    /// Routes that refuse nothing yet.
-    pub routes_observing: Gauge,
-    observed: Family<ObservedLabels, Counter>,
     /// TLS handshakes that led to a connection.
     pub tls_handshakes_done: Counter,
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
     tls_certificate_expiry: Family<NoLabels, Gauge>,
+    /// Routes that refuse nothing yet.
+    pub routes_observing: Gauge,
+    observed: Family<ObservedLabels, Counter>,
     auth: Family<AuthLabels, Counter>,
     auth_ok: Counter,
     /// Identities found in the cache, fresh.

@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 
 use proxy_header::{Error, ParseConfig, ProxyHeader};
 
-/// The longest header that is taken: version 1 has at most 107 bytes; version 2 has addresses and
-/// what some proxies add behind them.
+/// The longest header that is taken: version 2 has addresses and what some proxies add behind them.
 pub const LENGTH_MAX: usize = 536;
+
+/// The longest one of version 1 (section 2.1). Looked for no further: a line that is longer would be
+/// one when it comes at once, and none when it comes in pieces.
+const LINE_MAX: usize = 107;
 
 /// A header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +38,17 @@ pub enum Beginning {
 #[must_use]
 pub fn read(bytes: &[u8]) -> Beginning {
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
-    match ProxyHeader::parse(&bytes[..bytes.len().min(LENGTH_MAX)], config) {
+    let is_line = bytes.starts_with(b"PROXY");
+    // The library passes over whatever stands behind the word.
+    if is_line && bytes.get(5).is_some_and(|byte| *byte != b' ') {
+        return Beginning::Other;
+    }
+    let longest = if is_line { LINE_MAX } else { LENGTH_MAX };
+    match ProxyHeader::parse(&bytes[..bytes.len().min(longest)], config) {
         Ok((header, length)) => {
             Beginning::Whole(Said { source: header.proxied_address().map(|address| address.source), length })
         }
-        Err(Error::BufferTooShort) if bytes.len() < LENGTH_MAX => Beginning::Partial,
+        Err(Error::BufferTooShort) if bytes.len() < longest => Beginning::Partial,
         Err(_) => Beginning::Other,
     }
 }
@@ -65,6 +74,9 @@ mod tests {
             (b"PROXY TCP4 10.0.0.1 10.0.0.2 12345 80\r\nGET /".to_vec(), said(Some("10.0.0.1:12345"), 39)),
             (b"PROXY TCP6 ::1 ::2 1 2\r\n".to_vec(), said(Some("[::1]:1"), 24)),
             (b"PROXY UNKNOWN\r\n".to_vec(), said(None, 15)),
+            (format!("PROXY UNKNOWN {}\r\n", "x".repeat(91)).into_bytes(), said(None, 107)),
+            (format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).into_bytes(), Beginning::Other),
+            (format!("PROXY UNKNOWN {}", "x".repeat(93)).into_bytes(), Beginning::Other),
             (v2([0x21, 0x11], 12, &address), said(Some("10.0.0.1:12345"), 28)),
             (v2([0x21, 0x11], 16, &with_extra), said(Some("10.0.0.1:12345"), 32)),
             (v2([0x20, 0x00], 0, b""), said(None, 16)),
@@ -74,6 +86,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Beginning::Other),
             (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03aaaaaaaaaaaaaa".to_vec(), Beginning::Other),
             (b"PROXY TCP4 10.0.0.1 10.0.0.2 12345 99999\r\n".to_vec(), Beginning::Other),
+            (b"PROXY?TCP4 10.0.0.1 10.0.0.2 12345 80\r\n".to_vec(), Beginning::Other),
             (b"PROXY TCP4 ::1 10.0.0.2 1 2\r\n".to_vec(), Beginning::Other),
             (b"".to_vec(), Beginning::Partial),
         ] {

@@ -56,5 +56,6 @@ mod streams;
 mod timing;
 mod tls;
 mod tokens;
+mod upstream_protocols;
 mod usage;
 mod websockets;

@@ -1,0 +1,4 @@
+//! See `octroi::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| octroi::fuzzing::run("websocket", data));
