@@ -41,7 +41,7 @@ pub struct Addresses {
 #[must_use]
 pub fn check(config: &Config) -> Option<Problem> {
     let tls = || wiring::tls(config, &Metrics::new(&[], &[])).err();
-    wiring::signing_keys(config).err().or_else(tls)
+    wiring::signing_keys(config).err().or_else(tls).or_else(|| wiring::upstream_tls(config).err())
 }
 
 /// The keys that sign what is issued, tokens and statements; none where none is configured.

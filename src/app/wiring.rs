@@ -14,6 +14,7 @@ use crate::auth::{
 };
 use crate::clients::{Ledger, LiveClients};
 use crate::config::listener::{ListenAddress, ListenProtocol};
+use crate::config::upstream::{Transport, UpstreamConfig};
 use crate::config::{Config, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
@@ -23,6 +24,7 @@ use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
 use crate::proxy::{Gateway, Parts as GatewayParts};
+use crate::server::dial::UpstreamTls;
 use crate::server::tls::Tls;
 use crate::server::{self, Bound, Entrance};
 use crate::store::{self, Store};
@@ -137,7 +139,8 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
         tasks.spawn_control(keep_retention(audit, retention, Arc::clone(&clock), stop));
     }
     let readiness = readiness(&authenticator, &journal);
-    let gateway = gateway(&config, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    let upstream_tls = upstream_tls(&config).map_err(StartError::Configuration)?;
+    let gateway = gateway(&config, upstream_tls, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })
 }
@@ -285,8 +288,24 @@ impl MarkListener for MarksToSinks {
     }
 }
 
+/// Of each upstream, how TLS is spoken with those of its endpoints that speak it.
+pub(super) fn upstream_tls(config: &Config) -> Result<Vec<Option<UpstreamTls>>, Problem> {
+    let load = |(index, upstream): (usize, &UpstreamConfig)| {
+        if upstream.endpoints.iter().all(|endpoint| endpoint.transport != Transport::Tls) {
+            return Ok(None);
+        }
+        UpstreamTls::load(&upstream.tls, upstream.protocol).map(Some).map_err(|fault| {
+            let remedy = "put PEM texts there: authorities, a chain, a private key";
+            Problem::new(format!("upstreams[{index}].tls"), with_causes(&fault), remedy)
+        })
+    };
+    config.upstreams.iter().enumerate().map(load).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts are made here, and put together here")]
 fn gateway(
     config: &Config,
+    upstream_tls: Vec<Option<UpstreamTls>>,
     authenticator: &Arc<Authenticator>,
     issuer: Option<Arc<TokenIssuer>>,
     journal: &Arc<Journal>,
@@ -297,6 +316,7 @@ fn gateway(
     let gateway = Gateway::new(GatewayParts {
         routes: config.routes.clone(),
         upstreams: config.upstreams.clone(),
+        upstream_tls,
         server: &config.server,
         metering: &config.metering,
         key_headers: &config.auth.key_headers,

@@ -11,7 +11,6 @@ const LATER: &[(&str, &str)] = &[
     ("limits.quota", "set it with `octroi client update C --quota 1000000/month`, or on a plan"),
     ("routes.plan", "put clients on a plan with `octroi client update C --plan P`"),
     ("routes.observe_until", "remove it; routes enforce"),
-    ("upstreams.tls", "reach the upstream over plain HTTP on a network you trust"),
     ("upstreams.health", "remove it; endpoints are tried in turn"),
     ("redis", "run one replica, or several with a limit each"),
 ];

@@ -162,7 +162,7 @@ fn each_bad_setting_is_found_at_its_path() {
         ("proxy.identity = \"kong\"", "proxy"),
         ("[[upstreams]]\nendpoints = [\"http://h\"]", "upstreams[0].name"),
         ("[[upstreams]]\nname = \"a\"", "upstreams[0].endpoints"),
-        ("[[upstreams]]\nname = \"a\"\nendpoints = [\"http://h\", \"https://h\"]", "upstreams[0].endpoints[1]"),
+        ("[[upstreams]]\nname = \"a\"\nendpoints = [\"http://h\", \"ftp://h\"]", "upstreams[0].endpoints[1]"),
         ("[[upstreams]]\nname = \"a\"\nendpoints = [\"http://h\"]\nkeep_alive = \"0s\"", "upstreams[0].keep_alive"),
     ] {
         assert_eq!(paths(text), [path], "{text}");

@@ -1,11 +1,14 @@
 //! `[[upstreams]]`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use super::check::{Check, Zero};
+use super::tls::CertificateFiles;
 
 /// A named set of endpoints.
 #[derive(Clone, Debug)]
@@ -14,6 +17,10 @@ pub struct UpstreamConfig {
     pub name: String,
     /// Where it listens; at least one.
     pub endpoints: Vec<Endpoint>,
+    /// What is spoken with them.
+    pub protocol: UpstreamProtocol,
+    /// How TLS is spoken with those that speak it.
+    pub tls: UpstreamTlsConfig,
     /// How long a connection may take.
     pub connect_timeout: Duration,
     /// How long until the response head is there.
@@ -30,12 +37,47 @@ pub struct UpstreamConfig {
     pub keep_alive_connections: usize,
 }
 
-/// `http://host:port`, resolved to its parts.
+/// `upstreams.protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without asking.
+    H2,
+    /// What TLS agrees on (ALPN); without TLS, HTTP/1.1.
+    Auto,
+}
+
+/// `[upstreams.tls]`
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamTlsConfig {
+    /// PEM of the authorities that its certificates may have; none: the web's.
+    pub ca_file: Option<PathBuf>,
+    /// What we show it.
+    pub client_certificate: Option<CertificateFiles>,
+    /// The name its certificate must be for; none: the endpoint's host.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// How bytes reach an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Plain,
+    /// TLS over TCP.
+    Tls,
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// `http://host:port`, `https://host:port` or `unix:/path`, resolved to its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// How it is reached.
+    pub transport: Transport,
     /// A name or an address; IPv6 without brackets.
     pub host: String,
-    /// The port; 80 where none is written.
+    /// The port; 80 where none is written, 443 with TLS.
     pub port: u16,
     /// `host:port` as a Host header writes it (without the default port).
     pub authority: String,
@@ -47,6 +89,8 @@ pub struct Endpoint {
 pub(super) struct RawUpstream {
     pub(super) name: String,
     pub(super) endpoints: Vec<String>,
+    pub(super) protocol: String,
+    pub(super) tls: RawUpstreamTls,
     pub(super) connect_timeout: String,
     pub(super) response_timeout: String,
     pub(super) idle_timeout: String,
@@ -56,11 +100,24 @@ pub(super) struct RawUpstream {
     pub(super) keep_alive_connections: i64,
 }
 
+/// `[upstreams.tls]` as written.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawUpstreamTls {
+    ca_file: String,
+    client_certificate: String,
+    client_key: String,
+    server_name: String,
+}
+
 impl Default for RawUpstream {
     fn default() -> Self {
         Self {
             name: String::new(),
             endpoints: Vec::new(),
+            // What nearly every service speaks, and the cheapest for one request at a time.
+            protocol: "http1".to_owned(),
+            tls: RawUpstreamTls::default(),
             // Within a data centre a connection takes a millisecond; two seconds allow one lost packet.
             connect_timeout: "2s".to_owned(),
             response_timeout: "60s".to_owned(),
@@ -91,6 +148,8 @@ impl RawUpstream {
         UpstreamConfig {
             name: self.name.clone(),
             endpoints: endpoints.collect(),
+            protocol: check.choice("protocol", &self.protocol, &PROTOCOLS),
+            tls: self.tls.resolve(&check.below("tls")),
             connect_timeout: check.duration("connect_timeout", &self.connect_timeout, Zero::Refused),
             response_timeout: check.duration("response_timeout", &self.response_timeout, Zero::Refused),
             idle_timeout: check.duration("idle_timeout", &self.idle_timeout, Zero::Refused),
@@ -98,6 +157,32 @@ impl RawUpstream {
             request_timeout: (!request_timeout.is_zero()).then_some(request_timeout),
             keep_alive: check.duration("keep_alive", &self.keep_alive, Zero::Refused),
             keep_alive_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+const PROTOCOLS: [(&str, UpstreamProtocol); 3] =
+    [("http1", UpstreamProtocol::Http1), ("h2", UpstreamProtocol::H2), ("auto", UpstreamProtocol::Auto)];
+
+impl RawUpstreamTls {
+    fn resolve(&self, check: &Check<'_>) -> UpstreamTlsConfig {
+        if self.client_certificate.is_empty() != self.client_key.is_empty() {
+            let key = if self.client_key.is_empty() { "client_key" } else { "client_certificate" };
+            check.refuse(key, "a certificate and its key go together", "name both PEM files, or none");
+        }
+        let client_certificate = (!self.client_certificate.is_empty()).then(|| CertificateFiles {
+            certificate: check.place(&self.client_certificate),
+            key: check.place(&self.client_key),
+        });
+        let server_name = (!self.server_name.is_empty()).then(|| ServerName::try_from(self.server_name.clone()));
+        UpstreamTlsConfig {
+            ca_file: (!self.ca_file.is_empty()).then(|| check.place(&self.ca_file)),
+            client_certificate,
+            server_name: server_name.and_then(|name| {
+                let remedy = "write the name that stands in the certificate, like \"orders.internal\"";
+                let refuse = |_| check.refuse("server_name", format!("`{}` is not a name", self.server_name), remedy);
+                name.map_err(refuse).ok()
+            }),
         }
     }
 }
@@ -111,8 +196,6 @@ fn endpoint(check: &Check<'_>, key: &str, text: &str) -> Option<Endpoint> {
 pub enum EndpointDefect {
     /// No URL, or of a scheme that is not HTTP.
     NotHttp,
-    /// TLS to upstreams, which a later version has.
-    Tls,
     /// More than a scheme, a host and a port.
     MoreThanAnOrigin,
 }
@@ -124,7 +207,6 @@ impl EndpointDefect {
         match self {
             Self::NotHttp if text.contains('@') => "this is not the address of an HTTP service".to_owned(),
             Self::NotHttp => format!("`{text}` is not the address of an HTTP service"),
-            Self::Tls => "TLS to upstreams is not in this version".to_owned(),
             Self::MoreThanAnOrigin => "an endpoint is a scheme, a host and a port, nothing more".to_owned(),
         }
     }
@@ -133,32 +215,37 @@ impl EndpointDefect {
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::NotHttp => "write it like \"http://10.0.0.5:3000\"",
-            Self::Tls => "write http:// and reach the service on a network you trust",
+            Self::NotHttp => {
+                "write it like \"http://10.0.0.5:3000\", \"https://orders.internal\" or \"unix:/run/orders.sock\""
+            }
             Self::MoreThanAnOrigin => "leave out path, query and user; a route's prefix is cut by `strip_prefix`",
         }
     }
 }
 
 impl Endpoint {
-    /// Reads `http://host[:port]`.
+    /// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`.
     ///
     /// # Errors
     /// Why it is none.
     pub fn parse(text: &str) -> Result<Self, EndpointDefect> {
-        let url = Url::parse(text).map_err(|_| EndpointDefect::NotHttp)?;
-        match url.scheme() {
-            "http" => {}
-            "https" => return Err(EndpointDefect::Tls),
-            _ => return Err(EndpointDefect::NotHttp),
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+            let host = "localhost".to_owned();
+            return Ok(Self { transport: Transport::Unix(path.into()), authority: host.clone(), host, port: 0 });
         }
+        let url = Url::parse(text).map_err(|_| EndpointDefect::NotHttp)?;
+        let (transport, default_port) = match url.scheme() {
+            "http" => (Transport::Plain, 80),
+            "https" => (Transport::Tls, 443),
+            _ => return Err(EndpointDefect::NotHttp),
+        };
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         if !bare || !url.username().is_empty() || url.password().is_some() {
             return Err(EndpointDefect::MoreThanAnOrigin);
         }
         let host = url.host().ok_or(EndpointDefect::NotHttp)?;
-        let port = url.port().unwrap_or(80);
-        let authority = if port == 80 { host.to_string() } else { format!("{host}:{port}") };
+        let port = url.port().unwrap_or(default_port);
+        let authority = if port == default_port { host.to_string() } else { format!("{host}:{port}") };
         let host = match host {
             Host::Ipv6(address) => address.to_string(),
             Host::Ipv4(_) | Host::Domain(_) => host.to_string(),
@@ -166,7 +253,7 @@ impl Endpoint {
         if port == 0 {
             return Err(EndpointDefect::NotHttp);
         }
-        Ok(Self { host, port, authority })
+        Ok(Self { transport, host, port, authority })
     }
 }
 
@@ -182,13 +269,16 @@ mod tests {
             ("http://orders.internal:80/", "orders.internal", 80, "orders.internal"),
             ("http://[::1]:3000", "::1", 3000, "[::1]:3000"),
             ("HTTP://Orders:81", "orders", 81, "orders:81"),
+            ("https://orders", "orders", 443, "orders"),
+            ("https://orders:80", "orders", 80, "orders:80"),
         ] {
-            let endpoint = Endpoint { host: host.into(), port, authority: authority.into() };
+            let transport = if text.starts_with("https") { Transport::Tls } else { Transport::Plain };
+            let endpoint = Endpoint { transport, host: host.into(), port, authority: authority.into() };
             assert_eq!(Endpoint::parse(text), Ok(endpoint), "{text}");
         }
         for (text, defect) in [
-            ("https://orders", EndpointDefect::Tls),
-            ("unix:/run/orders.sock", EndpointDefect::NotHttp),
+            ("unix:run/orders.sock", EndpointDefect::NotHttp),
+            ("unix:", EndpointDefect::NotHttp),
             ("10.0.0.5:3000", EndpointDefect::NotHttp),
             ("localhost:3000", EndpointDefect::NotHttp),
             ("http://:3000", EndpointDefect::NotHttp),
@@ -201,6 +291,11 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse(text), Err(defect), "{text}");
         }
+        let unix = Endpoint::parse("unix:/run/orders.sock").unwrap();
+        assert_eq!(
+            (unix.transport, unix.authority.as_str()),
+            (Transport::Unix("/run/orders.sock".into()), "localhost")
+        );
         assert!(!EndpointDefect::MoreThanAnOrigin.message("http://user:hunter2@orders").contains("hunter2"));
     }
 }

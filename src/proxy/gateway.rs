@@ -26,7 +26,7 @@ use super::reserved::Reserved;
 use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
-use super::upstream::{Call, ExchangeFault, Upstream};
+use super::upstream::{Call, ExchangeFault, Upstream, is_grpc};
 use super::{forward, reserved, tokens};
 use crate::auth::Identified;
 use crate::clients::Principal;
@@ -77,7 +77,12 @@ impl Gateway {
     #[must_use]
     pub fn worker(self: &Arc<Self>, meter: Meter) -> Arc<WorkerGateway> {
         Arc::new(WorkerGateway {
-            upstreams: self.upstreams.iter().map(Upstream::new).collect(),
+            upstreams: self
+                .upstreams
+                .iter()
+                .zip(&self.upstream_tls)
+                .map(|(upstream, tls)| Upstream::new(upstream, tls.as_ref()))
+                .collect(),
             shared: Arc::clone(self),
             meter,
             ids: Mutex::new(EventIdGenerator::new()),
@@ -300,6 +305,7 @@ impl WorkerGateway {
         // Without its `Upgrade` it is a request like any other.
         let max_body = routed.route.max_body;
         let (body, intake) = if may_upgrade { OutgoingBody::new(body, max_body) } else { (OutgoingBody::NONE, None) };
+        let body = if is_grpc(&head.headers) { body.with_trailers() } else { body };
         context.takes_in(intake);
         let request = forward::request(head, routed.target.clone());
         let exchanged = {

@@ -207,6 +207,23 @@ fn is_framing(folded: &str) -> bool {
         || is_hop_by_hop_text(folded)
 }
 
+/// Removes from the trailers of a request whatever would speak, or could be read as speaking, in
+/// our name, frame the message, or carry a credential.
+pub fn keep_harmless(trailers: &mut HeaderMap) {
+    let harms = |name: &HeaderName| {
+        let folded = name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+        is_hop_by_hop(name)
+            || is_ours(&folded)
+            || is_framing(&folded)
+            || tells_about_the_caller(&folded)
+            || matches!(folded.as_str(), "authorization" | "cookie" | "x-api-key")
+    };
+    let gone: Vec<HeaderName> = trailers.keys().filter(|name| harms(name)).cloned().collect();
+    for name in gone {
+        trailers.remove(name);
+    }
+}
+
 fn is_ours(folded: &str) -> bool {
     folded.strip_prefix(OUR_NAMESPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']))
 }

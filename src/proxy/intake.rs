@@ -1,7 +1,8 @@
 //! The request's body on its way up: counted, limited, without trailers.
 //!
-//! Trailers of requests end here: they arrive after every decision was made, and an upstream
-//! that merges them into the headers would take an identity from them.
+//! Trailers of requests end here, but for gRPC's: they arrive after every decision was made, and an
+//! upstream that merges them into the headers would take an identity from them. Of gRPC's, those go
+//! that a header could not be either.
 //!
 //! The body travels with the exchange while the request's context stays behind; what both must
 //! know stands in an [`Intake`]. A request without a body has none.
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
+use super::headers::keep_harmless;
 use crate::server::{BodyFault, RequestBody};
 
 /// Why a body did not go up whole.
@@ -76,6 +78,8 @@ struct Streaming {
     body: RequestBody,
     limit: u64,
     intake: Arc<Intake>,
+    /// Its trailers go up too, as far as they may.
+    passes_trailers: bool,
 }
 
 impl OutgoingBody {
@@ -90,8 +94,16 @@ impl OutgoingBody {
         let intake = Arc::<Intake>::default();
         // What passes in a tunnel is no request's body, and has no size.
         let limit = limit.filter(|_| !body.is_tunnel()).unwrap_or(u64::MAX);
-        let streaming = Streaming { body, limit, intake: Arc::clone(&intake) };
+        let streaming = Streaming { body, limit, intake: Arc::clone(&intake), passes_trailers: false };
         (Self(Some(streaming)), Some(intake))
+    }
+
+    /// The same with its trailers, which gRPC gives a meaning.
+    pub(super) fn with_trailers(mut self) -> Self {
+        if let Some(streaming) = &mut self.0 {
+            streaming.passes_trailers = true;
+        }
+        self
     }
 
     /// Whether it is what follows a 101, and must not be read before that.
@@ -133,7 +145,12 @@ impl Streaming {
                 Some(Err(BodyFault::Broken(_))) => {
                     return Poll::Ready(Some(Err(self.intake.fail(IntakeFault::Broken))));
                 }
-                Some(Ok(frame)) => {
+                Some(Ok(mut frame)) => {
+                    if let Some(trailers) = frame.trailers_mut().filter(|_| self.passes_trailers) {
+                        keep_harmless(trailers);
+                        self.intake.ended.store(true, Relaxed);
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
                     // Trailers: dropped, and the end is read after them.
                     let Some(data) = frame.data_ref() else { continue };
                     let total = self.intake.bytes.load(Relaxed) + data.len() as u64;

@@ -36,7 +36,7 @@ impl Pool {
     pub(super) fn take(&self) -> Option<Box<Connection>> {
         let mut state = self.state();
         loop {
-            let (connection, _) = state.idle.pop_back()?;
+            let (mut connection, _) = state.idle.pop_back()?;
             if connection.is_quiet() {
                 return Some(connection);
             }
@@ -47,7 +47,7 @@ impl Pool {
     pub(super) fn tick(&self, now: Monotonic) {
         let mut state = self.state();
         state.now = now;
-        state.idle.retain(|(connection, since)| now.since(*since) < self.keep_alive && connection.is_quiet());
+        state.idle.retain_mut(|(connection, since)| now.since(*since) < self.keep_alive && connection.is_quiet());
     }
 
     /// Keeps a connection for the next request.

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
 use super::cost::DeclaredCost;
-use super::upstream::{Budget, ConnectionFault, Download};
+use super::upstream::{Budget, ConnectionFault, Returned};
 use crate::server::Peer;
 
 /// Why a response's body did not come down whole.
@@ -35,7 +35,7 @@ pub enum ReturnFault {
 #[derive(Debug)]
 pub struct ReturningBody {
     /// None: it failed, and the connection with it, whose state nobody knows.
-    download: Option<Download>,
+    download: Option<Returned>,
     peer: Peer,
     idle: Duration,
     budget: Budget,
@@ -47,7 +47,7 @@ pub struct ReturningBody {
 
 impl ReturningBody {
     /// A body whose head is there.
-    pub(super) fn new(download: Download, peer: Peer, idle: Duration, budget: Budget) -> Self {
+    pub(super) fn new(download: Returned, peer: Peer, idle: Duration, budget: Budget) -> Self {
         Self { download: Some(download), peer, idle, budget, waiting: false, failed: None, cost: None }
     }
 
@@ -62,7 +62,7 @@ impl ReturningBody {
             if self.budget.is_spent() {
                 return Some(ReturnFault::Overdue);
             }
-            if !self.download.as_mut().is_some_and(Download::take_moved) {
+            if !self.download.as_mut().is_some_and(Returned::take_moved) {
                 return Some(ReturnFault::Late);
             }
             self.waiting = false;
@@ -125,10 +125,10 @@ impl Body for ReturningBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.download.as_ref().is_some_and(Download::is_end_stream)
+        self.download.as_ref().is_some_and(Returned::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.download.as_ref().map_or_else(SizeHint::default, Download::size_hint)
+        self.download.as_ref().map_or_else(SizeHint::default, Returned::size_hint)
     }
 }

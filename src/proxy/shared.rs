@@ -22,6 +22,7 @@ use crate::metering::RejectedCounts;
 use crate::model::access::Scopes;
 use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
+use crate::server::dial::UpstreamTls;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -31,6 +32,8 @@ use crate::telemetry::readiness::Readiness;
 pub struct Parts<'a> {
     pub routes: Vec<RouteConfig>,
     pub upstreams: Vec<UpstreamConfig>,
+    /// Of each of them, how TLS is spoken; none: it has no endpoint that does.
+    pub upstream_tls: Vec<Option<UpstreamTls>>,
     pub server: &'a ServerConfig,
     pub metering: &'a MeteringConfig,
     /// Where keys are looked for on paths of our own, besides `Authorization`.
@@ -61,6 +64,7 @@ pub struct Gateway {
     pub(super) table: RouteTable,
     pub(super) routes: Vec<Route>,
     pub(super) upstreams: Vec<UpstreamConfig>,
+    pub(super) upstream_tls: Vec<Option<UpstreamTls>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
@@ -139,6 +143,7 @@ impl Gateway {
             table,
             routes,
             upstreams: parts.upstreams,
+            upstream_tls: parts.upstream_tls,
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,

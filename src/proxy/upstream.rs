@@ -15,7 +15,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,25 +24,34 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 use thiserror::Error;
-use tokio::net::TcpStream;
 
 use self::connection::Exchange;
 pub(super) use self::connection::{Connection, ConnectionFault};
-pub(super) use self::download::Download;
+use self::download::Download;
+pub(super) use self::returned::Returned;
+pub(super) use self::streams::is_grpc;
+use self::streams::{Lease, StreamDownload, StreamExchange, StreamPool};
 use self::upload::Upload;
 use super::intake::{Intake, OutgoingBody};
 use super::pool::Pool;
 use super::returning::ReturningBody;
-use crate::config::upstream::{Endpoint, UpstreamConfig};
+use crate::config::upstream::{Transport, UpstreamConfig};
 use crate::model::clock::{Monotonic, SharedClock};
-use crate::server::Peer;
+use crate::server::dial::{Dialer, UpstreamTls};
+use crate::server::{Peer, Speaks};
 use crate::wire::http1::Framing;
 use crate::wire::http1::answer::AnswerHead;
 use crate::wire::websocket;
 
 mod connection;
 mod download;
+mod returned;
+mod streams;
 mod upload;
+
+/// How often an endpoint may refuse a stream before another one is asked. Once is usual: how many
+/// it takes is known only after the first were sent.
+const REFUSALS_MOST: u8 = 3;
 
 /// Why there is no response.
 #[derive(Debug, Error)]
@@ -134,20 +142,52 @@ pub(super) struct Upstream {
 
 #[derive(Debug)]
 struct EndpointState {
-    endpoint: Endpoint,
-    /// The address, where no name has to be looked up.
-    address: Option<IpAddr>,
+    dialer: Dialer,
+    is_secure: bool,
     authority: HeaderValue,
     pool: Arc<Pool>,
+    streams: StreamPool,
+}
+
+/// A connection that is this request's, or a place on one that is shared.
+enum Link {
+    Own(Box<Connection>),
+    Shared(Lease),
+}
+
+impl EndpointState {
+    /// One that is open already.
+    fn kept(&self, is_tunnel: bool) -> Option<Link> {
+        // Who switches protocols shares its connection with nobody, before or after.
+        if is_tunnel {
+            return None;
+        }
+        let shared = if self.dialer.may_be_http2() { self.streams.take().map(Link::Shared) } else { None };
+        shared.or_else(|| self.pool.take().map(Link::Own))
+    }
+
+    /// A new one; or, of HTTP/2, one that somebody else has just opened.
+    async fn open(&self) -> io::Result<Link> {
+        let _turn = if self.dialer.may_be_http2() { Some(self.streams.opening.lock().await) } else { None };
+        if let Some(lease) = self.streams.take().filter(|_| self.dialer.may_be_http2()) {
+            return Ok(Link::Shared(lease));
+        }
+        Ok(match self.dialer.dial().await? {
+            (stream, Speaks::Http1) => Link::Own(Box::new(Connection::new(stream))),
+            (stream, Speaks::Http2) => Link::Shared(self.streams.open(stream).await.map_err(io::Error::other)?),
+        })
+    }
 }
 
 impl Upstream {
-    pub(super) fn new(config: &UpstreamConfig) -> Self {
+    /// `tls`: for endpoints that speak it.
+    pub(super) fn new(config: &UpstreamConfig, tls: Option<&UpstreamTls>) -> Self {
         let endpoints = config.endpoints.iter().map(|endpoint| EndpointState {
-            endpoint: endpoint.clone(),
-            address: endpoint.host.parse().ok(),
+            dialer: Dialer::new(endpoint, config.protocol, tls),
+            is_secure: endpoint.transport == Transport::Tls,
             authority: HeaderValue::from_str(&endpoint.authority).expect("configuration takes only authorities"),
             pool: Pool::new(config.keep_alive, config.keep_alive_connections),
+            streams: StreamPool::new(config.keep_alive),
         });
         Self {
             endpoints: endpoints.collect(),
@@ -162,7 +202,10 @@ impl Upstream {
 
     /// Closes idle connections that are too old.
     pub(super) fn tick(&self, now: Monotonic) {
-        self.endpoints.iter().for_each(|endpoint| endpoint.pool.tick(now));
+        for endpoint in &self.endpoints {
+            endpoint.pool.tick(now);
+            endpoint.streams.tick(now);
+        }
     }
 
     /// Sends a head and a body, gives a head and a body back.
@@ -183,34 +226,40 @@ impl Upstream {
         let mut fault = None;
         for offset in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[(turn + offset) % self.endpoints.len()];
-            // Who switches protocols shares its connection with nobody, before or after.
-            let mut kept = if upload.is_tunnel() { None } else { endpoint.pool.take() };
+            let mut kept = endpoint.kept(upload.is_tunnel());
             let mut may_repeat = is_replayable;
+            let mut refusals = 0;
             loop {
                 let is_kept = kept.is_some();
-                let connection = match kept.take() {
-                    Some(connection) => connection,
+                let link = match kept.take() {
+                    Some(link) => link,
                     None => match self.connect(endpoint, &budget).await {
-                        Ok(connection) => connection,
+                        Ok(link) => link,
                         Err(error) => {
                             fault = Some(error);
                             break;
                         }
                     },
                 };
+                let is_shared = matches!(link, Link::Shared(_));
                 (call.leaving)(true);
-                match self.send(connection, upload, endpoint, &asked, &budget).await {
+                let sent = match link {
+                    Link::Own(connection) => self.send(connection, upload, endpoint, &asked, &budget).await,
+                    Link::Shared(lease) => self.send_stream(lease, upload, endpoint, &asked, &budget).await,
+                };
+                match sent {
                     Sent::Answered(response) => return response,
                     Sent::Late => return Err(ExchangeFault::Late),
                     Sent::NotWritten(unsent, error) => {
                         (call.leaving)(false);
                         upload = unsent;
-                        if !is_kept {
+                        refusals += u8::from(is_shared);
+                        if refusals > REFUSALS_MOST || !(is_kept || is_shared) {
                             // New, and closed at once: as good as refused.
                             fault = Some(ExchangeFault::Broken(error));
                             break;
                         }
-                        kept = endpoint.pool.take();
+                        kept = endpoint.kept(upload.is_tunnel());
                     }
                     // Once, and on a new connection: another kept one may have died the same way.
                     Sent::Broken { heard: false, .. } if is_kept && may_repeat => {
@@ -256,6 +305,47 @@ impl Upstream {
         }
     }
 
+    /// The same on a stream of HTTP/2.
+    async fn send_stream(
+        &self,
+        lease: Lease,
+        upload: Upload,
+        endpoint: &EndpointState,
+        asked: &Asked<'_>,
+        budget: &Budget,
+    ) -> Sent {
+        if upload.is_tunnel() {
+            return Sent::Answered(Err(ExchangeFault::NoTunnel));
+        }
+        let host = (!asked.keep_host).then_some(&endpoint.authority);
+        let begun = StreamExchange::begin(lease, asked.head, host, endpoint.is_secure, upload);
+        let mut exchange = match begun {
+            Ok(exchange) => exchange,
+            Err((upload, error)) => return Sent::NotWritten(upload, error),
+        };
+        let answer = poll_fn(|context| exchange.poll_head(context));
+        let answered = self.head_in_time(answer, asked.peer, asked.intake, budget).await;
+        asked.peer.disarm();
+        match answered {
+            None => {
+                exchange.abandon();
+                Sent::Late
+            }
+            Some(Ok(head)) => {
+                let (head, incoming) = head.into_parts();
+                let download = StreamDownload::new(exchange, incoming, &head.headers);
+                let body = Returned::Http2(Box::new(download));
+                let body = ReturningBody::new(body, asked.peer.clone(), self.idle_timeout, budget.clone());
+                Sent::Answered(Ok(Response::from_parts(head, body)))
+            }
+            Some(Err(error)) => match exchange.into_unprocessed(&error) {
+                Some(upload) => Sent::NotWritten(upload, error),
+                // Others use the connection too; whether this one was looked at, nobody knows.
+                None => Sent::Broken { error, heard: true },
+            },
+        }
+    }
+
     fn returning(
         &self,
         head: AnswerHead,
@@ -273,7 +363,7 @@ impl Upstream {
         } else {
             (self.idle_timeout, budget.clone())
         };
-        let body = ReturningBody::new(download, peer.clone(), idle, budget);
+        let body = ReturningBody::new(Returned::Http1(download), peer.clone(), idle, budget);
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -314,22 +404,13 @@ impl Upstream {
         .await
     }
 
-    async fn connect(&self, endpoint: &EndpointState, budget: &Budget) -> Result<Box<Connection>, ExchangeFault> {
-        let authority = || endpoint.endpoint.authority.clone();
-        let connected = async {
-            match endpoint.address {
-                Some(address) => TcpStream::connect((address, endpoint.endpoint.port)).await,
-                None => TcpStream::connect((endpoint.endpoint.host.as_str(), endpoint.endpoint.port)).await,
-            }
-        };
-        let stream = match tokio::time::timeout(budget.at_most(self.connect_timeout), connected).await {
-            Err(_) => return Err(ExchangeFault::ConnectLate { authority: authority() }),
-            Ok(Err(source)) => return Err(ExchangeFault::Connect { authority: authority(), source }),
-            Ok(Ok(stream)) => stream,
-        };
-        // Requests are written whole; without the option the connection still works.
-        let _ = stream.set_nodelay(true);
-        Ok(Box::new(Connection::new(stream)))
+    async fn connect(&self, endpoint: &EndpointState, budget: &Budget) -> Result<Link, ExchangeFault> {
+        let authority = || endpoint.dialer.authority().to_owned();
+        match tokio::time::timeout(budget.at_most(self.connect_timeout), endpoint.open()).await {
+            Err(_) => Err(ExchangeFault::ConnectLate { authority: authority() }),
+            Ok(Err(source)) => Err(ExchangeFault::Connect { authority: authority(), source }),
+            Ok(Ok(link)) => Ok(link),
+        }
     }
 
     #[cfg(test)]

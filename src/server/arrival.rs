@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 
-use super::caller_stream::CallerStream;
 use super::certificates;
+use super::stream::Stream;
 use super::tls::{H2, Tls};
 use crate::config::listener::ListenProtocol;
 use crate::wire::proxy_protocol::{self, Beginning, LENGTH_MAX};
@@ -44,8 +44,10 @@ impl Entrance {
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub enum Speaks {
+    /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
     Http2,
 }
 
@@ -58,7 +60,7 @@ pub struct Secured {
 
 /// A connection that is ready for its first request.
 pub(super) struct Arrived {
-    pub(super) stream: CallerStream,
+    pub(super) stream: Stream,
     pub(super) address: SocketAddr,
     pub(super) speaks: Speaks,
     /// None: there is no TLS.
@@ -83,7 +85,7 @@ pub(super) enum Lost {
 /// Goes through all that `entrance` asks for, within `limit`. `trusted`: whose PROXY protocol
 /// header counts.
 pub(super) async fn arrive(
-    stream: CallerStream,
+    stream: Stream,
     address: SocketAddr,
     entrance: &Entrance,
     trusted: &[IpNet],
@@ -92,15 +94,10 @@ pub(super) async fn arrive(
     tokio::time::timeout(limit, through(stream, address, entrance, trusted)).await.unwrap_or(Err(Lost::Late))
 }
 
-async fn through(
-    stream: CallerStream,
-    peer: SocketAddr,
-    entrance: &Entrance,
-    trusted: &[IpNet],
-) -> Result<Arrived, Lost> {
+async fn through(stream: Stream, peer: SocketAddr, entrance: &Entrance, trusted: &[IpNet]) -> Result<Arrived, Lost> {
     let (stream, address) = if entrance.proxy_protocol {
         // Who may open a Unix socket is said by its folder.
-        let is_trusted = matches!(stream, CallerStream::Unix(_))
+        let is_trusted = matches!(stream, Stream::Unix(_))
             || trusted.iter().any(|network| network.contains(&peer.ip().to_canonical()));
         if !is_trusted {
             return Err(Lost::NoProxy);
@@ -118,11 +115,11 @@ async fn through(
     let speaks = if session.alpn_protocol() == Some(H2) { Speaks::Http2 } else { Speaks::Http1 };
     let shown = session.peer_certificates().and_then(|chain| chain.first());
     let secured = Secured { subject: shown.and_then(certificates::subject) };
-    Ok(Arrived { stream: CallerStream::Tls(Box::new(stream)), address, speaks, secured: Some(secured) })
+    Ok(Arrived { stream: Stream::Tls(Box::new(stream.into())), address, speaks, secured: Some(secured) })
 }
 
 /// Takes the header off; what was read behind it comes first again.
-async fn read_header(mut stream: CallerStream, peer: SocketAddr) -> Result<(CallerStream, SocketAddr), Lost> {
+async fn read_header(mut stream: Stream, peer: SocketAddr) -> Result<(Stream, SocketAddr), Lost> {
     let mut bytes = BytesMut::with_capacity(LENGTH_MAX);
     loop {
         match proxy_protocol::read(&bytes) {

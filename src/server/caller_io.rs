@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::caller_stream::CallerStream;
+use super::stream::Stream;
 use super::watch::{Phase, Watch};
 use super::{Handler, Refusal};
 use crate::wire::problem::to_last_bytes;
@@ -23,7 +23,7 @@ const DISCARD: usize = 8 * 1024;
 
 /// See the module.
 pub(super) struct CallerIo<H> {
-    stream: CallerStream,
+    stream: Stream,
     watch: Arc<Watch>,
     handler: Arc<H>,
     /// What was read before hyper came in.
@@ -35,12 +35,12 @@ pub(super) struct CallerIo<H> {
 
 impl<H: Handler> CallerIo<H> {
     /// A socket off which `before` was read already: the beginning of a request.
-    pub(super) fn new(stream: CallerStream, before: BytesMut, watch: Arc<Watch>, handler: Arc<H>) -> Self {
+    pub(super) fn new(stream: Stream, before: BytesMut, watch: Arc<Watch>, handler: Arc<H>) -> Self {
         let in_request_line = !before.is_empty();
         Self { stream, watch, handler, before, in_request_line, answer: None }
     }
 
-    pub(super) fn stream(&self) -> &CallerStream {
+    pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 

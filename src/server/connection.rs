@@ -24,8 +24,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite as _;
 
 use super::caller_io::CallerIo;
-use super::caller_stream::CallerStream;
 use super::fast_lane::{self, HeadLimits, Leaving};
+use super::stream::Stream;
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
 use crate::config::server::ServerLimits;
@@ -62,7 +62,7 @@ impl Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run<H: Handler>(stream: CallerStream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
+pub(super) async fn run<H: Handler>(stream: Stream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
     let io = |stream, before| CallerIo::new(stream, before, Arc::clone(&watch), Arc::clone(&handler));
     match fast_lane::serve(stream, &*handler, &watch, protocol.heads).await {
         Leaving::Gone => {}

@@ -22,7 +22,7 @@ use http::{Method, Request, Response};
 
 use self::answering::Answering;
 use self::caller::{Caller, SharedCaller};
-use super::caller_stream::CallerStream;
+use super::stream::Stream;
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
 use crate::wire::http1::Framing;
@@ -34,11 +34,11 @@ pub(super) enum Leaving {
     /// It is gone, or to be dropped as it is.
     Gone,
     /// Everything was answered: it is to be closed in order.
-    Done(CallerStream),
+    Done(Stream),
     /// What came is refused, and then it is to be closed in order.
-    Refused(CallerStream, Refusal),
+    Refused(Stream, Refusal),
     /// What came is of another shape.
-    Other(CallerStream, BytesMut),
+    Other(Stream, BytesMut),
 }
 
 /// Why the loop stops; the socket is added when nobody else has it.
@@ -70,12 +70,7 @@ struct Lane<'a, H> {
 }
 
 /// Serves a connection until it ends or leaves the lane.
-pub(super) async fn serve<H: Handler>(
-    stream: CallerStream,
-    handler: &H,
-    watch: &Arc<Watch>,
-    limits: HeadLimits,
-) -> Leaving {
+pub(super) async fn serve<H: Handler>(stream: Stream, handler: &H, watch: &Arc<Watch>, limits: HeadLimits) -> Leaving {
     let caller = Caller::shared(stream);
     let lane = Lane {
         caller: Arc::clone(&caller),

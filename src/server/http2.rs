@@ -10,7 +10,6 @@
 //! itself.
 
 mod exchange;
-mod sending;
 mod translation;
 mod watched_io;
 
@@ -26,7 +25,7 @@ use http::Request;
 
 use self::watched_io::WatchedIo;
 use super::Handler;
-use super::caller_stream::CallerStream;
+use super::stream::Stream;
 use super::watch::{Phase, Sweeper, Verdict, Watch};
 use crate::config::server::ServerLimits;
 use crate::tasks::Tasks;
@@ -71,7 +70,7 @@ impl Protocol {
 
 /// Serves a connection to its end.
 pub(super) async fn run<H: Handler>(
-    stream: CallerStream,
+    stream: Stream,
     handler: Arc<H>,
     watch: Arc<Watch>,
     sweeper: Arc<Sweeper>,
@@ -116,8 +115,14 @@ async fn next(connection: &mut Connection<WatchedIo, Bytes>, watch: &Watch, told
             }
             Verdict::Stalled | Verdict::Shutdown | Verdict::Revoked => return Poll::Ready(None),
         }
-        if watch.draining() && !std::mem::replace(told, true) {
-            connection.graceful_shutdown();
+        if watch.draining() {
+            if !std::mem::replace(told, true) {
+                connection.graceful_shutdown();
+            }
+            // With nothing open, whoever does not answer is not waited for.
+            if matches!(watch.phase(), Phase::Fresh | Phase::Idle) {
+                watch.enter(Phase::Linger);
+            }
         }
         // An error is the caller's: it left, or broke the protocol, which h2 has told it.
         connection.poll_accept(context).map(|next| next.and_then(Result::ok))

@@ -21,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use super::arrival::{Arrived, Entrance, Lost, Speaks, arrive};
-use super::caller_stream::CallerStream;
+use super::stream::Stream;
 use super::watch::{Sweeper, TICK, Watch};
 use super::{Handler, Refusal, connection, http2};
 use crate::config::server::{ServerConfig, TimeoutConfig};
@@ -121,18 +121,18 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(CallerStream, SocketAddr)> {
+    async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // Answers are written whole; waiting for more would only delay them. Without it the
                 // connection still works.
                 let _ = stream.set_nodelay(true);
-                Ok((CallerStream::Tcp(stream), address))
+                Ok((Stream::Tcp(stream), address))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((CallerStream::Unix(stream), LOCAL))
+                Ok((Stream::Unix(stream), LOCAL))
             }
         }
     }
@@ -270,7 +270,7 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn admit(self: &Arc<Self>, stream: CallerStream, address: SocketAddr, entrance: &Arc<Entrance>) {
+    fn admit(self: &Arc<Self>, stream: Stream, address: SocketAddr, entrance: &Arc<Entrance>) {
         let Some(place) = self.places.take() else {
             return self.turn_away(&stream, address, entrance);
         };
@@ -291,7 +291,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Serves a connection that has to go through something first.
-    async fn receive(&self, stream: CallerStream, address: SocketAddr, entrance: &Entrance) {
+    async fn receive(&self, stream: Stream, address: SocketAddr, entrance: &Entrance) {
         let arriving = arrive(stream, address, entrance, &self.trusted_proxies, self.timeouts.tls_handshake);
         let arrived = tokio::select! {
             arrived = arriving => arrived,
@@ -329,7 +329,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Best effort and no waiting: whoever is too many must not cost time.
-    fn turn_away(&self, stream: &CallerStream, address: SocketAddr, entrance: &Entrance) {
+    fn turn_away(&self, stream: &Stream, address: SocketAddr, entrance: &Entrance) {
         if !entrance.is_open() {
             return;
         }

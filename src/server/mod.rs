@@ -12,7 +12,8 @@
 //! | `http2` | a connection of HTTP/2, a watch for each of its streams |
 //! | `peer` | the connection as a handler sees it |
 //! | `watch` | what a connection is doing and since when; the sweep that finds it too slow |
-//! | `caller_stream` | the socket, of whatever kind |
+//! | `stream` | a socket, of whatever kind |
+//! | [`dial`] | connections to upstreams |
 //! | `caller_io` | the socket, observed; answers of hyper's own get a body |
 //! | `request_body` | the body of a request, with its deadline |
 //!
@@ -21,15 +22,16 @@
 
 mod arrival;
 mod caller_io;
-mod caller_stream;
 pub mod certificates;
 mod connection;
+pub mod dial;
 mod fast_lane;
 mod http2;
 pub mod listener;
 pub mod outbound;
 mod peer;
 mod request_body;
+mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
@@ -44,10 +46,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 
-pub use arrival::{Entrance, Secured};
+pub use arrival::{Entrance, Secured, Speaks};
 pub use listener::{Bound, Places, bind, bind_unix, serve};
 pub use peer::Peer;
 pub use request_body::{BodyFault, BrokenBody, RequestBody};
+pub use stream::Stream;
 
 /// What an exchange rests on, whatever that is to the handler.
 pub type Grant = Arc<dyn Any + Send + Sync>;

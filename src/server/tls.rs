@@ -28,7 +28,7 @@ const LOOK_EACH: Duration = Duration::from_secs(5);
 
 /// What ALPN offers, the better one first.
 pub(super) const H2: &[u8] = b"h2";
-const HTTP11: &[u8] = b"http/1.1";
+pub(super) const HTTP11: &[u8] = b"http/1.1";
 
 /// TLS cannot be spoken with these files.
 #[derive(Debug, Error)]

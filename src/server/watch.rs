@@ -20,6 +20,7 @@ pub(super) use self::clock::CoarseClock;
 use self::clock::{DateText, NEVER, millis};
 use super::{Grant, Secured};
 use crate::config::server::TimeoutConfig;
+use crate::wire::websocket::Goodbye;
 
 mod clock;
 
@@ -76,6 +77,15 @@ pub(super) enum Verdict {
 
 impl Verdict {
     const ALL: [Self; 6] = [Self::None, Self::Close, Self::HeadTimeout, Self::Stalled, Self::Shutdown, Self::Revoked];
+
+    /// What a tunnel is told before it is broken off.
+    pub(super) fn goodbye(self) -> Option<Goodbye> {
+        match self {
+            Self::Revoked => Some(Goodbye::PolicyViolation),
+            Self::Shutdown => Some(Goodbye::GoingAway),
+            Self::None | Self::Close | Self::HeadTimeout | Self::Stalled => None,
+        }
+    }
 }
 
 /// One connection, as the sweep sees it.

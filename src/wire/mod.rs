@@ -8,12 +8,14 @@
 //! | [`percent`] | text as visible ASCII |
 //! | [`head`] | what a request's head may be, before anything is decided from it |
 //! | [`http1`] | HTTP/1.1 as bytes: heads, lengths, chunks |
+//! | [`http2`] | a body on its way into a stream |
 //! | [`proxy_protocol`] | what a proxy in front says about who calls |
 //! | [`websocket`] | the handshake's proof, and where a frame ends |
 
 pub mod body;
 pub mod head;
 pub mod http1;
+pub mod http2;
 pub mod observed;
 pub mod percent;
 pub mod problem;

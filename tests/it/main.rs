@@ -54,5 +54,6 @@ mod streams;
 mod timing;
 mod tls;
 mod tokens;
+mod upstream_protocols;
 mod usage;
 mod websockets;

@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::upload::{Upload, UploadFault};
+use crate::server::Stream;
 use crate::wire::http1::answer::{AnswerFault, AnswerHead, AnswerParser};
 use crate::wire::http1::chunks::ChunkFault;
 
@@ -36,6 +36,9 @@ pub enum ConnectionFault {
     /// What came is no answer.
     #[error("what came is no answer")]
     Answer(#[from] AnswerFault),
+    /// The stream, or all of them, ended by HTTP/2's own means.
+    #[error("the stream of HTTP/2 ended")]
+    Stream(#[from] h2::Error),
     /// Its body is framed wrongly.
     #[error("the body is framed wrongly")]
     Chunks(#[from] ChunkFault),
@@ -46,7 +49,7 @@ pub enum ConnectionFault {
 
 /// A connection to an upstream.
 pub(in crate::proxy) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// What has come and was not taken yet.
     pub(super) incoming: BytesMut,
     /// What goes out before the next piece of a body.
@@ -55,15 +58,14 @@ pub(in crate::proxy) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), read_size: READ_LEAST }
     }
 
     /// Whether nothing has happened on it since the last answer: it was not closed, and nothing
-    /// was sent that nobody asked for. tokio knows without a system call, unless something did.
-    pub(in crate::proxy) fn is_quiet(&self) -> bool {
-        let read = self.stream.try_read(&mut [0]);
-        self.incoming.is_empty() && read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    /// was sent that nobody asked for.
+    pub(in crate::proxy) fn is_quiet(&mut self) -> bool {
+        self.incoming.is_empty() && self.stream.is_quiet()
     }
 
     /// Makes it small for as long as it waits.

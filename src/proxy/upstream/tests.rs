@@ -3,7 +3,7 @@
 mod both_ways;
 mod kept_connections;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::server::UnderscoreHeaders;
+use crate::config::upstream::{Endpoint, Transport, UpstreamProtocol, UpstreamTlsConfig};
 use crate::model::clock::SystemClock;
 use crate::proxy::forward;
 use crate::proxy::gateway::whose_fault;
@@ -115,11 +116,14 @@ fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
         endpoints: endpoints
             .iter()
             .map(|address| Endpoint {
+                transport: Transport::Plain,
                 host: address.ip().to_string(),
                 port: address.port(),
                 authority: address.to_string(),
             })
             .collect(),
+        protocol: UpstreamProtocol::Http1,
+        tls: UpstreamTlsConfig::default(),
         connect_timeout: SHORT,
         response_timeout: SHORT,
         idle_timeout: SHORT,
@@ -132,7 +136,7 @@ fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
 
 impl Front {
     fn of(config: &UpstreamConfig) -> Self {
-        let upstream = Arc::new(Upstream::new(config));
+        let upstream = Arc::new(Upstream::new(config, None));
         let notes = Notes::default();
         let through = Through { upstream: Arc::clone(&upstream), clock: SystemClock::shared(), notes: notes.clone() };
         Self { server: Running::start(through, super_config()), upstream, notes }
@@ -367,7 +371,7 @@ async fn bodies_go_up_in_their_framing_and_trailers_do_not() {
 
 impl Front {
     fn authority(&self) -> String {
-        self.upstream.endpoints[0].endpoint.authority.clone()
+        self.upstream.endpoints[0].dialer.authority().to_owned()
     }
 }
 

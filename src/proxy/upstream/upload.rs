@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request};
 use http_body::Body as _;
@@ -72,6 +72,19 @@ impl Upload {
             None => Framing::Chunked,
         };
         Self { body, out: Outgoing::new(framing), begun: false, moved: false, tunnel }
+    }
+
+    /// How long the body is, if that is known.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self.out.framing() {
+            Framing::Length(left) => Some(left + self.out.waiting() as u64),
+            Framing::Empty | Framing::Chunked | Framing::UntilClose => None,
+        }
+    }
+
+    /// The body, for another way to send it, and what was read of it, which did not leave.
+    pub(super) fn into_body(self) -> (Bytes, OutgoingBody) {
+        (self.out.into_waiting(), self.body)
     }
 
     /// Whether it asks for another protocol.
@@ -146,6 +159,9 @@ impl Upload {
                 waits = self.poll_body(&mut connection.outgoing, context)?.is_pending();
             }
             if self.out.is_written(&connection.outgoing) {
+                if connection.stream.holds_back() {
+                    ready!(Pin::new(&mut connection.stream).poll_flush(context))?;
+                }
                 if waits {
                     return Poll::Pending;
                 }

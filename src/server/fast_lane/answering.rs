@@ -16,7 +16,7 @@ use crate::server::watch::{Verdict, Watch};
 use crate::wire::http1::Framing;
 use crate::wire::http1::outgoing::{Outgoing, WrongLength};
 use crate::wire::http1::response::{self, Frame};
-use crate::wire::websocket::{Frames, Goodbye};
+use crate::wire::websocket::Frames;
 
 /// The connection has to be broken off: the caller is gone, or the body failed or is not as long
 /// as was announced.
@@ -81,11 +81,7 @@ impl<'a, B: Body<Data = Bytes> + Unpin> Answering<'a, B> {
     /// Before a tunnel is broken off: tells the caller why, if nothing is half out. Best effort and
     /// no waiting.
     pub(super) fn say_goodbye(&self, caller: &SharedCaller, verdict: Verdict) {
-        let goodbye = match verdict {
-            Verdict::Revoked => Goodbye::PolicyViolation,
-            Verdict::Shutdown => Goodbye::GoingAway,
-            Verdict::None | Verdict::Close | Verdict::HeadTimeout | Verdict::Stalled => return,
-        };
+        let Some(goodbye) = verdict.goodbye() else { return };
         if self.frames.as_ref().is_some_and(Frames::takes_one) && self.out.is_written(self.before) {
             let mut context = Context::from_waker(Waker::noop());
             let mut caller = caller::lock(caller);

@@ -13,8 +13,8 @@ use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
 
-use crate::server::caller_stream::CallerStream;
 use crate::server::request_body::BrokenBody;
+use crate::server::stream::Stream;
 use crate::wire::http1::Framing;
 use crate::wire::http1::chunks::{Chunks, Piece};
 
@@ -32,7 +32,7 @@ pub(in crate::server) type SharedCaller = Arc<Mutex<Caller>>;
 /// See the module.
 #[derive(Debug)]
 pub(in crate::server) struct Caller {
-    pub(super) stream: CallerStream,
+    pub(super) stream: Stream,
     /// What has come and was not taken.
     pub(super) incoming: BytesMut,
     read_size: usize,
@@ -60,12 +60,12 @@ pub(in crate::server) fn lock(caller: &SharedCaller) -> MutexGuard<'_, Caller> {
 }
 
 /// The socket, if nobody else holds the caller.
-pub(super) fn into_stream(caller: SharedCaller) -> Option<CallerStream> {
+pub(super) fn into_stream(caller: SharedCaller) -> Option<Stream> {
     Arc::into_inner(caller).map(|caller| caller.into_inner().unwrap_or_else(PoisonError::into_inner).stream)
 }
 
 impl Caller {
-    pub(super) fn shared(stream: CallerStream) -> SharedCaller {
+    pub(super) fn shared(stream: Stream) -> SharedCaller {
         let incoming = BytesMut::new();
         Arc::new(Mutex::new(Self {
             stream,

@@ -12,11 +12,11 @@ use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::sending::Sending;
 use super::translation;
 use crate::server::request_body::StreamBody;
 use crate::server::watch::{Verdict, Watch};
 use crate::server::{Handler, Peer, RequestBody};
+use crate::wire::http2::Sending;
 
 /// Handles one stream to its end.
 pub(super) async fn run<H: Handler>(
@@ -44,10 +44,11 @@ pub(super) async fn run<H: Handler>(
     let ended = poll_fn(|context| {
         watch.runs_in(context.waker());
         if watch.verdict() != Verdict::None {
-            sending.cut(watch.verdict());
+            sending.cut(watch.verdict().goodbye());
             return Poll::Ready(false);
         }
-        sending.poll(&watch, context).map(|sent| sent.is_ok())
+        let waits = |waits: bool| if waits { watch.write_blocked() } else { watch.written() };
+        sending.poll(context, waits).map(|sent| sent.is_ok())
     });
     if ended.await {
         watch.response_ended();
@@ -106,5 +107,5 @@ fn begin<B: http_body::Body<Data = Bytes> + Unpin>(
     // What is settled by its end is settled before the caller can know of it.
     let body = (!ends).then_some(body);
     let stream = respond.send_response(Response::from_parts(head, ()), ends).ok()?;
-    body.map(|body| Sending::new(body, stream, is_opened))
+    body.map(|body| if is_opened { Sending::tunnel(body, stream) } else { Sending::new(body, stream) })
 }

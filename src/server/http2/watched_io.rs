@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::server::caller_stream::CallerStream;
+use crate::server::stream::Stream;
 use crate::server::watch::Watch;
 
 /// See the module.
 pub(super) struct WatchedIo {
-    stream: CallerStream,
+    stream: Stream,
     watch: Arc<Watch>,
 }
 
 impl WatchedIo {
-    pub(super) fn new(stream: CallerStream, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(stream: Stream, watch: Arc<Watch>) -> Self {
         Self { stream, watch }
     }
 

@@ -53,6 +53,12 @@ impl Outgoing {
         self.data.len()
     }
 
+    /// The same, taken out.
+    #[must_use]
+    pub fn into_waiting(self) -> Bytes {
+        self.data
+    }
+
     /// Whether nothing more is taken.
     #[must_use]
     pub fn has_ended(&self) -> bool {

@@ -1,51 +1,54 @@
-//! The caller's socket, whatever kind it is: one type for the lane and for hyper.
+//! A socket, whatever kind it is: one type for callers and upstreams, for the lane and for hyper.
 //!
 //! Plain TCP costs a branch; the rest is behind a box.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) enum CallerStream {
+pub enum Stream {
+    /// TCP.
     Tcp(TcpStream),
+    /// A Unix socket.
     Unix(UnixStream),
     /// What was read too far comes first.
     Replayed(Box<Replayed>),
-    Tls(Box<TlsStream<CallerStream>>),
+    /// TLS over another one.
+    Tls(Box<TlsStream<Stream>>),
 }
 
 /// A stream and what was read off it.
 #[derive(Debug)]
-pub(super) struct Replayed {
+pub struct Replayed {
     before: Bytes,
-    stream: CallerStream,
+    stream: Stream,
 }
 
 /// Runs `$call` on whichever stream it is; `$stream` is pinned.
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            CallerStream::Tcp(stream) => {
+            Stream::Tcp(stream) => {
                 let $stream = Pin::new(stream);
                 $call
             }
-            CallerStream::Unix(stream) => {
+            Stream::Unix(stream) => {
                 let $stream = Pin::new(stream);
                 $call
             }
-            CallerStream::Replayed(replayed) => {
+            Stream::Replayed(replayed) => {
                 let $stream = Pin::new(&mut replayed.stream);
                 $call
             }
-            CallerStream::Tls(stream) => {
+            Stream::Tls(stream) => {
                 let $stream = Pin::new(&mut **stream);
                 $call
             }
@@ -53,7 +56,7 @@ macro_rules! each {
     };
 }
 
-impl CallerStream {
+impl Stream {
     /// `self`, with `before` to be read first.
     pub(super) fn replaying(self, before: Bytes) -> Self {
         if before.is_empty() { self } else { Self::Replayed(Box::new(Replayed { before, stream: self })) }
@@ -69,13 +72,26 @@ impl CallerStream {
         }
     }
 
+    /// Whether nothing waits to be read: no byte, no end, no failure. For a stream nobody reads
+    /// from; the runtime knows without a system call, unless something has come.
+    pub fn is_quiet(&mut self) -> bool {
+        if let Self::Tcp(stream) = self {
+            return stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        }
+        // TLS takes in what is only between the two of them (tickets), and has nothing for us.
+        let mut byte = [0];
+        let read = Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
+        read.is_pending()
+    }
+
     /// Whether what was written may wait here until it is flushed.
-    pub(super) fn holds_back(&self) -> bool {
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 }
 
-impl AsyncRead for CallerStream {
+impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
@@ -94,7 +110,7 @@ impl AsyncRead for CallerStream {
     }
 }
 
-impl AsyncWrite for CallerStream {
+impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, stream => stream.poll_write(context, bytes))
     }
