@@ -51,7 +51,7 @@ fn admission() -> Admission {
         route: 0,
         method: CountedMethod::Get,
         units: 1,
-        parent: None,
+        kind: octroi::model::usage::EventKind::Request,
     }
 }
 

@@ -23,6 +23,8 @@ fn route(index: usize) -> RouteConfig {
         path: format!("/service-{index}/v1"),
         methods: Vec::new(),
         upstream: "up".to_owned(),
+        delegated: false,
+        observe_until: None,
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: Vec::new(),

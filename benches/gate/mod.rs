@@ -179,6 +179,8 @@ fn route() -> RouteConfig {
         path: "/".into(),
         methods: vec![],
         upstream: "bench".into(),
+        delegated: false,
+        observe_until: None,
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],

@@ -7,6 +7,7 @@
 mod demo;
 mod descriptors;
 mod error;
+mod observing;
 mod prepare;
 mod reload;
 mod stop;

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::Addresses;
 use super::error::{StartError, unusable};
+use super::observing::Observing;
 use super::prepare::{migrations_applied, patiently};
 use crate::auth::{
     Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
@@ -88,6 +89,7 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     let Known { store, peppers, versions, presence } = known;
     let metrics = metrics(&config);
     let tls = tls(&config, &metrics).map_err(StartError::Configuration)?;
+    let upstream_tls = upstream_tls(&config).map_err(StartError::Configuration)?;
     let (listeners, data) = listen(&config, tls.as_ref())?;
     let (admin, admin_address) = listen_admin(&config).await?;
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
@@ -138,8 +140,13 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
         let (audit, stop) = (Arc::clone(&store.audit), tasks.hard().clone());
         tasks.spawn_control(keep_retention(audit, retention, Arc::clone(&clock), stop));
     }
-    let readiness = readiness(&authenticator, &journal);
-    let upstream_tls = upstream_tls(&config).map_err(StartError::Configuration)?;
+    let observing = Observing::of(&config.routes, &clock);
+    observing.announce();
+    let readiness = readiness(&authenticator, &journal, observing.clone());
+    let (watch, stop) = (observing.watch(Arc::clone(&metrics)), tasks.soft().clone());
+    tasks.spawn_control(async move {
+        stop.run_until_cancelled(watch).await;
+    });
     let gateway = gateway(&config, upstream_tls, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })
@@ -332,12 +339,13 @@ fn gateway(
     gateway.expect("the configuration refuses routes without an upstream")
 }
 
-fn readiness(authenticator: &Arc<Authenticator>, journal: &Arc<Journal>) -> Arc<Readiness> {
+fn readiness(authenticator: &Arc<Authenticator>, journal: &Arc<Journal>, observing: Observing) -> Arc<Readiness> {
     let (authenticator, journal) = (Arc::clone(authenticator), Arc::clone(journal));
     let issuers = Arc::clone(&authenticator);
     Readiness::new()
         .with("issuers", move || if issuers.issuers_are_there() { Condition::Fine } else { Condition::Degraded })
         .with("store", move || if authenticator.store_is_reachable() { Condition::Fine } else { Condition::Degraded })
+        .with("observing", move || if observing.count() == 0 { Condition::Fine } else { Condition::Degraded })
         .with("journal", move || if journal.is_full() { Condition::Refusing } else { Condition::Fine })
         .shared()
 }

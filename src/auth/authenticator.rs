@@ -231,6 +231,12 @@ impl Authenticator {
         outcome
     }
 
+    /// Whoever is not known, where that refuses nothing.
+    #[must_use]
+    pub fn nobody(&self) -> Identified {
+        Identified::nobody(&self.nobody)
+    }
+
     /// Whether `principal` may use `route` from `address`: evaluated for every request. The
     /// address first: who stands at the wrong place learns nothing of what the key may do.
     ///

@@ -230,6 +230,8 @@ pub(super) fn route() -> RouteConfig {
         path: "/orders".into(),
         methods: vec![],
         upstream: "orders".into(),
+        delegated: false,
+        observe_until: None,
         strip_prefix: true,
         auth: RouteAuth::Required,
         credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],

@@ -11,7 +11,7 @@ use super::*;
 use crate::crypto::pepper::Pepper;
 use crate::model::id::{ClientId, EventId};
 use crate::model::secret::SecretBytes;
-use crate::model::usage::{Outcome, UsageEvent};
+use crate::model::usage::{EventKind, Outcome, UsageEvent};
 
 const PEPPER: &str = "0123456789abcdef0123456789abcdef";
 
@@ -313,7 +313,7 @@ fn event(client: ClientId, number: u8, at: &str, status: u16) -> UsageEvent {
         bytes_out: 100,
         units: 1,
         node: "n".into(),
-        parent: None,
+        kind: EventKind::Request,
     }
 }
 

@@ -106,7 +106,7 @@ impl From<Column> for UsageColumn {
     }
 }
 
-const SUMS: &[&str] = &["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected"];
+const SUMS: &[&str] = &["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected", "would_reject"];
 
 /// Prints the sums.
 ///
@@ -274,6 +274,7 @@ fn with_sums(row: Row, sum: &UsageSum) -> Row {
         .with("bytes_out", sum.bytes_out)
         .with("duration_us", sum.duration_us)
         .with("rejected", sum.rejected)
+        .with("would_reject", sum.would_reject)
 }
 
 fn add(mut total: UsageSum, sum: &UsageSum) -> UsageSum {
@@ -284,6 +285,7 @@ fn add(mut total: UsageSum, sum: &UsageSum) -> UsageSum {
         (&mut total.bytes_out, sum.bytes_out),
         (&mut total.duration_us, sum.duration_us),
         (&mut total.rejected, sum.rejected),
+        (&mut total.would_reject, sum.would_reject),
     ];
     for (total, part) in pairs {
         *total = total.saturating_add(part);
@@ -356,20 +358,20 @@ mod tests {
         assert_eq!(
             written(&report, Format::Json),
             "{\"from\":\"2026-11-01T00:00:00Z\",\"to\":\"2026-12-01T00:00:00Z\",\"by\":[\"client\",\"status\"],\"items\":[\
-             {\"client\":\"c1\",\"status\":200,\"requests\":3,\"units\":3,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":1},\
-             {\"client\":\"c2\",\"status\":502,\"requests\":4,\"units\":4,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":1}],\
-             \"total\":{\"requests\":7,\"units\":7,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":2}}\n"
+             {\"client\":\"c1\",\"status\":200,\"requests\":3,\"units\":3,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":1,\"would_reject\":0},\
+             {\"client\":\"c2\",\"status\":502,\"requests\":4,\"units\":4,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":1,\"would_reject\":0}],\
+             \"total\":{\"requests\":7,\"units\":7,\"bytes_in\":0,\"bytes_out\":0,\"duration_us\":0,\"rejected\":2,\"would_reject\":0}}\n"
         );
         assert_eq!(
             written(&report, Format::Csv),
-            "client,status,requests,units,bytes_in,bytes_out,duration_us,rejected\nc1,200,3,3,0,0,0,1\nc2,502,4,4,0,0,0,1\n"
+            "client,status,requests,units,bytes_in,bytes_out,duration_us,rejected,would_reject\nc1,200,3,3,0,0,0,1,0\nc2,502,4,4,0,0,0,1,0\n"
         );
         let table = written(&report, Format::Table);
         let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[0], ["2026-11-01T00:00:00Z", "to", "2026-12-01T00:00:00Z"]);
-        assert_eq!(words[2], ["c1", "acme", "200", "3", "3", "0", "0", "0", "1"]);
-        assert_eq!(words[3], ["c2", "-", "502", "4", "4", "0", "0", "0", "1"]);
-        assert_eq!(words[4], ["total", "-", "-", "7", "7", "0", "0", "0", "2"]);
+        assert_eq!(words[2], ["c1", "acme", "200", "3", "3", "0", "0", "0", "1", "0"]);
+        assert_eq!(words[3], ["c2", "-", "502", "4", "4", "0", "0", "0", "1", "0"]);
+        assert_eq!(words[4], ["total", "-", "-", "7", "7", "0", "0", "0", "2", "0"]);
     }
 
     #[test]

@@ -10,7 +10,6 @@ const LATER: &[(&str, &str)] = &[
     ("limits.plan", "put clients on a plan with `octroi client update C --plan P`"),
     ("limits.quota", "set it with `octroi client update C --quota 1000000/month`, or on a plan"),
     ("routes.plan", "put clients on a plan with `octroi client update C --plan P`"),
-    ("routes.observe_until", "remove it; routes enforce"),
     ("upstreams.health", "remove it; endpoints are tried in turn"),
     ("redis", "run one replica, or several with a limit each"),
 ];
@@ -55,7 +54,7 @@ mod tests {
     fn later_settings_and_secrets_are_told_from_typing_errors() {
         for (path, message) in [
             ("auth.query_param", Some("this setting is not in this version")),
-            ("routes[3].observe_until", Some("this setting is not in this version")),
+            ("routes[3].plan", Some("this setting is not in this version")),
             ("proxy.identity", Some("this setting is not in this version")),
             ("auth.pepper", Some("a secret does not stand in the configuration")),
             ("proxying", None),

@@ -21,6 +21,7 @@ use super::secrets::Secrets;
 use super::show::Effective;
 use super::upstream::UpstreamConfig;
 use super::{Config, walk};
+use crate::model::clock::{Clock as _, SystemClock};
 
 /// The file's name in the folder where the program is started.
 const LOCAL_FILE: &str = "octroi.toml";
@@ -174,7 +175,12 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
     let server = raw.server.resolve(&check.below("server"));
     let auth = raw.auth.resolve(&check.below("auth"), secrets);
     let upstreams = resolve_upstreams(raw, check);
-    let routes = resolve_routes(&raw.routes, check, &Surroundings { auth: &auth, server: &server }, &upstreams);
+    let routes = resolve_routes(
+        &raw.routes,
+        check,
+        &Surroundings { auth: &auth, server: &server, now: SystemClock::new().wall() },
+        &upstreams,
+    );
     let admin = raw.admin.resolve(&check.below("admin"));
     let data: Vec<_> = server.listeners.iter().filter_map(ListenerConfig::tcp).collect();
     check_addresses(check, &data, admin.listen, admin.metrics_listen);

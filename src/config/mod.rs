@@ -20,6 +20,7 @@ pub mod limits;
 pub mod listener;
 mod load;
 pub mod metering;
+mod observe;
 mod overrides;
 mod problem;
 mod raw;

@@ -1,11 +1,13 @@
 //! `[[routes]]`
 
 use http::{HeaderName, Method, header};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::auth::AuthConfig;
 use super::check::Check;
 use super::metering::MAX_COST;
+use super::observe;
 use super::route_path;
 use super::server::ServerConfig;
 use crate::model::access::Scopes;
@@ -22,8 +24,12 @@ pub struct RouteConfig {
     pub path: String,
     /// Only these; empty: any.
     pub methods: Vec<Method>,
-    /// The upstream's name.
+    /// The upstream's name; empty on a delegated route.
     pub upstream: String,
+    /// Another proxy forwards: this route is for `/.octroi/check` only.
+    pub delegated: bool,
+    /// Before then nothing is refused on it; none: it enforces.
+    pub observe_until: Option<Timestamp>,
     /// Whether the prefix is removed before forwarding.
     pub strip_prefix: bool,
     /// Which credentials it takes.
@@ -44,6 +50,14 @@ pub struct RouteConfig {
     pub preserve_host: bool,
     /// What a request costs, unless the upstream says otherwise.
     pub cost: u32,
+}
+
+impl RouteConfig {
+    /// Whether it refuses nothing yet, at this time.
+    #[must_use]
+    pub fn observes(&self, now: impl FnOnce() -> Timestamp) -> bool {
+        self.observe_until.is_some_and(|until| now() < until)
+    }
 }
 
 /// `routes.auth`
@@ -69,9 +83,11 @@ pub(super) struct RawRoute {
     pub(super) path: String,
     pub(super) methods: Vec<String>,
     pub(super) upstream: String,
+    pub(super) delegated: bool,
     pub(super) strip_prefix: bool,
     pub(super) auth: String,
     pub(super) mode: String,
+    pub(super) observe_until: String,
     pub(super) credentials: Vec<String>,
     pub(super) scopes: Vec<String>,
     pub(super) max_body: String,
@@ -90,10 +106,12 @@ impl Default for RawRoute {
             path: String::new(),
             methods: Vec::new(),
             upstream: String::new(),
+            delegated: false,
             strip_prefix: false,
             // Open is what somebody spells out, never what somebody forgot.
             auth: "required".to_owned(),
             mode: "enforce".to_owned(),
+            observe_until: String::new(),
             credentials: Vec::new(),
             scopes: Vec::new(),
             max_body: "0".to_owned(),
@@ -112,6 +130,7 @@ impl Default for RawRoute {
 pub(super) struct Surroundings<'c> {
     pub(super) auth: &'c AuthConfig,
     pub(super) server: &'c ServerConfig,
+    pub(super) now: Timestamp,
 }
 
 impl RawRoute {
@@ -125,8 +144,9 @@ impl RawRoute {
             check.name("name", &self.name);
         }
         self.check_path(check);
-        self.check_mode(check);
-        if self.upstream.is_empty() && !check.has_problem("upstream") {
+        if self.delegated {
+            self.check_delegated(check, around.server);
+        } else if self.upstream.is_empty() && !check.has_problem("upstream") {
             check.refuse("upstream", "the route leads nowhere", "name one of `[[upstreams]]`");
         }
         let auth = self.resolve_auth(check, around.auth);
@@ -136,6 +156,8 @@ impl RawRoute {
             path: self.path.clone(),
             methods: self.resolve_methods(check),
             upstream: self.upstream.clone(),
+            delegated: self.delegated,
+            observe_until: observe::until(check, &self.mode, &self.observe_until, around.now),
             strip_prefix: self.strip_prefix,
             auth,
             credentials: self.resolve_credentials(check, auth, around.auth),
@@ -157,11 +179,18 @@ impl RawRoute {
         }
     }
 
-    fn check_mode(&self, check: &Check<'_>) {
-        if self.mode == "observe" {
-            check.refuse("mode", "\"observe\" is not in this version", "remove it: the route enforces");
-        } else {
-            check.choice("mode", &self.mode, &[("enforce", ())]);
+    /// What says how to forward says nothing where nobody does.
+    fn check_delegated(&self, check: &Check<'_>, server: &ServerConfig) {
+        if server.trusted_proxies.is_empty() {
+            let remedy = "name the proxy's address in `server.trusted_proxies`";
+            check.refuse("delegated", "no proxy is trusted: nobody may ask about requests", remedy);
+        }
+        if !self.upstream.is_empty() {
+            let remedy = "remove it, or `delegated`: a route with an upstream can be checked as well";
+            check.refuse("upstream", "a delegated route forwards nothing", remedy);
+        }
+        if self.strip_prefix {
+            check.refuse("strip_prefix", "a delegated route forwards nothing", "remove it");
         }
     }
 

@@ -10,6 +10,7 @@ use super::route::RouteAuth;
 use super::store::StoreUrl;
 use super::tls::CallerCertificates;
 use super::*;
+use crate::model::clock::{Clock as _, ManualClock};
 
 const ROUTE: &str = "[[upstreams]]\nname = \"a\"\nendpoints = [\"http://127.0.0.1:3000\"]\n[[routes]]\npath = \"/\"\nupstream = \"a\"\n";
 
@@ -174,7 +175,12 @@ fn each_bad_route_is_found_at_its_path() {
     for (addition, path) in [
         ("auth = \"optional\"", "routes[0].auth"),
         ("auth = \"jwt\"", "routes[0].auth"),
-        ("mode = \"observe\"", "routes[0].mode"),
+        ("mode = \"watch\"", "routes[0].mode"),
+        ("mode = \"observe\"", "routes[0].observe_until"),
+        ("mode = \"observe\"\nobserve_until = \"soon\"", "routes[0].observe_until"),
+        ("[[routes]]\npath = \"/b\"\ndelegated = true", "routes[1].delegated"),
+        ("delegated = true\n[server]\ntrusted_proxies = [\"10.0.0.1/32\"]", "routes[0].upstream"),
+        ("[[routes]]\npath = \"/b\"\ndelegated = true\n[server]\ntrusted_proxies = [\"10.0.0.1/32\"]", ""),
         ("mode = \"enforce\"\nobserve_until = \"2027-01-01\"", "routes[0].observe_until"),
         ("plan = \"gold\"", "routes[0].plan"),
         ("host = \"example.com:80\"", "routes[0].host"),
@@ -202,6 +208,19 @@ fn each_bad_route_is_found_at_its_path() {
         let expected: &[&str] = if path.is_empty() { &[] } else { &[path] };
         assert_eq!(paths(&format!("{ROUTE}{addition}\n")), expected, "{addition}");
     }
+}
+
+#[test]
+fn a_route_observes_until_its_moment_and_not_in_it() {
+    let clock = ManualClock::at("2020-02-29T23:59:59.999999Z".parse().unwrap());
+    let observes = |more: &str| loaded(&format!("{ROUTE}{more}")).routes[0].observes(|| clock.wall());
+    let dated = "mode = \"observe\"\nobserve_until = \"2020-03-01\"\n";
+    assert!(observes(dated) && !observes("mode = \"enforce\"\n") && !observes(""));
+    clock.advance(Duration::from_micros(1));
+    assert!(!observes(dated));
+    // An operator who sets the clock back opens the door again: the date is the only rule.
+    clock.set_wall("2020-02-29T12:00:00Z".parse().unwrap());
+    assert!(observes(dated));
 }
 
 const ISSUER: &str = "issuer = \"https://id.example.com/\"\naudiences = [\"api\"]\nalgorithms = [\"RS256\"]\n";

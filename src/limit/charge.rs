@@ -34,7 +34,8 @@ pub struct Charge {
     spans: [Option<Arc<Span>>; QUOTAS],
     /// What was used of each after it.
     used: [u64; QUOTAS],
-    _lease: Option<Lease>,
+    /// Held, and never looked at.
+    lease: Option<Lease>,
 }
 
 impl Charge {
@@ -102,7 +103,7 @@ impl Charge {
         }
     }
 
-    fn take_rates(&mut self, now: Monotonic) -> Result<(), Refused> {
+    fn take_rates(&mut self, now: Monotonic, then: &mut Then) -> Result<(), Refused> {
         let (client, key, terms) = (Arc::clone(&self.client), self.key.clone(), self.terms.clone());
         for (place, limiter) in limiters(&client, key.as_deref(), &terms).into_iter().enumerate() {
             let Some(limiter) = limiter else { continue };
@@ -110,28 +111,47 @@ impl Charge {
                 Ok(taken) => self.spent[place] = Some(taken),
                 Err(_) if is_shadow(&terms, place) => client.counters().rate_would_refuse(),
                 Err(refusal) => {
-                    client.counters().refused(refusal.snapshot.policy.name);
                     let name = rate_name(&terms, place, &refusal.snapshot).unwrap_or_default();
                     let standing = PolicyStanding::of_rate(name, refusal.snapshot);
-                    return Err(Refused {
+                    let refused = Refused {
                         what: ExceededKind::Rate,
                         policy: owned_name(name),
                         wait: whole_seconds(refusal.wait).max(standing.reset_seconds).max(1),
-                    });
+                    };
+                    then.refused(refused, || client.counters().refused(refusal.snapshot.policy.name))?;
+                    return Ok(());
                 }
             }
         }
         Ok(())
     }
 
-    fn take_units(&mut self) -> Result<(), Refused> {
+    fn give_back_rates(&mut self, now: Monotonic) {
+        self.settle_rates(0, now);
+        self.spent = [None; RATES];
+    }
+
+    fn take_units(&mut self, then: &mut Then) -> Result<(), Refused> {
         let terms = self.terms.clone();
         for (place, quotas) in terms.quotas.iter().enumerate().take(QUOTAS) {
             let Some(span) = quotas.counter.span(self.arrived) else { continue };
             let enforced = quotas.enforced();
-            match span.charge(self.cost.units, enforced.map(|limit| limit.units)) {
+            // What is served is used, also of a quota that is used up.
+            let (most, noted) = match then {
+                Then::Refuse => (enforced, None),
+                Then::Note(_) => (None, enforced),
+            };
+            match span.charge(self.cost.units, most.map(|limit| limit.units)) {
                 Ok(used) => {
                     self.note_marks(quotas, &span, used);
+                    if let Some(limit) = noted.filter(|limit| used > limit.units) {
+                        let refused = Refused {
+                            what: ExceededKind::Quota,
+                            policy: Cow::Owned(limit.name.to_string()),
+                            wait: span.window.seconds_left(self.arrived),
+                        };
+                        then.refused(refused, || {})?;
+                    }
                     if quotas.limits.iter().any(|limit| limit.mode == PolicyMode::Shadow && used > limit.units) {
                         self.client.counters().quota_would_refuse();
                     }
@@ -178,46 +198,108 @@ struct Refused {
     wait: u64,
 }
 
+impl Refused {
+    fn exceeded(self, principal: &Principal, terms: &Terms, when: When) -> Exceeded {
+        let standing = standing(principal, terms, when);
+        Exceeded { what: self.what, policy: self.policy, standing, retry_after_seconds: self.wait }
+    }
+}
+
+/// What comes of a policy that refuses.
+enum Then {
+    /// The request is refused.
+    Refuse,
+    /// It goes on; the first reason is kept.
+    Note(Option<Refused>),
+}
+
+impl Then {
+    fn refused(&mut self, refused: Refused, count: impl FnOnce()) -> Result<(), Refused> {
+        match self {
+            Self::Refuse => {
+                count();
+                Err(refused)
+            }
+            Self::Note(first) => {
+                first.get_or_insert(refused);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Charges a request to every policy that applies, all or none. A request on an open route (the
 /// nil client) is charged to none.
 ///
 /// # Errors
 /// The policy that refused. Nothing was charged then.
 pub fn charge(principal: &Principal, cost: Cost, when: When) -> Result<Charge, Exceeded> {
-    let terms = principal.client.terms();
-    let refuse = |refused: Refused, terms: &Terms| Exceeded {
-        what: refused.what,
-        policy: refused.policy,
-        standing: standing(principal, terms, when),
-        retry_after_seconds: refused.wait,
-    };
-    let lease = match terms.concurrency.map(|most| Lease::take(&principal.client, most)) {
-        Some(None) => {
-            principal.client.counters().concurrency_refused();
-            let refused = Refused { what: ExceededKind::Concurrency, policy: "concurrency".into(), wait: 1 };
-            return Err(refuse(refused, &terms));
-        }
-        lease => lease.flatten(),
-    };
-    let mut charge = Charge {
-        client: Arc::clone(&principal.client),
-        key: principal.key_limiter.clone(),
-        terms,
-        cost,
-        arrived: when.arrived,
-        spent: [None; RATES],
-        spans: [const { None }; QUOTAS],
-        used: [0; QUOTAS],
-        _lease: lease,
-    };
-    if let Err(refused) = charge.take_rates(when.now).and_then(|()| charge.take_units()) {
+    let mut charge = Charge::nothing(principal, cost, when);
+    let then = &mut Then::Refuse;
+    let taken = charge.take_place(then).and_then(|()| charge.take_rates(when.now, then));
+    if let Err(refused) = taken.and_then(|()| charge.take_units(then)) {
         charge.refund(when.now);
-        return Err(refuse(refused, &charge.terms));
+        return Err(refused.exceeded(principal, &charge.terms, when));
     }
     charge.count();
     Ok(charge)
 }
 
+/// Charges a request that goes on whatever its policies say, and says what would have refused it.
+/// Quotas are charged always, because it is served; a place among those that are open and rates
+/// only where it would have got them, so that the next request is judged as it would have been.
+/// `refused`: something else would have refused it before.
+pub fn observe(principal: &Principal, cost: Cost, when: When, refused: bool) -> (Charge, Option<Exceeded>) {
+    let mut charge = Charge::nothing(principal, cost, when);
+    let mut then = Then::Note(None);
+    // Noted and never refused: every result is good.
+    if !refused {
+        drop(charge.take_place(&mut then));
+        if matches!(then, Then::Note(None)) {
+            drop(charge.take_rates(when.now, &mut then));
+        }
+    }
+    drop(charge.take_units(&mut then));
+    let noted = match then {
+        Then::Note(noted) => noted,
+        Then::Refuse => None,
+    };
+    if refused || noted.is_some() {
+        charge.give_back_rates(when.now);
+        charge.lease = None;
+    } else {
+        charge.count();
+    }
+    let noted = noted.filter(|_| !refused);
+    let exceeded = noted.map(|noted| noted.exceeded(principal, &charge.terms, when));
+    (charge, exceeded)
+}
+
+impl Charge {
+    fn nothing(principal: &Principal, cost: Cost, when: When) -> Self {
+        Self {
+            client: Arc::clone(&principal.client),
+            key: principal.key_limiter.clone(),
+            terms: principal.client.terms(),
+            cost,
+            arrived: when.arrived,
+            spent: [None; RATES],
+            spans: [const { None }; QUOTAS],
+            used: [0; QUOTAS],
+            lease: None,
+        }
+    }
+
+    fn take_place(&mut self, then: &mut Then) -> Result<(), Refused> {
+        let Some(most) = self.terms.concurrency else { return Ok(()) };
+        self.lease = Lease::take(&self.client, most);
+        if self.lease.is_some() {
+            return Ok(());
+        }
+        let refused = Refused { what: ExceededKind::Concurrency, policy: "concurrency".into(), wait: 1 };
+        then.refused(refused, || self.client.counters().concurrency_refused())
+    }
+}
 /// The limiters that a request spends from, the widest first.
 pub(super) fn limiters<'l>(
     client: &'l LiveClient,

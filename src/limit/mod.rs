@@ -28,7 +28,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-pub use charge::{Charge, charge};
+pub use charge::{Charge, charge, observe};
 pub use headers::Standing;
 pub use keeper::{MarkListener, QuotaKeeper};
 pub use overview::{Overview, overview};

@@ -359,4 +359,49 @@ proptest! {
             prop_assert_eq!(remaining(&principal), [left(key, rates), left(rate, rates), left(day, units), left(month, units)]);
         }
     }
+
+    /// What observes says of every request what would have been decided, had it been enforced all
+    /// along; and each is charged to the quotas, because it is served.
+    #[test]
+    fn observed_requests_are_judged_as_if_they_were_refused(
+        steps in prop::collection::vec((0_u64..1500, any::<bool>(), any::<bool>()), 0..60),
+        key in 1_u32..6, rate in 1_u32..6, day in 1_u32..30, most in 1_u32..4,
+    ) {
+        let (enforcing, observing) = (Rig::new(), Rig::new());
+        let policies = format!(r#"[{{"name":"r","rate":"1/s","burst":{rate}}},{{"name":"d","quota":"{day}/day"}}]"#);
+        let principal =
+            |rig: &Rig| rig.principal(limit("1/d", 1), Some(limit("2/s", key)), plan(&policies, Some(most)));
+        let (enforced, observed) = (principal(&enforcing), principal(&observing));
+        let (mut now, mut open) = (NOW, Vec::new());
+        let mut served = 0_u64;
+        for (pause, stays_open, refused) in steps {
+            now = now.after(Duration::from_millis(pause));
+            // Something else would have refused it: then it never got to the limits.
+            let decided = if refused { None } else { Some(charge(&enforced, Cost::ONE, when(now))) };
+            let (charged, exceeded) = observe(&observed, Cost::ONE, when(now), refused);
+            served += 1;
+            // What others used up meanwhile is theirs to refuse: compared while the quota lasts.
+            if served > u64::from(day) {
+                prop_assert_eq!(exceeded.is_some(), !refused);
+                continue;
+            }
+            let of = |exceeded: &Exceeded| (exceeded.what, exceeded.policy.clone(), exceeded.retry_after_seconds);
+            let decision = decided.as_ref().and_then(|decided| decided.as_ref().err());
+            prop_assert_eq!(exceeded.as_ref().map(of), decision.map(of));
+            if stays_open {
+                open.push((decided, charged));
+            } else {
+                open.pop();
+            }
+        }
+        let used = policies_of(&observed, now).find(|(name, _)| name == "d").map(|(_, left)| left);
+        prop_assert_eq!(used, Some(u64::from(day).saturating_sub(served)));
+    }
+}
+
+fn policies_of(principal: &Principal, now: Monotonic) -> impl Iterator<Item = (String, u64)> {
+    let terms = principal.client.terms();
+    let all: Vec<_> =
+        policies(principal, &terms, when(now)).map(|one| (one.policy.to_owned(), one.remaining)).collect();
+    all.into_iter()
 }

@@ -70,8 +70,8 @@ fn line(event: &UsageEvent, error: &StoreError) -> serde_json::Value {
         "bytes_out": event.bytes_out,
         "units": event.units,
         "node": event.node,
-        "kind": event.kind(),
-        "parent_id": event.parent,
+        "kind": event.kind.as_str(),
+        "parent_id": event.kind.parent(),
         "error": with_causes(error),
     })
 }

@@ -22,7 +22,9 @@ use super::recovery::Recovery;
 use crate::config::metering::{MeteringConfig, OnFull, SyncPolicy};
 use crate::model::clock::ManualClock;
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
-use crate::model::usage::{Admission, CountedMethod, CutReason, Outcome, RejectedCount, Settlement, UsageEvent};
+use crate::model::usage::{
+    Admission, CountedMethod, CutReason, EventKind, Outcome, RejectedCount, Settlement, UsageEvent,
+};
 use crate::store::{Result, StoreError, UsageQuery, UsageStore, UsageSum};
 use crate::telemetry::metrics::Metrics;
 
@@ -39,13 +41,13 @@ pub(super) fn admission(number: u128) -> Admission {
         route: 0,
         method: CountedMethod::Post,
         units: 3,
-        parent: None,
+        kind: EventKind::Request,
     }
 }
 
 /// The first half of an interim record of `parent`.
 pub(super) fn part(number: u128, parent: EventId) -> Admission {
-    Admission { parent: Some(parent), units: 0, ..admission(number) }
+    Admission { kind: EventKind::Stream(parent), units: 0, ..admission(number) }
 }
 
 /// A settlement with something in every field.

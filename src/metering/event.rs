@@ -27,7 +27,7 @@ pub(super) fn settled(admission: &Admission, settlement: &Settlement, header: &H
             _ => settlement.units.unwrap_or(admission.units),
         },
         node: header.node.clone(),
-        parent: admission.parent,
+        kind: admission.kind,
     }
 }
 

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |--:|---|
 //! | 0..8 | `OCTROIJ` and a zero |
-//! | 8..12 | format version: 2. Format 1 is read too: it differs only in what its slots never say |
+//! | 8..12 | format version: 3. Formats 1 and 2 are read too: they differ only in what their slots never say |
 //! | 12..16 | bytes of the header: a multiple of 4 KiB; the slots follow |
 //! | 16..20 | bytes of a slot |
 //! | 20..24 | slots |
@@ -25,9 +25,9 @@ use super::slot::{SLOT_BYTES, Seal};
 
 /// How a header begins.
 const MAGIC: &[u8; 8] = b"OCTROIJ\0";
-/// The format that this program writes. 2 added interim records, which a program that knows only 1
-/// would take for requests.
-const FORMAT: u32 = 2;
+/// The format that this program writes. 2 added interim records, 3 delegated requests, which a program
+/// that does not know them would take for requests of its own.
+const FORMAT: u32 = 3;
 /// The oldest format that it reads.
 const FORMAT_READ: u32 = 1;
 /// A header is a multiple of this: a page, so that slots never share one with it.
@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn another_format_is_named_and_not_called_damage() {
         let mut bytes = header(&[]).encode();
-        bytes[8] = 3;
+        bytes[8] = 4;
         let end = TABLE_AT + number(&bytes, 48) as usize;
         let crc = crc32fast::hash(&bytes[..end]);
         bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(Header::read(&file(&bytes)), Err(HeaderError::OtherFormat(3))));
+        assert!(matches!(Header::read(&file(&bytes)), Err(HeaderError::OtherFormat(4))));
     }
 }

@@ -37,6 +37,7 @@ struct Kind {
     route: u16,
     status: u16,
     reason: &'static str,
+    observed: bool,
 }
 
 impl RejectedCounts {
@@ -58,7 +59,23 @@ impl RejectedCounts {
         status: u16,
         reason: &'static str,
     ) {
-        let kind = Kind { hour: at.as_second().div_euclid(3600), client, key, route, status, reason };
+        let hour = at.as_second().div_euclid(3600);
+        let kind = Kind { hour, client, key, route, status, reason, observed: false };
+        add(&mut lock(&self.shards[shard()]), kind, 1);
+    }
+
+    /// Counts one that would have been refused, had its route not observed. Bounded as above.
+    pub fn observe(
+        &self,
+        at: Timestamp,
+        client: ClientId,
+        key: ApiKeyId,
+        route: u16,
+        status: u16,
+        reason: &'static str,
+    ) {
+        let hour = at.as_second().div_euclid(3600);
+        let kind = Kind { hour, client, key, route, status, reason, observed: true };
         add(&mut lock(&self.shards[shard()]), kind, 1);
     }
 
@@ -85,6 +102,7 @@ impl RejectedCounts {
                 route: route.and_then(|route| u16::try_from(route).ok()).unwrap_or(u16::MAX),
                 status: count.status,
                 reason: count.reason,
+                observed: count.observed,
             };
             add(&mut lock(&self.shards[shard()]), kind, count.requests);
         }
@@ -98,6 +116,7 @@ impl RejectedCounts {
             route: self.routes.get(usize::from(kind.route)).cloned().unwrap_or_default(),
             status: kind.status,
             reason: kind.reason,
+            observed: kind.observed,
             requests,
         })
     }
@@ -161,6 +180,7 @@ mod tests {
             route: route.to_owned(),
             status,
             reason,
+            observed: false,
             requests,
         };
         let expected: HashSet<_> = [
@@ -174,6 +194,21 @@ mod tests {
         assert_eq!(counts.take(), []);
         counts.restore(taken);
         assert_eq!(counts.take().into_iter().collect::<HashSet<_>>(), expected);
+    }
+
+    #[test]
+    fn what_was_observed_is_counted_apart_and_restored_so() {
+        let counts = RejectedCounts::new(&["orders".into()]);
+        counts.record(at(0), client(1), ApiKeyId::NIL, 0, 429, "rate_limited");
+        counts.observe(at(0), client(1), ApiKeyId::NIL, 0, 429, "rate_limited");
+        counts.observe(at(1), client(1), ApiKeyId::NIL, 0, 429, "rate_limited");
+        for _ in 0..2 {
+            let taken = counts.take();
+            let mut told: Vec<_> = taken.iter().map(|count| (count.observed, count.requests)).collect();
+            told.sort_unstable();
+            assert_eq!(told, [(false, 1), (true, 2)]);
+            counts.restore(taken);
+        }
     }
 
     #[test]

@@ -280,9 +280,31 @@ mod tests {
         assert_eq!((events.len() as u128, damaged), (ENTRIES, 0));
         for number in 1..=ENTRIES {
             let event = &events[&admission(number).id];
-            assert_eq!((event.outcome, event.kind()), (expected(number), "request"), "entry {number}");
+            assert_eq!((event.outcome, event.kind.as_str()), (expected(number), "request"), "entry {number}");
             assert_eq!((event.route.as_str(), event.node.as_str()), ("orders", "node-a"));
         }
+    }
+
+    /// What a version that knew no delegated requests left when it was killed with a stream under
+    /// way, made by that version: three requests, and one with two interim records.
+    #[test]
+    fn a_segment_of_format_2_is_read_as_it_is() {
+        let bytes = include_bytes!("../../tests/journal_format_2/00000001.segment");
+        let rig = Rig::new();
+        let path = rig.config.dir.join("vm-3cdb5095-7002-4a07-89a0-5a9956a66d66");
+        fs::create_dir_all(path.join("committed")).unwrap();
+        fs::write(path.join("lock"), []).unwrap();
+        fs::write(path.join(segment_name(1)), bytes).unwrap();
+        assert_eq!(bytes[8], 2);
+        let (events, damaged) = survey(&rig, &path);
+        assert_eq!((events.len(), damaged), (6, 0));
+        let of = |kind: &str| events.values().filter(|event| event.kind.as_str() == kind).collect::<Vec<_>>();
+        let complete = of("request").into_iter().filter(|event| event.outcome == Outcome::Complete);
+        assert_eq!(complete.map(|event| event.bytes_out).collect::<Vec<_>>(), [5; 3]);
+        let killed = of("request").into_iter().find(|event| event.outcome == Outcome::Interrupted).unwrap();
+        let parts = of("stream");
+        assert_eq!((parts.len(), parts.iter().map(|part| part.bytes_out).sum::<u64>()), (2, 105));
+        assert!(parts.iter().all(|part| part.kind.parent() == Some(killed.id)));
     }
 
     #[test]
@@ -292,7 +314,7 @@ mod tests {
         let path = rig.folders().remove(0);
         let segment = path.join(segment_name(1));
         let mut bytes = fs::read(&segment).unwrap();
-        bytes[8] = 3;
+        bytes[8] = 4;
         let end = 52 + u32::from_le_bytes(bytes[48..52].try_into().unwrap()) as usize;
         let crc = crc32fast::hash(&bytes[..end]);
         bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());

@@ -14,7 +14,7 @@
 //! | 88..92 | units |
 //! | 92..94 | route, an index into the segment's table of names |
 //! | 94 | method, as `CountedMethod` numbers it |
-//! | 95 | kind: zero is *request*; 1 is *stream*, an interim record |
+//! | 95 | kind: zero is *request*; 1 is *stream*, an interim record; 2 is *delegated* |
 //! | 96 | length of the request id |
 //! | 97..100 | zero |
 //! | 100..164 | request id, padded with zeros |
@@ -43,13 +43,13 @@
 //! An interim record is whole or nothing: its second half is written first, and a first half of it
 //! that stands alone is torn.
 //!
-//! Format 1 knew no interim records: its slots are read as they are.
+//! Format 1 knew no interim records, format 2 no delegated requests: their slots are read as they are.
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
-use crate::model::usage::{Admission, CountedMethod, CutReason, Outcome, Settlement};
+use crate::model::usage::{Admission, CountedMethod, CutReason, EventKind, Outcome, Settlement};
 
 /// The size of a slot.
 pub(super) const SLOT_BYTES: usize = 256;
@@ -70,6 +70,8 @@ const MOVED: u8 = 0xFE;
 
 /// The kind of an interim record.
 const STREAM: u8 = 1;
+/// The kind of a request that another proxy forwards.
+const DELEGATED: u8 = 2;
 
 /// What tells the CRC of a second half from that of a first one.
 const SECOND_HALF: u32 = 1 << 31;
@@ -148,7 +150,7 @@ impl Slot {
         match read_settlement(seal, slot, array(bytes, SETTLEMENT_AT)) {
             Some(Second::Settled(settlement)) => Self::Settled(admission, settlement),
             Some(Second::Moved) => Self::Moved(admission, sent),
-            None if admission.parent.is_some() => Self::Torn,
+            None if admission.kind.parent().is_some() => Self::Torn,
             None => Self::Open(admission, sent),
         }
     }
@@ -181,9 +183,13 @@ pub(super) fn admission_half(seal: Seal, slot: u32, admission: &Admission) -> Ad
     half[16..32].copy_from_slice(admission.client_id.0.as_bytes());
     half[32..48].copy_from_slice(admission.api_key_id.0.as_bytes());
     half[48..64].copy_from_slice(admission.token_id.0.as_bytes());
-    if let Some(parent) = admission.parent {
-        half[64..80].copy_from_slice(parent.0.as_bytes());
-        half[95] = STREAM;
+    match admission.kind {
+        EventKind::Request => {}
+        EventKind::Stream(parent) => {
+            half[64..80].copy_from_slice(parent.0.as_bytes());
+            half[95] = STREAM;
+        }
+        EventKind::Delegated => half[95] = DELEGATED,
     }
     half[80..88].copy_from_slice(&admission.occurred_at.as_microsecond().to_le_bytes());
     half[88..92].copy_from_slice(&admission.units.to_le_bytes());
@@ -242,7 +248,11 @@ fn read_admission(seal: Seal, slot: u32, half: &AdmissionHalf) -> Option<Admissi
         route: u16::from_le_bytes(*array(half, 92)),
         method: CountedMethod::from_byte(half[94]),
         units: u32::from_le_bytes(*array(half, 88)),
-        parent: (half[95] == STREAM).then(|| EventId(uuid(half, 64))),
+        kind: match half[95] {
+            STREAM => EventKind::Stream(EventId(uuid(half, 64))),
+            DELEGATED => EventKind::Delegated,
+            _ => EventKind::Request,
+        },
     })
 }
 
@@ -308,6 +318,8 @@ mod tests {
         let moved = Some(moved_half(seal, 3));
         let part = part(2, admitted.id);
         let part_first = Some(admission_half(seal, 3, &part));
+        let delegated = Admission { kind: EventKind::Delegated, ..admission(3) };
+        let delegated_first = Some(admission_half(seal, 3, &delegated));
         for (bytes, expected) in [
             (bytes(None, 0, None), Slot::Empty),
             (bytes(None, SENT, None), Slot::Torn),
@@ -318,6 +330,8 @@ mod tests {
             (bytes(first, SENT, moved), Slot::Moved(admitted, Sent::Yes)),
             (bytes(part_first, 0, second), Slot::Settled(part, settled)),
             (bytes(part_first, 0, None), Slot::Torn),
+            (bytes(delegated_first, 0, second), Slot::Settled(delegated, settled)),
+            (bytes(delegated_first, 0, None), Slot::Open(delegated, Sent::No)),
         ] {
             assert_eq!(Slot::read(seal, 3, &bytes), expected);
         }

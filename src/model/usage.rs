@@ -50,6 +50,10 @@ impl Outcome {
 /// The outcome of requests that were refused: only in rollups.
 pub const REJECTED: &str = "rejected";
 
+/// What reports show as the outcome of requests that would have been refused, had their route not
+/// observed, beside the outcome that they had.
+pub const OBSERVED: &str = "observed";
+
 /// Why we cut a transfer. A closed set; `usage_events.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -154,8 +158,8 @@ pub struct Admission {
     pub method: CountedMethod,
     /// What it costs.
     pub units: u32,
-    /// Of an interim record, the request's event; such a record is no request of its own.
-    pub parent: Option<EventId>,
+    /// What it is an entry of.
+    pub kind: EventKind,
 }
 
 /// What is known when it is over.
@@ -199,17 +203,39 @@ pub struct UsageEvent {
     pub bytes_out: u64,
     pub units: u32,
     pub node: String,
-    /// Of an interim record, the request's event; the column `parent_id`.
-    pub parent: Option<EventId>,
+    pub kind: EventKind,
 }
 
-impl UsageEvent {
-    /// As the column `kind` holds it. A request has one event, and before it, while its transfer
-    /// goes on for long, interim records: of each amount their sum with the event's is the
-    /// request's.
+/// What an event is of. A request has one event, and before it, while its transfer goes on for
+/// long, interim records: of each amount their sum with the event's is the request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A request that was to be forwarded.
+    Request,
+    /// An interim record of the request with this event: no request of its own.
+    Stream(EventId),
+    /// A request that another proxy forwards, and that was only let pass here.
+    Delegated,
+}
+
+impl EventKind {
+    /// As the column `kind` holds it.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
-        if self.parent.is_none() { REQUEST } else { STREAM }
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => REQUEST,
+            Self::Stream(_) => STREAM,
+            Self::Delegated => DELEGATED,
+        }
+    }
+
+    /// Of an interim record, the request's event; the column `parent_id`.
+    #[must_use]
+    pub fn parent(self) -> Option<EventId> {
+        match self {
+            Self::Stream(parent) => Some(parent),
+            Self::Request | Self::Delegated => None,
+        }
     }
 }
 
@@ -217,8 +243,11 @@ impl UsageEvent {
 pub const REQUEST: &str = "request";
 /// The kind of an interim record: bytes of a transfer that goes on, and no request, time or units.
 pub const STREAM: &str = "stream";
+/// The kind of an event of a request that another proxy forwards.
+pub const DELEGATED: &str = "delegated";
 
-/// Refusals of one kind within one hour, on their way into `usage_hourly`.
+/// Refusals of one kind within one hour, on their way into `usage_hourly`; or what would have been
+/// refused, on its way into `usage_observed`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RejectedCount {
     /// The hour's beginning.
@@ -233,6 +262,8 @@ pub struct RejectedCount {
     pub status: u16,
     /// The code of the refusal.
     pub reason: &'static str,
+    /// It was not refused, because its route observes.
+    pub observed: bool,
     /// How many.
     pub requests: u64,
 }

@@ -27,7 +27,7 @@ use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
-use crate::model::usage::{Admission, CountedMethod, Outcome, REJECTED};
+use crate::model::usage::{Admission, CountedMethod, EventKind, Outcome, REJECTED};
 use crate::server::Peer;
 use crate::wire::body::Body;
 use crate::wire::observed::Observed;
@@ -46,6 +46,7 @@ pub struct RequestContext {
     /// As the upstream and the caller get it.
     request_id_value: HeaderValue,
     method: CountedMethod,
+    kind: EventKind,
     /// When the head was there.
     at: Timestamp,
     started: Monotonic,
@@ -73,7 +74,16 @@ pub struct RequestContext {
     /// For the access log; none while it is off.
     target: Option<(Method, Uri)>,
     language: Language,
+    /// On a route that observes.
+    observing: Option<Observing>,
     settled: bool,
+}
+
+/// A request on a route that observes.
+#[derive(Clone, Copy, Debug)]
+struct Observing {
+    /// The code with which it would have been refused.
+    code: Option<&'static str>,
 }
 
 /// How refusals are put.
@@ -107,6 +117,7 @@ impl RequestContext {
             request_id: arrival.request_id,
             request_id_value,
             method: CountedMethod::of(method.as_str()),
+            kind: EventKind::Request,
             at: arrival.at,
             started: arrival.started,
             caller: arrival.caller,
@@ -127,6 +138,7 @@ impl RequestContext {
             status: None,
             target: gateway.access_log.is_on().then(|| (method.clone(), uri.clone())),
             language: Language::Problem,
+            observing: None,
             settled: false,
         }
     }
@@ -157,6 +169,40 @@ impl RequestContext {
         self.token = principal.token_id;
     }
 
+    /// The request is another one than the one that came: what a proxy asks about.
+    pub(super) fn asks_about(&mut self, original: &http::request::Parts) {
+        self.method = CountedMethod::of(original.method.as_str());
+        self.kind = EventKind::Delegated;
+        if let Some(target) = &mut self.target {
+            *target = (original.method.clone(), original.uri.clone());
+        }
+    }
+
+    /// Its route observes: from here on nothing of the caller's is refused.
+    pub(super) fn is_being_observed(&mut self) {
+        self.observing = Some(Observing { code: None });
+    }
+
+    pub(super) fn is_observed(&self) -> bool {
+        self.observing.is_some()
+    }
+
+    /// Whether something would have refused it.
+    pub(super) fn would_be_refused(&self) -> bool {
+        self.observing.is_some_and(|observing| observing.code.is_some())
+    }
+
+    /// Counts what would have refused it: the first of all reasons, as it would have been.
+    pub(super) fn would_be(&mut self, rejection: &Rejection) {
+        let Some(Observing { code: code @ None }) = &mut self.observing else { return };
+        let public = rejection.public();
+        *code = Some(public.code);
+        let (client, key) = self.whose(rejection);
+        let (status, route) = (public.status.as_u16(), self.route.unwrap_or(u16::MAX));
+        self.gateway.metrics.would_refuse(self.gateway.route_name(route), public.code);
+        self.gateway.rejected.observe(self.at, client, key, route, status, public.code);
+    }
+
     /// The caller is at an endpoint of the token issuer.
     pub(super) fn speaks_oauth(&mut self) {
         self.language = Language::OAuth;
@@ -178,7 +224,7 @@ impl RequestContext {
             route: self.route.unwrap_or(u16::MAX),
             method: self.method,
             units,
-            parent: None,
+            kind: self.kind,
         }
     }
 
@@ -190,7 +236,7 @@ impl RequestContext {
         {
             let at = self.gateway.clock.wall();
             let id = self.gateway.part_ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
-            let part = Admission { id, occurred_at: at, parent: Some(self.event), ..self.admission(0) };
+            let part = Admission { id, occurred_at: at, kind: EventKind::Stream(self.event), ..self.admission(0) };
             self.told.tell(entry, &part, self.status, Passed { bytes_in: self.bytes_in(), bytes_out });
         }
     }
@@ -309,12 +355,18 @@ impl RequestContext {
         response
     }
 
-    /// Sends an answer of our own on its way: nothing reached an upstream, so nothing is metered.
+    /// Sends an answer of our own on its way. Nothing reached an upstream, so nothing is metered but
+    /// what another proxy forwards.
     pub(super) fn reply(mut self, mut response: Response<bytes::Bytes>) -> Response<ResponseBody> {
         self.status = Some(response.status().as_u16());
         response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
         self.standing.write(response.headers_mut());
-        self.log(ANSWERED, "", response.body().len() as u64);
+        if self.entry.is_some() {
+            self.settle(Outcome::Complete, None, 0);
+            self.log(Outcome::Complete.as_str(), &self.observation(), 0);
+        } else {
+            self.log(ANSWERED, "", response.body().len() as u64);
+        }
         self.settled = true;
         response.map(|body| Observed::new(Body::Full(body), None))
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 
 use super::context::{Arrival, RequestContext};
@@ -44,6 +44,11 @@ use crate::wire::head::{self, HeadFault, named_host};
 use crate::wire::observed::Observed;
 use crate::wire::websocket;
 
+mod check;
+mod observe;
+
+pub use check::CheckFault;
+
 /// The body of every response, observed by its request's context.
 pub type ResponseBody = Observed<Body<ReturningBody>, Box<RequestContext>>;
 
@@ -66,9 +71,10 @@ enum Answer {
     Own(Response<Bytes>),
 }
 
-/// A request with its route.
+/// A request with its route, and where it leads.
 struct Routed<'a> {
     route: &'a Route,
+    upstream: usize,
     target: PathAndQuery,
 }
 
@@ -111,7 +117,7 @@ impl Handler for WorkerGateway {
 
     fn refuse(&self, refusal: Refusal, address: IpAddr) -> Response<Bytes> {
         let peer = Peer::detached((address, 0).into());
-        let arrival = self.arrival(&http::HeaderMap::new(), &peer);
+        let arrival = self.arrival(&HeaderMap::new(), &peer);
         let context = RequestContext::new(&self.shared, &peer, &arrival, &Method::GET, &Uri::from_static("/"));
         context.turn_away(&Rejection::Server(refusal))
     }
@@ -145,20 +151,38 @@ impl WorkerGateway {
         }
         // The route says which credentials it takes, and how large a body may be.
         let routed = self.route(&head, &path, &body, context)?;
-        let principal = self.authenticate(&routed, &head, context).await?;
+        let principal = self.decide(routed.route, &head.headers, context).await?;
+        self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
+    }
+
+    /// Who it is, and that it may pass: charged and admitted then.
+    async fn decide(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        context: &mut RequestContext,
+    ) -> Result<Identified, Rejection> {
+        if self.observes(route) {
+            // Boxed: of some weeks in a service's life.
+            return Box::pin(self.observe(route, headers, context)).await;
+        }
+        let principal = self.authenticate(route, headers, context).await?;
         // Before the limit, so that a forbidden caller cannot drain its client's budget.
-        self.authorize(&routed, &principal, context)?;
+        self.authorize(route, &principal, context)?;
         // A client that was just looked up has quotas that the ledger is still asked about.
         limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
         let now = self.shared.clock.monotonic();
-        let units = routed.route.config.cost;
-        let cost = Cost { rate: if self.shared.rates_by_cost { units } else { 1 }, units };
-        let charge = limit(&principal, cost, now, context)?;
+        let charge = limit(&principal, self.cost(route), now, context)?;
         // Before the forwarding, so that nothing reaches an upstream uncounted; after the limit,
         // so that a flood of refused requests writes nothing.
         self.admit(charge, now, context).await?;
-        self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
+        Ok(principal)
+    }
+
+    fn cost(&self, route: &Route) -> Cost {
+        let units = route.config.cost;
+        Cost { rate: if self.shared.rates_by_cost { units } else { 1 }, units }
     }
 
     /// Answers where no upstream does.
@@ -175,13 +199,14 @@ impl WorkerGateway {
                 reserved::reads(&head.method)?;
                 self.own_usage(head, context).await.map(Answer::Own)
             }
+            Reserved::Check => self.check(head, context).await.map(Answer::Own),
             Reserved::Tokens(endpoint) => {
                 tokens::answer(endpoint, &self.shared, head, body, context).await.map(Answer::Own)
             }
         }
     }
 
-    fn arrival(&self, headers: &http::HeaderMap, peer: &Peer) -> Arrival {
+    fn arrival(&self, headers: &HeaderMap, peer: &Peer) -> Arrival {
         let at = self.shared.clock.wall();
         let event = self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at);
         let trusted = self.shared.is_trusted(peer.address());
@@ -213,14 +238,8 @@ impl WorkerGateway {
         body: &RequestBody,
         context: &mut RequestContext,
     ) -> Result<Routed<'_>, Rejection> {
-        let host = named_host(&head.headers, &head.uri);
-        let index = self.shared.table.find(host, path, &head.method).map_err(|none| match none {
-            NoRoute::Unknown => Rejection::NoRoute,
-            NoRoute::Method(allow) => Rejection::Method(allow),
-            NoRoute::Ambiguous(fault) => Rejection::Path(fault),
-        })?;
-        context.found_route(index);
-        let route = &self.shared.routes[usize::from(index)];
+        let route = self.find_route(head, path, context)?;
+        let upstream = route.upstream.ok_or(Rejection::NoRoute)?;
         if must_upgrade(head, body) && !route.config.websocket {
             return Err(HeadFault::Method.into());
         }
@@ -229,19 +248,35 @@ impl WorkerGateway {
             return Err(Rejection::BodyTooLarge);
         }
         let strip = route.config.strip_prefix.then_some(route.config.path.as_str());
-        Ok(Routed { route, target: forward::target(&head.uri, path, strip) })
+        Ok(Routed { route, upstream, target: forward::target(&head.uri, path, strip) })
+    }
+
+    fn find_route(
+        &self,
+        head: &Head,
+        path: &CanonicalPath<'_>,
+        context: &mut RequestContext,
+    ) -> Result<&Route, Rejection> {
+        let host = named_host(&head.headers, &head.uri);
+        let index = self.shared.table.find(host, path, &head.method).map_err(|none| match none {
+            NoRoute::Unknown => Rejection::NoRoute,
+            NoRoute::Method(allow) => Rejection::Method(allow),
+            NoRoute::Ambiguous(fault) => Rejection::Path(fault),
+        })?;
+        context.found_route(index);
+        Ok(&self.shared.routes[usize::from(index)])
     }
 
     /// On open routes whoever calls is nobody, even with a good key.
     async fn authenticate(
         &self,
-        routed: &Routed<'_>,
-        head: &Head,
+        route: &Route,
+        headers: &HeaderMap,
         context: &mut RequestContext,
     ) -> Result<Identified, Rejection> {
         let now = self.shared.clock.monotonic();
         let authenticator = &self.shared.authenticator;
-        let principal = authenticator.authenticate(&routed.route.config, &head.headers, context.caller(), now).await?;
+        let principal = authenticator.authenticate(&route.config, headers, context.caller(), now).await?;
         context.identified(&principal);
         if let Some(grant) = principal.grant() {
             context.peer().rests_on(grant);
@@ -249,8 +284,8 @@ impl WorkerGateway {
         Ok(principal)
     }
 
-    fn authorize(&self, routed: &Routed<'_>, principal: &Principal, context: &RequestContext) -> Result<(), Rejection> {
-        Ok(self.shared.authenticator.authorize(&routed.route.config, principal, context.caller())?)
+    fn authorize(&self, route: &Route, principal: &Principal, context: &RequestContext) -> Result<(), Rejection> {
+        Ok(self.shared.authenticator.authorize(&route.config, principal, context.caller())?)
     }
 
     /// How the caller's limits stand: authenticated like a route, costs nothing.
@@ -290,7 +325,12 @@ impl WorkerGateway {
     ) -> Result<Response<ReturningBody>, Rejection> {
         let config = &routed.route.config;
         Rewrite {
-            credentials: if config.auth == RouteAuth::None { &[] } else { &config.credentials },
+            // What was only looked at is still for whoever asked for it until now.
+            credentials: if config.auth == RouteAuth::None || context.is_observed() {
+                &[]
+            } else {
+                &config.credentials
+            },
             underscores: self.shared.underscores,
             trusted: context.is_trusted(),
             peer: context.peer().address_value(),
@@ -311,7 +351,7 @@ impl WorkerGateway {
         let exchanged = {
             let (peer, intake, leaving) = context.for_call();
             let call = Call { request, body, keep_host, intake, peer, leaving };
-            let mut exchange = pin!(self.upstreams[routed.route.upstream].exchange(call, &self.shared.clock));
+            let mut exchange = pin!(self.upstreams[routed.upstream].exchange(call, &self.shared.clock));
             // An upload may go on for long before there is an answer.
             let turn = poll_fn(|task| {
                 context.passing(0);
@@ -323,7 +363,7 @@ impl WorkerGateway {
         if must_upgrade && response.status().is_success() {
             return Err(Rejection::Upstream(ExchangeFault::NoTunnel));
         }
-        context.answered(routed.route.upstream);
+        context.answered(routed.upstream);
         if let Some(header) = &self.shared.cost_header {
             let declared = DeclaredCost::new(header);
             declared.take(response.headers_mut());

@@ -117,18 +117,7 @@ impl Rewrite<'_> {
 
     fn set_ours(&self, headers: &mut HeaderMap) {
         if let Some(identity) = self.identity {
-            let pairs = [
-                (CLIENT_ID, identity.client_id.as_ref()),
-                (CLIENT_NAME, identity.client_name.as_ref()),
-                (KEY_ID, identity.key_id.as_ref()),
-                (SUBJECT, identity.subject.as_deref()),
-                (SCOPES, identity.scopes.as_deref()),
-            ];
-            for (name, value) in pairs {
-                if let Some(value) = value {
-                    headers.insert(name, value.clone());
-                }
-            }
+            write_identity(headers, identity);
         }
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         let forwarded_for = self.forwarded_for(headers);
@@ -142,6 +131,36 @@ impl Rewrite<'_> {
             headers.insert(X_FORWARDED_HOST, host);
         }
         headers.append(VIA, VIA_US);
+    }
+}
+
+/// Whether a name is not written as ours are, and could be read as one: the next one behind a proxy
+/// that passes it on may turn `_` and `.` into `-`.
+pub(super) fn impersonates(name: &HeaderName) -> bool {
+    let folded = name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    is_ours(&folded) && folded != name.as_str()
+}
+
+/// Says of everything about a caller that it is not known.
+pub(super) fn write_nobody(headers: &mut HeaderMap) {
+    for name in [CLIENT_ID, CLIENT_NAME, KEY_ID, SUBJECT, SCOPES] {
+        headers.insert(name, HeaderValue::from_static(""));
+    }
+}
+
+/// Says who is calling.
+pub(super) fn write_identity(headers: &mut HeaderMap, identity: &IdentityHeaders) {
+    let pairs = [
+        (CLIENT_ID, identity.client_id.as_ref()),
+        (CLIENT_NAME, identity.client_name.as_ref()),
+        (KEY_ID, identity.key_id.as_ref()),
+        (SUBJECT, identity.subject.as_deref()),
+        (SCOPES, identity.scopes.as_deref()),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
     }
 }
 

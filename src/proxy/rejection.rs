@@ -8,6 +8,7 @@ use http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use thiserror::Error;
 
+use super::gateway::CheckFault;
 use super::path::PathFault;
 use super::tokens::FormFault;
 use super::upstream::ExchangeFault;
@@ -80,6 +81,9 @@ pub enum Rejection {
     /// No token was issued.
     #[error(transparent)]
     Grant(#[from] GrantFault),
+    /// Another proxy asks about a request, and may not or cannot be understood.
+    #[error(transparent)]
+    Check(#[from] CheckFault),
     /// A fault of ours.
     #[error("a panic while the request was handled")]
     Internal,
@@ -222,6 +226,7 @@ impl Rejection {
                 "The grant_type is neither client_credentials nor refresh_token.",
             ),
             Self::Grant(fault) => of_grant(*fault),
+            Self::Check(fault) => of_check(fault),
             Self::Internal => INTERNAL,
         }
     }
@@ -250,6 +255,7 @@ impl Rejection {
             | Self::UnsupportedGrant
             | Self::Grant(_)
             | Self::Quotas(_)
+            | Self::Check(_)
             | Self::Internal => (Outcome::Cut, None),
         }
     }
@@ -383,6 +389,23 @@ fn of_grant(fault: GrantFault) -> Public {
             "The token could not be stored or looked up; try again later.",
         ),
         GrantFault::Signing => INTERNAL,
+    }
+}
+
+fn of_check(fault: &CheckFault) -> Public {
+    match fault {
+        CheckFault::UntrustedPeer => row(
+            StatusCode::FORBIDDEN,
+            "untrusted_peer",
+            "Untrusted peer",
+            "Only proxies that server.trusted_proxies names may ask about requests.",
+        ),
+        CheckFault::Unclear(_) => row(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "Bad request",
+            "The check does not say, in one way and once, which request it asks about: method, host and target.",
+        ),
     }
 }
 

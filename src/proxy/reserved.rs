@@ -25,6 +25,8 @@ pub(super) enum Reserved {
     Probe(Probe),
     /// A client's own limits and usage.
     Usage,
+    /// Another proxy asks whether a request may pass.
+    Check,
     /// The token issuer.
     Tokens(Endpoint),
 }
@@ -53,6 +55,7 @@ pub(super) fn find(path: &CanonicalPath<'_>) -> Result<Reserved, Rejection> {
         Some("livez") => Ok(Reserved::Probe(Probe::Alive)),
         Some("readyz") => Ok(Reserved::Probe(Probe::Ready)),
         Some("usage") => Ok(Reserved::Usage),
+        Some(path) if path == "check" || path.starts_with("check/") => Ok(Reserved::Check),
         Some(path) => Endpoint::below(path).map(Reserved::Tokens).ok_or(Rejection::NoRoute),
         None => Err(Rejection::NoRoute),
     }

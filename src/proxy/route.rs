@@ -173,6 +173,8 @@ pub(super) mod tests {
             path: path.to_owned(),
             methods: Vec::new(),
             upstream: "up".to_owned(),
+            delegated: false,
+            observe_until: None,
             strip_prefix: false,
             auth: RouteAuth::None,
             credentials: Vec::new(),

@@ -90,8 +90,8 @@ pub struct Gateway {
 /// A route, resolved.
 pub(super) struct Route {
     pub(super) config: RouteConfig,
-    /// Which of the upstreams.
-    pub(super) upstream: usize,
+    /// Which of the upstreams; none: another proxy forwards.
+    pub(super) upstream: Option<usize>,
     /// The smaller of its own limit and the server's.
     pub(super) max_body: Option<u64>,
 }
@@ -104,6 +104,8 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         path: "/.octroi/".to_owned(),
         methods: Vec::new(),
         upstream: String::new(),
+        delegated: false,
+        observe_until: None,
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: std::iter::once(AUTHORIZATION).chain(key_headers.iter().cloned()).collect(),
@@ -134,8 +136,8 @@ impl Gateway {
             let upstream = parts.upstreams.iter().position(|upstream| upstream.name == config.upstream);
             let max_body = [config.max_body, parts.server.limits.body].into_iter().flatten().min();
             match upstream {
-                Some(upstream) => Ok(Route { config, upstream, max_body }),
-                None => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
+                None if !config.delegated => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
+                upstream => Ok(Route { config, upstream, max_body }),
             }
         };
         let routes = parts.routes.into_iter().map(resolve).collect::<Result<_, _>>()?;

@@ -86,6 +86,7 @@ macro_rules! embedded {
             12 "0012" "create_plans" "plans",
             13 "0013" "create_quota_marks" "quota_marks",
             14 "0014" "create_books" "journals",
+            15 "0015" "create_usage_observed" "usage_observed",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {

@@ -223,6 +223,8 @@ pub struct UsageSum {
     pub duration_us: u64,
     /// Refusals; not among `requests`.
     pub rejected: u64,
+    /// Those that would have been refused, had their route not observed; they are among `requests`.
+    pub would_reject: u64,
 }
 
 /// Pepper fingerprints, trusted on first use.

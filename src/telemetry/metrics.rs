@@ -39,6 +39,9 @@ pub struct Metrics {
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
     tls_certificate_expiry: Family<NoLabels, Gauge>,
+    /// Routes that refuse nothing yet.
+    pub routes_observing: Gauge,
+    observed: Family<ObservedLabels, Counter>,
     auth: Family<AuthLabels, Counter>,
     auth_ok: Counter,
     /// Identities found in the cache, fresh.
@@ -147,6 +150,12 @@ struct RouteLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct UpstreamLabels {
     upstream: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ObservedLabels {
+    route: String,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -273,6 +282,7 @@ impl Metrics {
             token_families_revoked.clone(),
         );
         let (jwks, jwks_age_seconds) = register_jwks(&mut registry);
+        let (routes_observing, observed) = register_observing(&mut registry);
         let sinks = Sinks::register(&mut registry);
         Self {
             tokens_issued_to_keys: issued_by("client_credentials"),
@@ -290,6 +300,8 @@ impl Metrics {
             metering_damaged: entry("damaged"),
             registry,
             routes,
+            routes_observing,
+            observed,
             upstreams,
             requests_in_flight,
             connections_open,
@@ -326,6 +338,11 @@ impl Metrics {
     /// Counts a request that was refused.
     pub fn request_rejected(&self, route: Option<u16>, status: u16) {
         self.route(route).requests[OUTCOME_ROWS - 1][status_class(Some(status))].inc();
+    }
+
+    /// Counts a request that would have been refused, had its route not observed.
+    pub fn would_refuse(&self, route: &str, reason: &'static str) {
+        self.observed.get_or_create_owned(&ObservedLabels { route: route.to_owned(), reason }).inc();
     }
 
     /// Notes how long an upstream took to its response head.
@@ -416,6 +433,15 @@ impl RouteMetrics {
         });
         Self { requests, duration: durations.get_or_create_owned(&RouteLabels { route: route.to_owned() }) }
     }
+}
+
+/// How many routes refuse nothing yet, and what they would have refused.
+fn register_observing(registry: &mut Registry) -> (Gauge, Family<ObservedLabels, Counter>) {
+    let routes = Gauge::default();
+    registry.register("routes_observing", "Routes that refuse nothing yet", routes.clone());
+    let observed = Family::<ObservedLabels, Counter>::default();
+    registry.register("observed", "Requests that would have been refused", observed.clone());
+    (routes, observed)
 }
 
 /// Attempts that ended well and badly, and the age of the oldest set.

@@ -312,8 +312,8 @@ fn says_the_same(event: &UsageEvent, row: &EventRow) -> bool {
         && count(event.bytes_in) == row.bytes_in
         && count(event.bytes_out) == row.bytes_out
         && count(event.duration_us) == row.duration_us
-        && event.kind() == row.kind
-        && event.parent.map(|id| id.0) == row.parent_id
+        && event.kind.as_str() == row.kind
+        && event.kind.parent().map(|id| id.0) == row.parent_id
 }
 
 fn amounts(amounts: &Amounts) -> Value {

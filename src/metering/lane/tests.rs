@@ -141,7 +141,8 @@ async fn an_interim_record_is_an_event_of_its_own_and_no_request() {
     assert!(told(2) && told(3));
     rig.drain(&journal).await;
     let events = rig.store.events();
-    let kinds: Vec<_> = events.iter().map(|event| (event.id, event.kind(), event.parent, event.units)).collect();
+    let kinds: Vec<_> =
+        events.iter().map(|event| (event.id, event.kind.as_str(), event.kind.parent(), event.units)).collect();
     let of_the_first = |number| (admission(number).id, "stream", Some(admission(1).id), 0);
     assert_eq!(kinds, [of_the_first(2), of_the_first(3)]);
     // The process is killed: the records are there, and the request has its one event.

@@ -40,7 +40,7 @@ impl StoreState {
             }
             self.events.insert(event.id, event.clone());
             let sum = self.rollup.entry(event.outcome as u8).or_default();
-            *sum = (sum.0 + u64::from(event.parent.is_none()), sum.1 + u64::from(event.units));
+            *sum = (sum.0 + u64::from(event.kind.parent().is_none()), sum.1 + u64::from(event.units));
             new += 1;
         }
         new

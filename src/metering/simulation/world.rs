@@ -358,7 +358,7 @@ impl World {
         let mut rollup = BTreeMap::<u8, (u64, u64)>::new();
         for event in state.events.values() {
             let sum = rollup.entry(event.outcome as u8).or_default();
-            *sum = (sum.0 + u64::from(event.parent.is_none()), sum.1 + u64::from(event.units));
+            *sum = (sum.0 + u64::from(event.kind.parent().is_none()), sum.1 + u64::from(event.units));
         }
         assert_eq!(state.rollup, rollup, "rollups equal events");
         let mut found = 0;
@@ -372,7 +372,7 @@ impl World {
             if event.outcome == Outcome::Complete {
                 assert_eq!((status, event.bytes_out), (Some(201), 1 << 40), "entry {number} as it was settled");
             }
-            assert_eq!(event.parent, known.parent.map(|parent| admission(parent).id), "entry {number}");
+            assert_eq!(event.kind.parent(), known.parent.map(|parent| admission(parent).id), "entry {number}");
             let is_free = event.outcome == Outcome::NotSent || known.parent.is_some();
             assert_eq!(units, if is_free { 0 } else { 3 }, "entry {number}");
             assert_eq!(event.client_id, admission(*number).client_id, "entry {number}");

@@ -117,8 +117,8 @@ impl From<&UsageEvent> for Record {
             bytes_out: event.bytes_out,
             units: event.units,
             node: event.node.clone(),
-            kind: event.kind().to_owned(),
-            parent_id: event.parent.map(|id| id.0),
+            kind: event.kind.as_str().to_owned(),
+            parent_id: event.kind.parent().map(|id| id.0),
         })
     }
 }

@@ -79,8 +79,14 @@ impl RequestContext {
         match (reason, end) {
             (Some(reason), _) => self.log(outcome.as_str(), reason.as_str(), bytes_out),
             (None, End::Failed(fault)) => self.log(outcome.as_str(), &fault.to_string(), bytes_out),
-            (None, _) => self.log(outcome.as_str(), "", bytes_out),
+            (None, _) => self.log(outcome.as_str(), &self.observation(), bytes_out),
         }
+    }
+
+    /// What it would have been refused with; only for the log.
+    pub(super) fn observation(&self) -> String {
+        let code = self.observing.and_then(|observing| observing.code).filter(|_| self.target.is_some());
+        code.map(|code| format!("observed: {code}")).unwrap_or_default()
     }
 
     /// A refusal with all its causes, in one line; only for the log.

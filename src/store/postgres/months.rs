@@ -123,5 +123,6 @@ fn sums(row: &mut Columns<'_>) -> Result<UsageSum> {
         bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
         duration_us: sum("duration_us", row.take("duration_us")?)?,
         rejected: sum("rejected", row.take("rejected")?)?,
+        would_reject: 0,
     })
 }

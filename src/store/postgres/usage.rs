@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Postgres;
 use super::pool::{Lease, WORK};
 use super::row::{Columns, all};
-use crate::model::usage::{CutReason, REJECTED, RejectedCount, UsageEvent};
+use crate::model::usage::{CutReason, OBSERVED, REJECTED, RejectedCount, UsageEvent};
 use crate::store::audit::refuse_past;
 use crate::store::columns::{count, hour_of, sum};
 use crate::store::last_used::{STEP, last_uses};
@@ -77,12 +77,22 @@ const NOTE_USES: &str = "
         FOR NO KEY UPDATE OF k SKIP LOCKED)
     UPDATE api_keys AS k SET last_used_at = due.at FROM due WHERE k.id = due.id";
 
+/// What would have been refused is no part of any bill: months do not close for it.
 const ADD_REJECTED: &str = "
-    WITH refused AS (
-        SELECT hour, client_id, api_key_id, route, status, $8::text AS outcome, reason, requests,
+    WITH counted AS (
+        SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::text[],
+            $7::bigint[], $8::boolean[])
+            AS counted (hour, client_id, api_key_id, route, status, reason, requests, observed)),
+    noted AS (
+        INSERT INTO usage_observed AS o (hour, client_id, api_key_id, route, status, reason, requests)
+        SELECT hour, client_id, api_key_id, route, status, reason, requests FROM counted WHERE observed
+        ORDER BY 1, 2, 3, 4, 5, 6
+        ON CONFLICT (hour, client_id, api_key_id, route, status, reason) DO UPDATE SET
+            requests = o.requests + excluded.requests),
+    refused AS (
+        SELECT hour, client_id, api_key_id, route, status, $9::text AS outcome, reason, requests,
             0::bigint AS units, 0::bigint AS bytes_in, 0::bigint AS bytes_out, 0::bigint AS duration_us
-        FROM unnest($1::timestamptz[], $2::uuid[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::bigint[])
-            AS refused (hour, client_id, api_key_id, route, status, reason, requests)),
+        FROM counted WHERE NOT observed),
     adjusted AS (
         INSERT INTO usage_adjustments AS a (booked, corrects, hour, client_id, api_key_id, route, status, outcome,
             reason, requests, units, bytes_in, bytes_out, duration_us)
@@ -123,8 +133,8 @@ impl UsageStore for Postgres {
         let bytes_out = column(events, |event| count(event.bytes_out));
         let units = column(events, |event| i64::from(event.units));
         let nodes = column(events, |event| event.node.as_str());
-        let kinds = column(events, UsageEvent::kind);
-        let parents = column(events, |event| event.parent.map(|id| id.0));
+        let kinds = column(events, |event| event.kind.as_str());
+        let parents = column(events, |event| event.kind.parent().map(|id| id.0));
         let values: [&(dyn ToSql + Sync); 18] = [
             &ids,
             &request_ids,
@@ -158,22 +168,23 @@ impl UsageStore for Postgres {
         let mut rollup = BTreeMap::<_, i64>::new();
         for one in counts {
             let key = (hour_of(one.hour), one.client_id, one.api_key_id, one.route.as_str(), one.status, one.reason);
-            *rollup.entry(key).or_default() += count(one.requests);
+            *rollup.entry((key, one.observed)).or_default() += count(one.requests);
         }
         if rollup.is_empty() {
             return Ok(());
         }
-        let hours: Vec<Timestamp> = rollup.keys().map(|key| key.0).collect();
-        let clients: Vec<Uuid> = rollup.keys().map(|key| key.1.0).collect();
-        let keys: Vec<Uuid> = rollup.keys().map(|key| key.2.0).collect();
-        let routes: Vec<&str> = rollup.keys().map(|key| key.3).collect();
-        let statuses: Vec<i32> = rollup.keys().map(|key| i32::from(key.4)).collect();
-        let reasons: Vec<&str> = rollup.keys().map(|key| key.5).collect();
+        let hours: Vec<Timestamp> = rollup.keys().map(|(key, _)| key.0).collect();
+        let clients: Vec<Uuid> = rollup.keys().map(|(key, _)| key.1.0).collect();
+        let keys: Vec<Uuid> = rollup.keys().map(|(key, _)| key.2.0).collect();
+        let routes: Vec<&str> = rollup.keys().map(|(key, _)| key.3).collect();
+        let statuses: Vec<i32> = rollup.keys().map(|(key, _)| i32::from(key.4)).collect();
+        let reasons: Vec<&str> = rollup.keys().map(|(key, _)| key.5).collect();
+        let observed: Vec<bool> = rollup.keys().map(|(_, observed)| *observed).collect();
         let requests: Vec<i64> = rollup.values().copied().collect();
         let mut lease = self.work.lease("add rejected", WORK).await?;
-        lease
-            .execute(ADD_REJECTED, &[&hours, &clients, &keys, &routes, &statuses, &reasons, &requests, &REJECTED])
-            .await?;
+        let values: [&(dyn ToSql + Sync); 9] =
+            [&hours, &clients, &keys, &routes, &statuses, &reasons, &requests, &observed, &REJECTED];
+        lease.execute(ADD_REJECTED, &values).await?;
         Ok(())
     }
 
@@ -190,6 +201,7 @@ impl UsageStore for Postgres {
                 bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
                 duration_us: sum("duration_us", row.take("duration_us")?)?,
                 rejected: sum("requests", row.take("requests")?)?,
+                would_reject: sum("requests", row.take("requests")?)?,
             })
         })
     }
@@ -229,14 +241,15 @@ fn sums_statement(by: &[UsageColumn]) -> String {
         (format!("GROUP BY {positions}"), format!("ORDER BY {positions}"))
     };
     format!(
-        "SELECT {texts} requests, units, bytes_in, bytes_out, duration_us, rejected
+        "SELECT {texts} requests, units, bytes_in, bytes_out, duration_us, rejected, would_reject
          FROM (
              SELECT {values}
-                 coalesce(sum(requests) FILTER (WHERE outcome <> '{REJECTED}'), 0)::bigint AS requests,
+                 coalesce(sum(requests) FILTER (WHERE outcome NOT IN ('{REJECTED}', '{OBSERVED}')), 0)::bigint AS requests,
                  coalesce(sum(units), 0)::bigint AS units, coalesce(sum(bytes_in), 0)::bigint AS bytes_in,
                  coalesce(sum(bytes_out), 0)::bigint AS bytes_out,
                  coalesce(sum(duration_us), 0)::bigint AS duration_us,
-                 coalesce(sum(requests) FILTER (WHERE outcome = '{REJECTED}'), 0)::bigint AS rejected
+                 coalesce(sum(requests) FILTER (WHERE outcome = '{REJECTED}'), 0)::bigint AS rejected,
+                 coalesce(sum(requests) FILTER (WHERE outcome = '{OBSERVED}'), 0)::bigint AS would_reject
              FROM (
                  SELECT hour, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out,
                      duration_us
@@ -246,7 +259,11 @@ fn sums_statement(by: &[UsageColumn]) -> String {
                  SELECT booked, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out,
                      duration_us
                  FROM usage_adjustments
-                 WHERE booked >= $1 AND booked < $2 AND ($3::uuid IS NULL OR client_id = $3)) AS booked
+                 WHERE booked >= $1 AND booked < $2 AND ($3::uuid IS NULL OR client_id = $3)
+                 UNION ALL
+                 SELECT hour, client_id, api_key_id, route, status, '{OBSERVED}', requests, 0, 0, 0, 0
+                 FROM usage_observed
+                 WHERE hour >= $1 AND hour < $2 AND ($3::uuid IS NULL OR client_id = $3)) AS booked
              {group}
          ) AS summed
          {order}"

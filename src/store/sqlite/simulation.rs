@@ -23,7 +23,7 @@ use super::usage::record;
 use crate::config::test_setting;
 use crate::model::chance::Chance;
 use crate::model::id::{ApiKeyId, ClientId, EventId};
-use crate::model::usage::{CutReason, Outcome, UsageEvent};
+use crate::model::usage::{CutReason, EventKind, Outcome, UsageEvent};
 use crate::store::migrate::SQLITE;
 
 /// How many seeds the ordinary test suite runs.
@@ -201,7 +201,7 @@ fn event(chance: &mut Chance, number: u64) -> UsageEvent {
     let occurred_at = "2026-11-01T00:30:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_hours(hours);
     let outcome = Outcome::ALL[chance.index(Outcome::ALL.len())];
     UsageEvent {
-        parent: None,
+        kind: EventKind::Request,
         id: EventId(Uuid::from_u128(0x0199_f7a2_7d4c_7bce_9d6b_0000_0000_0000 + u128::from(number))),
         request_id: format!("request-{number}"),
         client_id: ClientId(Uuid::from_u128(1 + u128::from(chance.below(2)))),

@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::lane::{REPORT, WRITE};
 use super::row::Columns;
 use super::{Sqlite, time};
-use crate::model::usage::{REJECTED, RejectedCount, UsageEvent};
+use crate::model::usage::{OBSERVED, REJECTED, RejectedCount, UsageEvent};
 use crate::store::audit::{first_id, refuse_past};
 use crate::store::columns::{count, hour_of, sum};
 use crate::store::last_used::{STEP, last_uses};
@@ -28,7 +28,7 @@ impl UsageStore for Sqlite {
         let counts = counts.to_vec();
         let insert = move |connection: &mut Connection| {
             let mut rollup = Rollup::default();
-            for one in &counts {
+            for one in counts.iter().filter(|one| !one.observed) {
                 let key = Key {
                     hour: hour_of(one.hour),
                     client: one.client_id.0,
@@ -42,6 +42,7 @@ impl UsageStore for Sqlite {
             }
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             add(&transaction, &rollup)?;
+            add_observed(&transaction, &counts)?;
             transaction.commit()?;
             Ok(())
         };
@@ -111,8 +112,8 @@ pub(super) fn record(connection: &mut Connection, events: &[UsageEvent]) -> std:
                 count(event.bytes_out),
                 event.units,
                 event.node,
-                event.kind(),
-                id_or_null(event.parent.map(|id| id.0)),
+                event.kind.as_str(),
+                id_or_null(event.kind.parent().map(|id| id.0)),
             ])?;
             if new == 1 {
                 inserted += 1;
@@ -163,7 +164,7 @@ fn sum_up<'e>(rollup: &mut Rollup<'e>, event: &'e UsageEvent) {
     };
     let amounts = rollup.entry(key).or_default();
     // An interim record is no request of its own.
-    amounts.requests += i64::from(event.parent.is_none());
+    amounts.requests += i64::from(event.kind.parent().is_none());
     amounts.units = amounts.units.saturating_add(i64::from(event.units));
     amounts.bytes_in = amounts.bytes_in.saturating_add(count(event.bytes_in));
     amounts.bytes_out = amounts.bytes_out.saturating_add(count(event.bytes_out));
@@ -184,6 +185,28 @@ fn add(transaction: &Transaction<'_>, rollup: &Rollup<'_>) -> std::result::Resul
             None => add_to_hour(transaction, key, amounts)?,
             Some(month) => adjust(transaction, month, key, amounts)?,
         }
+    }
+    Ok(())
+}
+
+/// What would have been refused: no part of any bill, so months do not close for it.
+fn add_observed(transaction: &Transaction<'_>, counts: &[RejectedCount]) -> rusqlite::Result<()> {
+    let mut upsert = transaction.prepare_cached(
+        "INSERT INTO usage_observed (hour, client_id, api_key_id, route, status, reason, requests)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (hour, client_id, api_key_id, route, status, reason) DO UPDATE SET
+             requests = requests + excluded.requests",
+    )?;
+    for one in counts.iter().filter(|one| one.observed) {
+        upsert.execute(params![
+            time::text(hour_of(one.hour)),
+            one.client_id.to_string(),
+            one.api_key_id.to_string(),
+            one.route,
+            one.status,
+            one.reason,
+            count(one.requests),
+        ])?;
     }
     Ok(())
 }
@@ -259,10 +282,11 @@ fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<
         if positions.is_empty() { String::new() } else { format!("GROUP BY {0} ORDER BY {0}", positions.join(", ")) };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {by}
-             coalesce(sum(CASE outcome WHEN '{REJECTED}' THEN 0 ELSE requests END), 0),
+             coalesce(sum(CASE WHEN outcome IN ('{REJECTED}', '{OBSERVED}') THEN 0 ELSE requests END), 0),
              coalesce(sum(units), 0), coalesce(sum(bytes_in), 0), coalesce(sum(bytes_out), 0),
              coalesce(sum(duration_us), 0),
-             coalesce(sum(CASE outcome WHEN '{REJECTED}' THEN requests ELSE 0 END), 0)
+             coalesce(sum(CASE outcome WHEN '{REJECTED}' THEN requests ELSE 0 END), 0),
+             coalesce(sum(CASE outcome WHEN '{OBSERVED}' THEN requests ELSE 0 END), 0)
          FROM (
              SELECT hour, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out, duration_us
              FROM usage_hourly
@@ -271,7 +295,11 @@ fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<
              SELECT booked, client_id, api_key_id, route, status, outcome, requests, units, bytes_in, bytes_out,
                  duration_us
              FROM usage_adjustments
-             WHERE booked >= ?1 AND booked < ?2 AND (?3 IS NULL OR client_id = ?3))
+             WHERE booked >= ?1 AND booked < ?2 AND (?3 IS NULL OR client_id = ?3)
+             UNION ALL
+             SELECT hour, client_id, api_key_id, route, status, '{OBSERVED}', requests, 0, 0, 0, 0
+             FROM usage_observed
+             WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR client_id = ?3))
          {group}"
     ))?;
     let client = query.client.map(|id| id.to_string());
@@ -287,6 +315,7 @@ fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<
             bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
             duration_us: sum("duration_us", row.take("duration_us")?)?,
             rejected: sum("requests", row.take("requests")?)?,
+            would_reject: sum("requests", row.take("requests")?)?,
         });
     }
     Ok(sums)

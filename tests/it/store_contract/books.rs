@@ -103,6 +103,7 @@ async fn what_comes_late_is_an_adjustment_of_the_open_month(place: &Place) {
         route: "orders".to_owned(),
         status: 429,
         reason: "rate_limited",
+        observed: false,
         requests: 5,
     };
     store.usage.add_rejected(&[refused]).await.unwrap();
@@ -120,6 +121,7 @@ async fn what_comes_late_is_an_adjustment_of_the_open_month(place: &Place) {
         bytes_out: 3_000,
         duration_us: 3_000,
         rejected: 5,
+        would_reject: 0,
         ..UsageSum::default()
     };
     assert_eq!(adjustments[0].sum, sum);
@@ -213,6 +215,7 @@ async fn a_wrong_sum_is_found_and_made_anew(place: &Place) {
         route: String::new(),
         status: 401,
         reason: "key_unknown",
+        observed: false,
         requests: 6,
     };
     store.usage.add_rejected(&[refused]).await.unwrap();

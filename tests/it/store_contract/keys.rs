@@ -5,7 +5,7 @@ use octroi::model::access::Scopes;
 use octroi::model::addresses::AddressRanges;
 use octroi::model::id::{ApiKeyId, ClientId};
 use octroi::model::key::{ApiKey, HashKind, ImportedKey, KeyDefect, NewApiKey, NotRotated, Rotation};
-use octroi::model::usage::{Outcome, UsageEvent};
+use octroi::model::usage::{EventKind, Outcome, UsageEvent};
 use octroi::store::rotation::{HashMove, MoveTarget, Moved};
 use octroi::store::{Store, StoreError};
 use uuid::Uuid;
@@ -295,7 +295,7 @@ fn use_of(key: &ApiKey, moment: &str, number: u64) -> UsageEvent {
         bytes_out: 0,
         units: 1,
         node: "n".to_owned(),
-        parent: None,
+        kind: EventKind::Request,
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::event_id;
 use crate::stores::{Place, on_both};
 use octroi::model::id::{ApiKeyId, ClientId};
-use octroi::model::usage::{CutReason, Outcome, RejectedCount, UsageEvent};
+use octroi::model::usage::{CutReason, EventKind, Outcome, RejectedCount, UsageEvent};
 use octroi::store::{Store, StoreError, UsageColumn, UsageQuery, UsageSum};
 
 on_both!(
@@ -14,6 +14,7 @@ on_both!(
     interim_records_are_bytes_and_no_requests,
     sums_are_by_every_column,
     refusals_stand_apart,
+    what_was_only_observed_is_no_usage,
     drains_that_meet_record_each_event_once,
     an_event_that_is_there_cannot_be_changed,
     an_old_month_and_a_coming_one_are_taken,
@@ -42,7 +43,7 @@ pub(super) fn event(occurred_at: &str, number: u64) -> UsageEvent {
         bytes_out: 1_000,
         units: 1,
         node: "node-1".to_owned(),
-        parent: None,
+        kind: EventKind::Request,
     }
 }
 
@@ -62,7 +63,7 @@ fn varied() -> Vec<UsageEvent> {
 
 /// An interim record of that request.
 pub(super) fn part_of(request: &UsageEvent, occurred_at: &str, number: u64) -> UsageEvent {
-    UsageEvent { parent: Some(request.id), units: 0, duration_us: 0, ..event(occurred_at, number) }
+    UsageEvent { kind: EventKind::Stream(request.id), units: 0, duration_us: 0, ..event(occurred_at, number) }
 }
 
 fn everything(by: Vec<UsageColumn>) -> UsageQuery {
@@ -125,7 +126,8 @@ async fn rollups_equal_the_events(place: &Place) {
             bytes_in: 80,
             bytes_out: 8_000,
             duration_us: 12_000,
-            rejected: 0
+            rejected: 0,
+            would_reject: 0,
         }
     );
 }
@@ -213,6 +215,7 @@ async fn refusals_stand_apart(place: &Place) {
         route: "orders".to_owned(),
         status: 429,
         reason,
+        observed: false,
         requests,
     };
     let counts = [refused(5, "rate_limited"), refused(2, "invalid_credentials"), refused(1, "rate_limited")];
@@ -226,6 +229,43 @@ async fn refusals_stand_apart(place: &Place) {
     assert_eq!(found, [("complete", 2, 0), ("rejected", 0, 13)]);
     let limited = place.must("SELECT requests FROM usage_hourly WHERE reason = 'rate_limited'").await;
     assert_eq!(limited, ["11"]);
+}
+
+async fn what_was_only_observed_is_no_usage(place: &Place) {
+    let store = place.migrated().await;
+    store.usage.record(&varied()[..2]).await.unwrap();
+    let count = |reason, status, observed, requests| RejectedCount {
+        hour: "2026-11-01T00:00:00Z".parse().unwrap(),
+        client_id: CLIENTS[0],
+        api_key_id: KEY,
+        route: "orders".to_owned(),
+        status,
+        reason,
+        observed,
+        requests,
+    };
+    // One kind, refused on one route's day and observed on another's; twice in one batch, and again.
+    let counts = [
+        count("rate_limited", 429, true, 5),
+        count("rate_limited", 429, false, 3),
+        count("rate_limited", 429, true, 2),
+        count("insufficient_scope", 403, true, 1),
+    ];
+    store.usage.add_rejected(&counts).await.unwrap();
+    store.usage.add_rejected(&counts[..1]).await.unwrap();
+    let sum = total(&store).await;
+    assert_eq!((sum.requests, sum.rejected, sum.would_reject, sum.units), (2, 3, 13, 2));
+    let by = vec![UsageColumn::Outcome, UsageColumn::Status];
+    let rows = store.usage.sums(&everything(by)).await.unwrap();
+    let rows: Vec<_> =
+        rows.iter().map(|sum| (sum.by.join(" "), sum.requests, sum.rejected, sum.would_reject)).collect();
+    let apart: Vec<_> = rows.iter().filter(|row| !row.0.starts_with("complete")).cloned().collect();
+    let expected = [("observed 403", 0, 0, 1), ("observed 429", 0, 0, 12), ("rejected 429", 0, 3, 0)];
+    assert_eq!(apart, expected.map(|(name, a, b, c)| (name.to_owned(), a, b, c)));
+    let elsewhere = UsageQuery { client: Some(CLIENTS[1]), ..everything(vec![]) };
+    assert_eq!(store.usage.sums(&elsewhere).await.unwrap()[0].would_reject, 0);
+    let hourly = place.must("SELECT sum(requests) FROM usage_hourly WHERE outcome <> 'rejected'").await;
+    assert_eq!(hourly, ["2"], "the sums of usage know nothing of it");
 }
 
 async fn drains_that_meet_record_each_event_once(place: &Place) {
