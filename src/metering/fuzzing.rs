@@ -114,6 +114,8 @@ fn survey(folder: &str, segment: &[u8], copy: Option<&[u8]>) -> Vec<EventId> {
     }
     let ids = adopt(&folder, &place.join("elsewhere"));
     fs::remove_dir_all(&place).expect("what was made here can go");
+    // Nothing stays behind a process; it is made anew for the next.
+    let _ = place.parent().map(fs::remove_dir);
     ids
 }
 
