@@ -190,6 +190,9 @@ fn route() -> RouteConfig {
         shaping: octroi::config::shaping::Shaping::default(),
         merge_slashes: false,
         encoded_slash: false,
+        response_timeout: None,
+        idle_timeout: None,
+        request_timeout: None,
         websocket: false,
         preserve_host: false,
     }

@@ -26,6 +26,8 @@
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
 //! | `interim` | what is told of a long transfer before its end |
 //! | `upstream` | one call: endpoint, connection, retry; below it HTTP/1.1 towards upstreams |
+//! | [`cluster`] | the endpoints as all workers see them: which is next, which is out |
+//! | [`health`] | checks of endpoints |
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
@@ -37,6 +39,7 @@
 //! table has its row. Refuses to own: rules (`auth`, `limit`, `metering`), and never sees the
 //! store.
 
+pub mod cluster;
 mod context;
 mod cors;
 mod cost;
@@ -46,6 +49,7 @@ pub mod gateway;
 mod grpc;
 pub mod header_rules;
 pub mod headers;
+pub mod health;
 mod intake;
 mod interim;
 mod loops;

@@ -10,9 +10,11 @@ use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::cluster::Cluster;
 use super::cost::CostHeader;
 use super::loops::Pseudonym;
 use super::route::RouteTable;
+use super::upstream::Timeouts;
 use crate::auth::Authenticator;
 use crate::config::metering::MeteringConfig;
 use crate::config::proxy::ProxyConfig;
@@ -68,6 +70,7 @@ pub struct Gateway {
     pub(super) routes: Vec<Route>,
     pub(super) upstreams: Vec<UpstreamConfig>,
     pub(super) upstream_tls: Vec<Option<UpstreamTls>>,
+    pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
@@ -96,8 +99,8 @@ pub struct Gateway {
 /// A route, resolved.
 pub(super) struct Route {
     pub(super) config: RouteConfig,
-    /// Which of the upstreams; none: another proxy forwards.
-    pub(super) upstream: Option<usize>,
+    /// Which of the upstreams, and how long it may take; none: another proxy forwards.
+    pub(super) upstream: Option<(usize, Timeouts)>,
     /// The smaller of its own limit and the server's.
     pub(super) max_body: Option<u64>,
 }
@@ -119,6 +122,9 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         max_body: None,
         merge_slashes: false,
         encoded_slash: false,
+        response_timeout: None,
+        idle_timeout: None,
+        request_timeout: None,
         websocket: false,
         preserve_host: false,
         cost: 0,
@@ -144,13 +150,17 @@ impl Gateway {
             let max_body = [config.max_body, parts.server.limits.body].into_iter().flatten().min();
             match upstream {
                 None if !config.delegated => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
-                upstream => Ok(Route { config, upstream, max_body }),
+                upstream => {
+                    let upstream = upstream.map(|index| (index, Timeouts::new(&parts.upstreams[index], Some(&config))));
+                    Ok(Route { config, upstream, max_body })
+                }
             }
         };
         let routes = parts.routes.into_iter().map(resolve).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self {
             table,
             routes,
+            clusters: parts.upstreams.iter().map(|upstream| Cluster::new(upstream, &parts.metrics)).collect(),
             upstreams: parts.upstreams,
             upstream_tls: parts.upstream_tls,
             trusted_proxies: parts.server.trusted_proxies.clone(),
