@@ -56,10 +56,7 @@ pub struct Metrics {
     pub auth_cache_negative: Counter,
     /// Requests served by an identity that could not be confirmed.
     pub auth_stale: Counter,
-    /// Preflights of pages that may go on.
-    pub preflights_allowed: Counter,
-    /// Preflights of pages that may not.
-    pub preflights_foreign: Counter,
+    preflights: [Counter; 2],
     limit: Family<LimitLabels, Counter>,
     /// Entries admitted to the journal.
     pub metering_admitted: Counter,
@@ -290,11 +287,7 @@ impl Metrics {
         registry.register("requests_in_flight", "Requests being handled", requests_in_flight.clone());
         let connections_open = Gauge::default();
         registry.register("connections_open", "Caller connections open", connections_open.clone());
-        let tls_handshakes = Family::<ResultLabels, Counter>::default();
-        registry.register("tls_handshakes", "TLS handshakes of callers", tls_handshakes.clone());
-        let tls_certificate_expiry = Family::<NoLabels, Gauge>::default();
-        let help = "When the first certificate shown to callers ends, in Unix seconds; absent without TLS";
-        registry.register("tls_certificate_expiry_seconds", help, tls_certificate_expiry.clone());
+        let (tls_handshakes, tls_certificate_expiry) = register_tls(&mut registry);
         let upstream_health = Family::<EndpointLabels, Gauge>::default();
         registry.register("upstream_health", "Whether an endpoint gets requests", upstream_health.clone());
         let upstream_requests = Family::<EndpointLabels, Gauge>::default();
@@ -316,9 +309,6 @@ impl Metrics {
             "Requests served by an identity that could not be confirmed",
             auth_stale.clone(),
         );
-        let preflights = Family::<ResultLabels, Counter>::default();
-        registry.register("cors_preflights", "Preflights answered, by result", preflights.clone());
-        let preflight = |result| preflights.get_or_create_owned(&ResultLabels { result });
         let limit = Family::<LimitLabels, Counter>::default();
         registry.register("limit", "Charges to limits, by result", limit.clone());
         let entries = Family::<StateLabels, Counter>::default();
@@ -353,8 +343,7 @@ impl Metrics {
             tokens_issued_to_refresh_tokens: issued_by("refresh_token"),
             token_families_revoked,
             auth_ok: auth.get_or_create_owned(&AuthLabels { result: "ok", reason: "" }),
-            preflights_allowed: preflight("allowed"),
-            preflights_foreign: preflight("foreign"),
+            preflights: register_preflights(&mut registry),
             auth_cache_hit: cached("hit"),
             auth_cache_miss: cached("miss"),
             auth_cache_negative: cached("negative"),
@@ -418,6 +407,11 @@ impl Metrics {
         let of =
             |result| self.upstream_retries.get_or_create_owned(&RetryLabels { upstream: upstream.to_owned(), result });
         RetryMetrics { done: of("done"), refused: of("refused") }
+    }
+
+    /// Counts a preflight: of a page that may go on, or not.
+    pub fn preflight_answered(&self, is_allowed: bool) {
+        self.preflights[usize::from(is_allowed)].inc();
     }
 
     /// The first certificate shown to callers ends then.
@@ -532,6 +526,23 @@ fn register_observing(registry: &mut Registry) -> (Gauge, Family<ObservedLabels,
     let observed = Family::<ObservedLabels, Counter>::default();
     registry.register("observed", "Requests that would have been refused", observed.clone());
     (routes, observed)
+}
+
+/// Handshakes by their result, and when the first certificate ends.
+fn register_tls(registry: &mut Registry) -> (Family<ResultLabels, Counter>, Family<NoLabels, Gauge>) {
+    let handshakes = Family::<ResultLabels, Counter>::default();
+    registry.register("tls_handshakes", "TLS handshakes of callers", handshakes.clone());
+    let expiry = Family::<NoLabels, Gauge>::default();
+    let help = "When the first certificate shown to callers ends, in Unix seconds; absent without TLS";
+    registry.register("tls_certificate_expiry_seconds", help, expiry.clone());
+    (handshakes, expiry)
+}
+
+/// Of pages that may not go on, and of those that may.
+fn register_preflights(registry: &mut Registry) -> [Counter; 2] {
+    let preflights = Family::<ResultLabels, Counter>::default();
+    registry.register("cors_preflights", "Preflights answered, by result", preflights.clone());
+    ["foreign", "allowed"].map(|result| preflights.get_or_create_owned(&ResultLabels { result }))
 }
 
 /// Attempts that ended well and badly, and the age of the oldest set.

@@ -32,8 +32,7 @@ impl WorkerGateway {
         let config = self.shared.routes[usize::from(index)].config.shaping.cors.as_deref()?;
         context.found_route(index);
         let (response, is_allowed) = cors::answer(config, &asked, &head.headers);
-        let metrics = &self.shared.metrics;
-        if is_allowed { &metrics.preflights_allowed } else { &metrics.preflights_foreign }.inc();
+        self.shared.metrics.preflight_answered(is_allowed);
         Some(response)
     }
 
