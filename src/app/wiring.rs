@@ -328,6 +328,7 @@ fn gateway(
         server: &config.server,
         metering: &config.metering,
         key_headers: &config.auth.key_headers,
+        query_param: config.auth.query_param.clone(),
         rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         issuer,

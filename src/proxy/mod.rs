@@ -25,6 +25,7 @@
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
+//! | `query_credential` | a credential in the query, where that is allowed |
 //! | `reserved` | `/.octroi/…`: what is answered here |
 //! | `tokens` | the endpoints of the token issuer |
 //!
@@ -44,6 +45,7 @@ mod intake;
 mod interim;
 pub mod path;
 mod pool;
+mod query_credential;
 pub mod rejection;
 mod reserved;
 mod returning;
