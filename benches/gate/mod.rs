@@ -187,6 +187,7 @@ fn route() -> RouteConfig {
         scopes: Scopes::default(),
         max_body: None,
         cost: 1,
+        shaping: octroi::config::shaping::Shaping::default(),
         merge_slashes: false,
         encoded_slash: false,
         response_timeout: None,

@@ -327,6 +327,7 @@ fn gateway(
         upstream_tls,
         server: &config.server,
         metering: &config.metering,
+        proxy: config.proxy,
         key_headers: &config.auth.key_headers,
         query_param: config.auth.query_param.clone(),
         rates_by_cost: config.limits.by_cost,

@@ -246,5 +246,6 @@ pub(super) fn route() -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 1,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }

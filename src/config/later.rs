@@ -4,7 +4,6 @@
 /// Settings of later versions, without indices; a table stands for all that is in it.
 const LATER: &[(&str, &str)] = &[
     ("auth.scopes", "name the scopes on the route: `routes[].scopes`"),
-    ("proxy", "identity goes to the upstream as `X-Octroi-*`"),
     ("plans", "plans stand in the store: make one with `octroi plan create`"),
     ("limits.plan", "put clients on a plan with `octroi client update C --plan P`"),
     ("limits.quota", "set it with `octroi client update C --quota 1000000/month`, or on a plan"),
@@ -53,7 +52,6 @@ mod tests {
         for (path, message) in [
             ("auth.scopes", Some("this setting is not in this version")),
             ("routes[3].plan", Some("this setting is not in this version")),
-            ("proxy.identity", Some("this setting is not in this version")),
             ("auth.pepper", Some("a secret does not stand in the configuration")),
             ("proxying", None),
             ("auth.cache", None),

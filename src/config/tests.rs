@@ -160,7 +160,7 @@ fn each_bad_setting_is_found_at_its_path() {
         ("metering.stream_interval = \"999ms\"", "metering.stream_interval"),
         ("metering.stream_interval = \"often\"", "metering.stream_interval"),
         ("telemetry.log_format = \"xml\"", "telemetry.log_format"),
-        ("proxy.identity = \"kong\"", "proxy"),
+        ("proxy.identity = \"krakend\"", "proxy.identity"),
         ("[[upstreams]]\nendpoints = [\"http://h\"]", "upstreams[0].name"),
         ("[[upstreams]]\nname = \"a\"", "upstreams[0].endpoints"),
         ("[[upstreams]]\nname = \"a\"\nendpoints = [\"http://h\", \"ftp://h\"]", "upstreams[0].endpoints[1]"),

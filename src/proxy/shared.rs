@@ -12,10 +12,12 @@ use thiserror::Error;
 
 use super::cluster::Cluster;
 use super::cost::CostHeader;
+use super::loops::Pseudonym;
 use super::route::RouteTable;
 use super::upstream::Timeouts;
 use crate::auth::Authenticator;
 use crate::config::metering::MeteringConfig;
+use crate::config::proxy::ProxyConfig;
 use crate::config::route::{RouteAuth, RouteConfig};
 use crate::config::server::{ServerConfig, ServerLimits, UnderscoreHeaders};
 use crate::config::upstream::UpstreamConfig;
@@ -38,6 +40,7 @@ pub struct Parts<'a> {
     pub upstream_tls: Vec<Option<UpstreamTls>>,
     pub server: &'a ServerConfig,
     pub metering: &'a MeteringConfig,
+    pub proxy: ProxyConfig,
     /// Where keys are looked for on paths of our own, besides `Authorization`.
     pub key_headers: &'a [HeaderName],
     /// The query parameter that carries a credential.
@@ -74,6 +77,9 @@ pub struct Gateway {
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
+    pub(super) proxy: ProxyConfig,
+    /// This process in `Via`.
+    pub(super) pseudonym: Pseudonym,
     pub(super) authenticator: Arc<Authenticator>,
     /// None: no tokens are issued.
     pub(super) issuer: Option<Arc<TokenIssuer>>,
@@ -125,6 +131,7 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 0,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }
 
@@ -162,6 +169,8 @@ impl Gateway {
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
+            proxy: parts.proxy,
+            pseudonym: Pseudonym::draw(),
             authenticator: parts.authenticator,
             issuer: parts.issuer,
             readiness: parts.readiness,
