@@ -146,6 +146,7 @@ fn config() -> AuthConfig {
     AuthConfig {
         prefix: "octroi".into(),
         key_headers: vec![],
+        query_param: None,
         pepper: None,
         pepper_previous: None,
         cache_ttl: Duration::from_mins(10),

@@ -329,6 +329,7 @@ fn gateway(
         metering: &config.metering,
         proxy: config.proxy,
         key_headers: &config.auth.key_headers,
+        query_param: config.auth.query_param.clone(),
         rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         issuer,

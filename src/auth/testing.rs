@@ -67,6 +67,7 @@ impl Bench {
         let peppers = Peppers::new(&secret("current"), Some(&secret("previous")));
         let config = AuthConfig {
             prefix: "octroi".into(),
+            query_param: None,
             key_headers: vec![],
             pepper: None,
             pepper_previous: None,

@@ -141,7 +141,7 @@ fn each_bad_setting_is_found_at_its_path() {
         ("auth.max_stale = \"1s\"", "auth.max_stale"),
         ("auth.failures.rate = \"10\"", "auth.failures.rate"),
         ("auth.failures.burst = 0", "auth.failures.burst"),
-        ("auth.query_param = \"key\"", "auth.query_param"),
+        ("auth.query_param = \"my key\"", "auth.query_param"),
         ("auth.pepper = \"x\"", "auth.pepper"),
         ("limits.default.rate = \"0/s\"", "limits.default.rate"),
         ("limits.default.burst = 0", "limits.default.burst"),

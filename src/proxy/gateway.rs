@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -30,7 +31,7 @@ use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
 use super::upstream::{Call, ExchangeFault, Timeouts, Upstream, is_grpc};
-use super::{forward, health, reserved, tokens};
+use super::{forward, health, query_credential, reserved, tokens};
 use crate::auth::Identified;
 use crate::clients::Principal;
 use crate::config::server::UnderscoreHeaders;
@@ -159,7 +160,7 @@ impl Handler for WorkerGateway {
 impl WorkerGateway {
     /// The policy. Every `?` is a refusal; nothing is taken that is not given back or settled.
     async fn run(&self, request: Request<RequestBody>, context: &mut RequestContext) -> Result<Answer, Rejection> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         // First, because nothing may be decided from a head that can be read in two ways.
         self.frame(&head, context)?;
         // One form, which is matched, authorised and forwarded.
@@ -174,7 +175,14 @@ impl WorkerGateway {
             return Ok(Answer::Own(answer));
         }
         // The route says which credentials it takes, and how large a body may be.
-        let routed = self.route(&head, &path, &body, context)?;
+        let mut routed = self.route(&head, &path, &body, context)?;
+        // Before anybody looks at credentials, so that there is one way to look.
+        if let Some(name) = &self.shared.query_param
+            && routed.route.config.credentials.contains(&AUTHORIZATION)
+            && !self.observes(routed.route)
+        {
+            query_credential::take(name, &mut routed.target, &mut head.headers);
+        }
         let principal = self.decide(routed.route, &head.headers, context).await?;
         self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
     }

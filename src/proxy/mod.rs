@@ -31,6 +31,7 @@
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
+//! | `query_credential` | a credential in the query, where that is allowed |
 //! | `reserved` | `/.octroi/…`: what is answered here |
 //! | `tokens` | the endpoints of the token issuer |
 //!
@@ -55,6 +56,7 @@ mod interim;
 mod loops;
 pub mod path;
 mod pool;
+mod query_credential;
 pub mod rejection;
 mod reserved;
 mod returning;

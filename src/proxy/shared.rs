@@ -43,6 +43,8 @@ pub struct Parts<'a> {
     pub proxy: ProxyConfig,
     /// Where keys are looked for on paths of our own, besides `Authorization`.
     pub key_headers: &'a [HeaderName],
+    /// The query parameter that carries a credential.
+    pub query_param: Option<String>,
     /// Whether rates are charged what a request costs.
     pub rates_by_cost: bool,
     pub authenticator: Arc<Authenticator>,
@@ -71,6 +73,7 @@ pub struct Gateway {
     pub(super) upstreams: Vec<UpstreamConfig>,
     pub(super) upstream_tls: Vec<Option<UpstreamTls>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
+    pub(super) query_param: Option<String>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
@@ -173,6 +176,7 @@ impl Gateway {
             readiness: parts.readiness,
             rates_by_cost: parts.rates_by_cost,
             own_route: own_route(parts.key_headers),
+            query_param: parts.query_param,
             stream_interval: parts.metering.stream_interval,
             part_ids: Mutex::new(EventIdGenerator::new()),
             cost_header: parts.metering.cost_header.clone().map(|name| CostHeader {
