@@ -17,7 +17,7 @@ use crate::config::upstream::{Endpoint, Transport, UpstreamProtocol, UpstreamTls
 use crate::model::clock::SystemClock;
 use crate::proxy::forward;
 use crate::proxy::gateway::whose_fault;
-use crate::proxy::headers::Rewrite;
+use crate::proxy::headers::{Rewrite, Shape};
 use crate::proxy::returning::ReturnFault;
 use crate::server::testing::{Caller, Running, config, in_time};
 use crate::server::{Handler, Refusal, RequestBody};
@@ -75,6 +75,7 @@ impl Handler for Through {
             peer: peer.address_value(),
             request_id: &HeaderValue::from_static("r"),
             identity: None,
+            shape: Shape::default(),
         }
         .apply(&mut head.headers);
         let method = head.method.clone();
