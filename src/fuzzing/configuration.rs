@@ -11,6 +11,10 @@ use crate::config::{self, Environment};
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let pepper = "f3b1a4c2d5e6978812aa34bb56cc78dd90ee12ff34ab56cd78ef90a1b2c3d4e5";
+    if text.contains(pepper) {
+        // A fuzzer that watches comparisons finds it; then the file told it, and not we.
+        return;
+    }
     let environment = Environment::of(&[("API_KEY_PEPPER", pepper)], Path::new("/nonexistent"));
     let file = Some(PathBuf::from("/nonexistent/octroi.toml"));
     match config::parse(text, file.clone(), &environment) {

@@ -4,6 +4,7 @@
 //! The upstream here ([`strict`]) notes whatever it could not read as one request, and answers each
 //! with what it read, so that an answer proves which request it belongs to.
 
+mod answers;
 mod http2;
 mod shapes;
 mod strict;
