@@ -86,8 +86,8 @@ impl Gateway {
             upstreams: self
                 .upstreams
                 .iter()
-                .zip(&self.upstream_tls)
-                .map(|(upstream, tls)| Upstream::new(upstream, tls.as_ref()))
+                .zip(&self.dialers)
+                .map(|(upstream, dialers)| Upstream::new(upstream, dialers))
                 .collect(),
             shared: Arc::clone(self),
             meter,

@@ -2,6 +2,7 @@
 
 mod both_ways;
 mod kept_connections;
+mod names;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -131,12 +132,19 @@ fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
         request_timeout: None,
         keep_alive: Duration::from_mins(1),
         keep_alive_connections: 4,
+        connection_lifetime: None,
+        resolve_interval: SHORT,
     }
 }
 
 impl Front {
     fn of(config: &UpstreamConfig) -> Self {
-        let upstream = Arc::new(Upstream::new(config, None));
+        let dialer = |endpoint| Dialer::new(endpoint, config.protocol, None);
+        Self::through(config, config.endpoints.iter().map(dialer).collect())
+    }
+
+    fn through(config: &UpstreamConfig, dialers: Vec<Dialer>) -> Self {
+        let upstream = Arc::new(Upstream::new(config, &dialers));
         let notes = Notes::default();
         let through = Through { upstream: Arc::clone(&upstream), clock: SystemClock::shared(), notes: notes.clone() };
         Self { server: Running::start(through, super_config()), upstream, notes }
