@@ -189,6 +189,9 @@ fn route() -> RouteConfig {
         cost: 1,
         merge_slashes: false,
         encoded_slash: false,
+        response_timeout: None,
+        idle_timeout: None,
+        request_timeout: None,
         websocket: false,
         preserve_host: false,
     }

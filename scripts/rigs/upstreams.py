@@ -86,9 +86,13 @@ class Answers(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of five, the usual, a burst of connections loses some
+
+
 def http_upstream(port):
-    server = http.server.ThreadingHTTPServer((HOST, port), Answers)
-    server.daemon_threads = True
+    server = Server((HOST, port), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 

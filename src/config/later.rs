@@ -10,7 +10,6 @@ const LATER: &[(&str, &str)] = &[
     ("limits.plan", "put clients on a plan with `octroi client update C --plan P`"),
     ("limits.quota", "set it with `octroi client update C --quota 1000000/month`, or on a plan"),
     ("routes.plan", "put clients on a plan with `octroi client update C --plan P`"),
-    ("upstreams.health", "remove it; endpoints are tried in turn"),
     ("redis", "run one replica, or several with a limit each"),
 ];
 

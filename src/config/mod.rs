@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod balancing;
 mod check;
 pub mod env;
 pub mod issuer;

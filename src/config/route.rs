@@ -1,11 +1,13 @@
 //! `[[routes]]`
 
+use std::time::Duration;
+
 use http::{HeaderName, Method, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::auth::AuthConfig;
-use super::check::Check;
+use super::check::{Check, Zero};
 use super::metering::MAX_COST;
 use super::observe;
 use super::route_path;
@@ -44,6 +46,12 @@ pub struct RouteConfig {
     pub merge_slashes: bool,
     /// `%2F` and `%5C` pass instead of 400.
     pub encoded_slash: bool,
+    /// Until the response's head is there; none: its upstream's.
+    pub response_timeout: Option<Duration>,
+    /// How long the response's body may pause; none: its upstream's.
+    pub idle_timeout: Option<Duration>,
+    /// For the whole exchange; none: its upstream's.
+    pub request_timeout: Option<Duration>,
     /// Whether callers may go on with WebSocket.
     pub websocket: bool,
     /// Whether the caller's Host goes on to the upstream; else the endpoint's own.
@@ -93,6 +101,9 @@ pub(super) struct RawRoute {
     pub(super) max_body: String,
     pub(super) merge_slashes: bool,
     pub(super) encoded_slash: bool,
+    pub(super) response_timeout: String,
+    pub(super) idle_timeout: String,
+    pub(super) request_timeout: String,
     pub(super) websocket: bool,
     pub(super) preserve_host: bool,
     pub(super) cost: i64,
@@ -117,6 +128,9 @@ impl Default for RawRoute {
             max_body: "0".to_owned(),
             merge_slashes: false,
             encoded_slash: false,
+            response_timeout: "0s".to_owned(),
+            idle_timeout: "0s".to_owned(),
+            request_timeout: "0s".to_owned(),
             // What is forwarded needs a credential either way, and the service has to agree.
             websocket: true,
             // Services that build links or serve several hosts need the name the caller used.
@@ -165,6 +179,9 @@ impl RawRoute {
             max_body: self.resolve_max_body(check, around.server),
             merge_slashes: self.merge_slashes,
             encoded_slash: self.encoded_slash,
+            response_timeout: own_timeout(check, "response_timeout", &self.response_timeout),
+            idle_timeout: own_timeout(check, "idle_timeout", &self.idle_timeout),
+            request_timeout: own_timeout(check, "request_timeout", &self.request_timeout),
             websocket: self.websocket,
             preserve_host: self.preserve_host,
             cost: check.count("cost", self.cost, 0..=MAX_COST),
@@ -293,6 +310,11 @@ impl RawRoute {
         }
         max_body
     }
+}
+
+/// None: the upstream's.
+fn own_timeout(check: &Check<'_>, key: &str, text: &str) -> Option<Duration> {
+    Some(check.duration(key, text, Zero::Allowed)).filter(|own| !own.is_zero())
 }
 
 /// Whether a lower-case text is what a Host header names, without its port.

@@ -7,6 +7,9 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use super::balancing::{
+    self, BALANCES, Balance, EjectionConfig, EndpointLimits, HealthConfig, RawEjection, RawHealth, RetryOn,
+};
 use super::check::{Check, Zero};
 use super::tls::CertificateFiles;
 
@@ -21,6 +24,16 @@ pub struct UpstreamConfig {
     pub protocol: UpstreamProtocol,
     /// How TLS is spoken with those that speak it.
     pub tls: UpstreamTlsConfig,
+    /// Which of them gets a request.
+    pub balance: Balance,
+    /// What is tried again on another one.
+    pub retry_on: RetryOn,
+    /// What each of them takes at once.
+    pub limits: EndpointLimits,
+    /// How they are checked; none: they are not.
+    pub health: Option<HealthConfig>,
+    /// When one that fails gets no requests for a while.
+    pub ejection: EjectionConfig,
     /// How long a connection may take.
     pub connect_timeout: Duration,
     /// How long until the response head is there.
@@ -40,6 +53,9 @@ pub struct UpstreamConfig {
     /// How often names of endpoints are looked up.
     pub resolve_interval: Duration,
 }
+
+/// The most endpoints of an upstream: those that a request was tried on are the bits of a word.
+pub const ENDPOINTS_MOST: usize = 64;
 
 /// `upstreams.protocol`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +110,10 @@ pub(super) struct RawUpstream {
     pub(super) name: String,
     pub(super) endpoints: Vec<String>,
     pub(super) protocol: String,
-    pub(super) tls: RawUpstreamTls,
+    pub(super) balance: String,
+    pub(super) retry_on: Vec<String>,
+    pub(super) max_requests: i64,
+    pub(super) max_pending: i64,
     pub(super) connect_timeout: String,
     pub(super) response_timeout: String,
     pub(super) idle_timeout: String,
@@ -104,6 +123,9 @@ pub(super) struct RawUpstream {
     pub(super) keep_alive_connections: i64,
     pub(super) connection_lifetime: String,
     pub(super) resolve_interval: String,
+    pub(super) tls: RawUpstreamTls,
+    pub(super) health: RawHealth,
+    pub(super) ejection: RawEjection,
 }
 
 /// `[upstreams.tls]` as written.
@@ -123,7 +145,10 @@ impl Default for RawUpstream {
             endpoints: Vec::new(),
             // What nearly every service speaks, and the cheapest for one request at a time.
             protocol: "http1".to_owned(),
-            tls: RawUpstreamTls::default(),
+            balance: "round_robin".to_owned(),
+            retry_on: vec!["reset".to_owned()],
+            max_requests: 0,
+            max_pending: 1024,
             // Within a data centre a connection takes a millisecond; two seconds allow one lost packet.
             connect_timeout: "2s".to_owned(),
             response_timeout: "60s".to_owned(),
@@ -139,6 +164,9 @@ impl Default for RawUpstream {
             connection_lifetime: "10m".to_owned(),
             // As long as most names of services are valid.
             resolve_interval: "30s".to_owned(),
+            tls: RawUpstreamTls::default(),
+            health: RawHealth::default(),
+            ejection: RawEjection::default(),
         }
     }
 }
@@ -152,6 +180,12 @@ impl RawUpstream {
             let remedy = "write where it listens, like [\"http://127.0.0.1:3000\"]";
             check.refuse("endpoints", "an upstream has at least one endpoint", remedy);
         }
+        if self.endpoints.len() > ENDPOINTS_MOST {
+            let remedy = format!("write at most {ENDPOINTS_MOST}");
+            check.refuse("endpoints", "these are too many for one upstream", remedy);
+        }
+        let count = |key, value| usize::try_from(check.count(key, value, 0..=10_000_000)).unwrap_or(usize::MAX);
+        let requests = count("max_requests", self.max_requests);
         let endpoints = self.endpoints.iter().enumerate();
         let endpoints = endpoints.filter_map(|(index, text)| endpoint(check, &format!("endpoints[{index}]"), text));
         let request_timeout = check.duration("request_timeout", &self.request_timeout, Zero::Allowed);
@@ -162,6 +196,14 @@ impl RawUpstream {
             endpoints: endpoints.collect(),
             protocol: check.choice("protocol", &self.protocol, &PROTOCOLS),
             tls: self.tls.resolve(&check.below("tls")),
+            balance: check.choice("balance", &self.balance, &BALANCES),
+            retry_on: balancing::retry_on(check, &self.retry_on),
+            limits: EndpointLimits {
+                requests: Some(requests).filter(|most| *most > 0),
+                pending: count("max_pending", self.max_pending),
+            },
+            health: self.health.resolve(&check.below("health")),
+            ejection: self.ejection.resolve(&check.below("ejection")),
             connect_timeout: check.duration("connect_timeout", &self.connect_timeout, Zero::Refused),
             response_timeout: check.duration("response_timeout", &self.response_timeout, Zero::Refused),
             idle_timeout: check.duration("idle_timeout", &self.idle_timeout, Zero::Refused),
@@ -238,6 +280,16 @@ impl EndpointDefect {
 }
 
 impl Endpoint {
+    /// As it is written.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.transport {
+            Transport::Plain => format!("http://{}", self.authority),
+            Transport::Tls => format!("https://{}", self.authority),
+            Transport::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
     /// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`.
     ///
     /// # Errors

@@ -19,40 +19,62 @@ use super::segment::{durable_name, segment_name};
 use super::slot::SLOT_BYTES;
 use crate::model::id::EventId;
 
-/// Eight entries as a killed process left them.
-const SEGMENT: &[u8] = include_bytes!("../../tests/journal_format_1/00000001.segment");
-/// The folder that it names.
-const FOLDER: &str = "node-a-b7269381-63b6-460a-bdd5-9036ea3c4358";
+/// What a killed process left, and the folder that it names.
+struct Left {
+    segment: &'static [u8],
+    folder: &'static str,
+}
+
+/// Eight requests.
+const REQUESTS: Left = Left {
+    segment: include_bytes!("../../tests/journal_format_1/00000001.segment"),
+    folder: "node-a-b7269381-63b6-460a-bdd5-9036ea3c4358",
+};
+/// Requests, and interim records of one.
+const STREAMS: Left = Left {
+    segment: include_bytes!("../../tests/journal_format_2/00000001.segment"),
+    folder: "vm-3cdb5095-7002-4a07-89a0-5a9956a66d66",
+};
 
 /// The first byte: whether there is a durable copy (1), whether the wounds are the copy's (2),
-/// whether the header's checksum is made to fit (4). Then wounds: place (two bytes), length, and so
-/// many bytes; a length of 255 cuts the file there.
+/// whether the header's checksum is made to fit (4), which of the two files it is (8). Then wounds:
+/// place (two bytes), length, and so many bytes; a length of 255 cuts the file there.
 ///
 /// # Panics
 /// A promise is broken.
 pub(crate) fn check(data: &[u8]) {
     let Some((switches, wounds)) = data.split_first() else { return };
-    let (mut segment, mut copy) = (SEGMENT.to_vec(), SEGMENT.to_vec());
+    let left = if switches & 8 == 0 { REQUESTS } else { STREAMS };
+    let (mut segment, mut copy) = (left.segment.to_vec(), left.segment.to_vec());
     wound(if switches & 2 == 0 { &mut segment } else { &mut copy }, wounds);
     if switches & 4 != 0 {
         seal_header(&mut segment);
     }
-    let known = known_ids();
+    let known = left.ids();
     let mut seen = BTreeSet::new();
-    for id in survey(&segment, (switches & 1 != 0).then_some(&*copy)) {
+    for id in survey(left.folder, &segment, (switches & 1 != 0).then_some(&*copy)) {
         assert!(known.contains(&id), "{id} was invented");
         assert!(seen.insert(id), "{id} came twice");
     }
-    // One whole file of two says everything; whose header is whole keeps what stands behind it.
-    let untouched = (switches & 1 != 0 && switches & 4 == 0).then_some(&known);
-    if let Some(all) = untouched {
-        assert!(seen == *all, "a whole copy beside a damaged one lost {:?}", all.difference(&seen));
+    // Of the two files one is whole, and says everything.
+    if switches & 1 != 0 && switches & 4 == 0 {
+        assert!(seen == known, "a whole file beside a damaged one lost {:?}", known.difference(&seen));
+    }
+}
+
+impl Left {
+    /// Of all its entries.
+    fn ids(&self) -> BTreeSet<EventId> {
+        let slots = self.segment[PAGE_BYTES..].chunks(SLOT_BYTES);
+        let ids = slots.filter_map(|slot| Uuid::from_slice(&slot[..16]).ok()).filter(|id| !id.is_nil());
+        ids.map(EventId).collect()
     }
 }
 
 fn wound(file: &mut Vec<u8>, mut wounds: &[u8]) {
+    let whole = file.len();
     while let [high, low, length, rest @ ..] = wounds {
-        let at = usize::from(u16::from_be_bytes([*high, *low])) % (SEGMENT.len() + 1);
+        let at = usize::from(u16::from_be_bytes([*high, *low])) % (whole + 1);
         if *length == u8::MAX {
             file.truncate(at);
             wounds = rest;
@@ -80,16 +102,10 @@ fn seal_header(file: &mut [u8]) {
     }
 }
 
-fn known_ids() -> BTreeSet<EventId> {
-    let slots = SEGMENT[PAGE_BYTES..].chunks(SLOT_BYTES);
-    let ids = slots.filter_map(|slot| Uuid::from_slice(&slot[..16]).ok()).filter(|id| !id.is_nil());
-    ids.map(EventId).collect()
-}
-
 /// The ids of all events that a folder with this segment gives.
-fn survey(segment: &[u8], copy: Option<&[u8]>) -> Vec<EventId> {
+fn survey(folder: &str, segment: &[u8], copy: Option<&[u8]>) -> Vec<EventId> {
     let place = place();
-    let folder = place.join(FOLDER);
+    let folder = place.join(folder);
     fs::create_dir_all(folder.join("committed")).expect("a folder for the journal");
     fs::write(folder.join("lock"), []).expect("a lock");
     fs::write(folder.join(segment_name(1)), segment).expect("a segment");
@@ -98,6 +114,8 @@ fn survey(segment: &[u8], copy: Option<&[u8]>) -> Vec<EventId> {
     }
     let ids = adopt(&folder, &place.join("elsewhere"));
     fs::remove_dir_all(&place).expect("what was made here can go");
+    // Nothing stays behind a process; it is made anew for the next.
+    let _ = place.parent().map(fs::remove_dir);
     ids
 }
 

@@ -159,6 +159,18 @@ impl RequestContext {
         &self.request_id_value
     }
 
+    /// What says where requests of the same client go: its id, or where nobody was asked, the
+    /// caller's address.
+    pub(super) fn balance_key(&self) -> u64 {
+        if self.client != ClientId::NIL {
+            return self.client.0.as_u64_pair().1;
+        }
+        match self.caller {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or_default(),
+        }
+    }
+
     pub(super) fn found_route(&mut self, route: u16) {
         self.route = Some(route);
     }

@@ -26,8 +26,8 @@ use super::reserved::Reserved;
 use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
-use super::upstream::{Call, ExchangeFault, Upstream, is_grpc};
-use super::{forward, reserved, tokens};
+use super::upstream::{Call, ExchangeFault, Timeouts, Upstream, is_grpc};
+use super::{forward, health, reserved, tokens};
 use crate::auth::Identified;
 use crate::clients::Principal;
 use crate::config::route::RouteAuth;
@@ -38,7 +38,7 @@ use crate::model::clock::Monotonic;
 use crate::model::event_id::EventIdGenerator;
 use crate::model::id::RequestId;
 use crate::server::{Grant, Handler, Peer, Refusal, RequestBody};
-use crate::tasks::catch_panic;
+use crate::tasks::{Tasks, catch_panic};
 use crate::wire::body::Body;
 use crate::wire::head::{self, HeadFault, named_host};
 use crate::wire::observed::Observed;
@@ -75,20 +75,32 @@ enum Answer {
 struct Routed<'a> {
     route: &'a Route,
     upstream: usize,
+    timeouts: Timeouts,
     target: PathAndQuery,
 }
 
 impl Gateway {
+    fn worker_upstreams(&self) -> Vec<Upstream> {
+        let all = self.upstreams.iter().zip(&self.dialers).zip(&self.clusters);
+        all.map(|((upstream, dialers), cluster)| Upstream::new(upstream, dialers, cluster, &self.metrics)).collect()
+    }
+
+    /// Checks endpoints where that is configured, until a stop.
+    pub fn keep_checking(&self, tasks: &Tasks) {
+        for ((upstream, dialers), cluster) in self.upstreams.iter().zip(&self.dialers).zip(&self.clusters) {
+            let Some(health) = &upstream.health else { continue };
+            for (index, dialer) in dialers.iter().enumerate() {
+                let (dialer, stop) = (dialer.clone(), tasks.soft().clone());
+                tasks.spawn_control(health::keep_checking(Arc::clone(cluster), index, dialer, health.clone(), stop));
+            }
+        }
+    }
+
     /// The part of it that one worker owns: connections to upstreams, the journal's segment, ids.
     #[must_use]
     pub fn worker(self: &Arc<Self>, meter: Meter) -> Arc<WorkerGateway> {
         Arc::new(WorkerGateway {
-            upstreams: self
-                .upstreams
-                .iter()
-                .zip(&self.dialers)
-                .map(|(upstream, dialers)| Upstream::new(upstream, dialers))
-                .collect(),
+            upstreams: self.worker_upstreams(),
             shared: Arc::clone(self),
             meter,
             ids: Mutex::new(EventIdGenerator::new()),
@@ -239,7 +251,7 @@ impl WorkerGateway {
         context: &mut RequestContext,
     ) -> Result<Routed<'_>, Rejection> {
         let route = self.find_route(head, path, context)?;
-        let upstream = route.upstream.ok_or(Rejection::NoRoute)?;
+        let (upstream, timeouts) = route.upstream.ok_or(Rejection::NoRoute)?;
         if must_upgrade(head, body) && !route.config.websocket {
             return Err(HeadFault::Method.into());
         }
@@ -248,7 +260,7 @@ impl WorkerGateway {
             return Err(Rejection::BodyTooLarge);
         }
         let strip = route.config.strip_prefix.then_some(route.config.path.as_str());
-        Ok(Routed { route, upstream, target: forward::target(&head.uri, path, strip) })
+        Ok(Routed { route, upstream, timeouts, target: forward::target(&head.uri, path, strip) })
     }
 
     fn find_route(
@@ -350,7 +362,8 @@ impl WorkerGateway {
         let request = forward::request(head, routed.target.clone());
         let exchanged = {
             let (peer, intake, leaving) = context.for_call();
-            let call = Call { request, body, keep_host, intake, peer, leaving };
+            let key = context.balance_key();
+            let call = Call { request, body, keep_host, intake, peer, leaving, timeouts: routed.timeouts, key };
             let mut exchange = pin!(self.upstreams[routed.upstream].exchange(call, &self.shared.clock));
             // An upload may go on for long before there is an answer.
             let turn = poll_fn(|task| {

@@ -137,8 +137,11 @@ impl Rewrite<'_> {
 /// Whether a name is not written as ours are, and could be read as one: the next one behind a proxy
 /// that passes it on may turn `_` and `.` into `-`.
 pub(super) fn impersonates(name: &HeaderName) -> bool {
+    if name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return false;
+    }
     let folded = name.as_str().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-    is_ours(&folded) && folded != name.as_str()
+    is_ours(&folded)
 }
 
 /// Says of everything about a caller that it is not known.

@@ -20,6 +20,8 @@
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
 //! | `interim` | what is told of a long transfer before its end |
 //! | `upstream` | one call: endpoint, connection, retry; below it HTTP/1.1 towards upstreams |
+//! | [`cluster`] | the endpoints as all workers see them: which is next, which is out |
+//! | [`health`] | checks of endpoints |
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
@@ -31,11 +33,13 @@
 //! table has its row. Refuses to own: rules (`auth`, `limit`, `metering`), and never sees the
 //! store.
 
+pub mod cluster;
 mod context;
 mod cost;
 mod forward;
 pub mod gateway;
 pub mod headers;
+pub mod health;
 mod intake;
 mod interim;
 pub mod path;

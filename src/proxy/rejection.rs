@@ -416,6 +416,18 @@ fn of_exchange(fault: &ExchangeFault) -> Public {
         | ExchangeFault::SwitchedProtocols
         | ExchangeFault::NoTunnel => UNAVAILABLE,
         ExchangeFault::ConnectLate { .. } | ExchangeFault::Late => UPSTREAM_TIMEOUT,
+        ExchangeFault::NoEndpoint => row(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no_healthy_upstream",
+            "No healthy upstream",
+            "The service behind this route is down; try again later.",
+        ),
+        ExchangeFault::Full => row(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Overloaded",
+            "The service behind this route has as many requests as it takes; try again later.",
+        ),
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
+use super::cluster::Place;
 use super::cost::DeclaredCost;
 use super::upstream::{Budget, ConnectionFault, Returned};
 use crate::server::Peer;
@@ -43,12 +44,19 @@ pub struct ReturningBody {
     failed: Option<ReturnFault>,
     /// What the trailers may say about the cost.
     cost: Option<Arc<DeclaredCost>>,
+    /// Its place among the open requests of its endpoint, where they are counted.
+    place: Option<Place>,
 }
 
 impl ReturningBody {
     /// A body whose head is there.
     pub(super) fn new(download: Returned, peer: Peer, idle: Duration, budget: Budget) -> Self {
-        Self { download: Some(download), peer, idle, budget, waiting: false, failed: None, cost: None }
+        Self { download: Some(download), peer, idle, budget, waiting: false, failed: None, cost: None, place: None }
+    }
+
+    /// Keeps this place until it ends.
+    pub(super) fn holds(&mut self, place: Option<Place>) {
+        self.place = place;
     }
 
     /// Takes what the trailers say about the cost.

@@ -10,8 +10,10 @@ use http::header::AUTHORIZATION;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::cluster::Cluster;
 use super::cost::CostHeader;
 use super::route::RouteTable;
+use super::upstream::Timeouts;
 use crate::auth::Authenticator;
 use crate::config::metering::MeteringConfig;
 use crate::config::route::{RouteAuth, RouteConfig};
@@ -68,6 +70,7 @@ pub struct Gateway {
     /// Of each upstream, of each endpoint: shared by all who connect, so that what one learns about
     /// a name all know.
     pub(super) dialers: Vec<Vec<Dialer>>,
+    pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
@@ -93,8 +96,8 @@ pub struct Gateway {
 /// A route, resolved.
 pub(super) struct Route {
     pub(super) config: RouteConfig,
-    /// Which of the upstreams; none: another proxy forwards.
-    pub(super) upstream: Option<usize>,
+    /// Which of the upstreams, and how long it may take; none: another proxy forwards.
+    pub(super) upstream: Option<(usize, Timeouts)>,
     /// The smaller of its own limit and the server's.
     pub(super) max_body: Option<u64>,
 }
@@ -116,6 +119,9 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         max_body: None,
         merge_slashes: false,
         encoded_slash: false,
+        response_timeout: None,
+        idle_timeout: None,
+        request_timeout: None,
         websocket: false,
         preserve_host: false,
         cost: 0,
@@ -148,7 +154,10 @@ impl Gateway {
             let max_body = [config.max_body, parts.server.limits.body].into_iter().flatten().min();
             match upstream {
                 None if !config.delegated => Err(UnknownUpstream { route: config.name, upstream: config.upstream }),
-                upstream => Ok(Route { config, upstream, max_body }),
+                upstream => {
+                    let upstream = upstream.map(|index| (index, Timeouts::new(&parts.upstreams[index], Some(&config))));
+                    Ok(Route { config, upstream, max_body })
+                }
             }
         };
         let routes = parts.routes.into_iter().map(resolve).collect::<Result<_, _>>()?;
@@ -156,6 +165,7 @@ impl Gateway {
             table,
             routes,
             dialers: dialers(&parts.upstreams, &parts.upstream_tls),
+            clusters: parts.upstreams.iter().map(|upstream| Cluster::new(upstream, &parts.metrics)).collect(),
             upstreams: parts.upstreams,
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,

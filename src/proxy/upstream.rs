@@ -18,7 +18,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,23 +29,29 @@ use thiserror::Error;
 use self::connection::Exchange;
 pub(super) use self::connection::{Connection, ConnectionFault};
 use self::download::Download;
+use self::retries::RetryBudget;
 pub(super) use self::returned::Returned;
 pub(super) use self::streams::is_grpc;
 use self::streams::{Lease, StreamDownload, StreamExchange, StreamPool};
 use self::upload::Upload;
+use super::cluster::{Ask, Choice, Cluster, Place, Tried};
 use super::intake::{Intake, OutgoingBody};
 use super::pool::Pool;
 use super::returning::ReturningBody;
+use crate::config::balancing::RetryOn;
+use crate::config::route::RouteConfig;
 use crate::config::upstream::{Transport, UpstreamConfig};
 use crate::model::clock::{Monotonic, SharedClock};
 use crate::server::dial::Dialer;
 use crate::server::{Peer, Speaks};
+use crate::telemetry::metrics::{Metrics, RetryMetrics};
 use crate::wire::http1::Framing;
 use crate::wire::http1::answer::AnswerHead;
 use crate::wire::websocket;
 
 mod connection;
 mod download;
+mod retries;
 mod returned;
 mod streams;
 mod upload;
@@ -81,6 +87,12 @@ pub enum ExchangeFault {
     /// It answered a request for a WebSocket with something else that means yes.
     #[error("the upstream did not agree to a WebSocket, and did not refuse")]
     NoTunnel,
+    /// None is healthy, or all were tried.
+    #[error("no endpoint is left to be asked")]
+    NoEndpoint,
+    /// All healthy endpoints have as many requests as they take, and so has the queue.
+    #[error("all endpoints are full")]
+    Full,
     /// No response head within `response_timeout`, or within what was left of `request_timeout`.
     #[error("the upstream's response came too late")]
     Late,
@@ -124,21 +136,53 @@ pub(super) struct Call<'a, F> {
     pub(super) intake: Option<&'a Intake>,
     /// Whose deadline is used.
     pub(super) peer: &'a Peer,
+    /// How long what may take.
+    pub(super) timeouts: Timeouts,
+    /// The client's, where the same client is to get the same endpoint.
+    pub(super) key: u64,
     /// Called with `true` just before the first byte may leave, with `false` when it turned out
     /// that none did.
     pub(super) leaving: F,
+}
+
+/// How long an exchange may take: its upstream's settings, or its route's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// To the head of the answer.
+    pub(super) response: Duration,
+    /// Between two pieces of its body.
+    pub(super) idle: Duration,
+    /// The same in a tunnel, in both directions.
+    pub(super) tunnel_idle: Duration,
+    /// In all.
+    pub(super) request: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The upstream's, but for what the route says.
+    pub(super) fn new(upstream: &UpstreamConfig, route: Option<&RouteConfig>) -> Self {
+        let own = |of: fn(&RouteConfig) -> Option<Duration>| route.and_then(of);
+        Self {
+            response: own(|route| route.response_timeout).unwrap_or(upstream.response_timeout),
+            idle: own(|route| route.idle_timeout).unwrap_or(upstream.idle_timeout),
+            tunnel_idle: upstream.tunnel_idle_timeout,
+            request: own(|route| route.request_timeout).or(upstream.request_timeout),
+        }
+    }
 }
 
 /// A worker's side of one upstream.
 #[derive(Debug)]
 pub(super) struct Upstream {
     endpoints: Vec<EndpointState>,
+    cluster: Arc<Cluster>,
     connect_timeout: Duration,
-    response_timeout: Duration,
-    idle_timeout: Duration,
-    tunnel_idle_timeout: Duration,
-    request_timeout: Option<Duration>,
+    retry_on: RetryOn,
+    retries: RetryBudget,
+    retry_metrics: RetryMetrics,
     next: AtomicUsize,
+    /// The time of the last tick; exact enough for what is shared with other workers.
+    now: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -194,7 +238,7 @@ impl EndpointState {
 
 impl Upstream {
     /// `dialers`: of its endpoints, shared by all workers.
-    pub(super) fn new(config: &UpstreamConfig, dialers: &[Dialer]) -> Self {
+    pub(super) fn new(config: &UpstreamConfig, dialers: &[Dialer], cluster: &Arc<Cluster>, metrics: &Metrics) -> Self {
         let endpoints = config.endpoints.iter().zip(dialers).map(|(endpoint, dialer)| EndpointState {
             dialer: dialer.clone(),
             is_secure: endpoint.transport == Transport::Tls,
@@ -204,17 +248,20 @@ impl Upstream {
         });
         Self {
             endpoints: endpoints.collect(),
+            cluster: Arc::clone(cluster),
             connect_timeout: config.connect_timeout,
-            response_timeout: config.response_timeout,
-            idle_timeout: config.idle_timeout,
-            tunnel_idle_timeout: config.tunnel_idle_timeout,
-            request_timeout: config.request_timeout,
+            retry_on: config.retry_on,
+            retries: RetryBudget::default(),
+            retry_metrics: metrics.upstream_retries(&config.name),
             next: AtomicUsize::new(0),
+            now: AtomicU64::new(0),
         }
     }
 
     /// Closes idle connections that are too old.
     pub(super) fn tick(&self, now: Monotonic) {
+        self.now.store(now.0, Ordering::Relaxed);
+        self.retries.tick(now);
         for endpoint in &self.endpoints {
             endpoint.pool.tick(now);
             endpoint.streams.tick(now);
@@ -223,68 +270,144 @@ impl Upstream {
 
     /// Sends a head and a body, gives a head and a body back.
     ///
-    /// Endpoints take turns; one that cannot be connected to is passed over, as long as there is
-    /// another that was not tried. The head comes back as it was sent; its body streams, carries
-    /// trailers and its own deadline, and returns the connection when it ends.
+    /// The cluster says which endpoint is next; one that cannot be connected to is passed over, as
+    /// long as there is another that was not tried. The head comes back as it was sent; its body
+    /// streams, carries trailers and its own deadline, and returns the connection when it ends.
     pub(super) async fn exchange<F: FnMut(bool)>(
         &self,
         mut call: Call<'_, F>,
         clock: &SharedClock,
     ) -> Result<Response<ReturningBody>, ExchangeFault> {
-        let budget = Budget::start(clock, self.request_timeout);
+        let budget = Budget::start(clock, call.timeouts.request);
         let mut upload = Upload::new(call.body);
         let is_replayable = is_safe(call.request.method()) && upload.is_empty();
-        let asked = Asked { head: &call.request, keep_host: call.keep_host, peer: call.peer, intake: call.intake };
+        let asked = Asked {
+            head: &call.request,
+            keep_host: call.keep_host,
+            peer: call.peer,
+            intake: call.intake,
+            timeouts: call.timeouts,
+            is_replayable,
+        };
+        self.retries.count();
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut fault = None;
-        for offset in 0..self.endpoints.len() {
-            let endpoint = &self.endpoints[(turn + offset) % self.endpoints.len()];
-            let towards = endpoint.dialer.name().and_then(|name| name.next());
-            let mut kept = endpoint.kept(upload.is_tunnel(), towards);
-            let mut may_repeat = is_replayable;
-            let mut refusals = 0;
-            loop {
-                let is_kept = kept.is_some();
-                let link = match kept.take() {
-                    Some(link) => link,
-                    None => match self.connect(endpoint, towards, &budget).await {
-                        Ok(link) => link,
-                        Err(error) => {
-                            fault = Some(error);
-                            break;
-                        }
-                    },
-                };
-                let is_shared = matches!(link, Link::Shared(_));
-                (call.leaving)(true);
-                let sent = match link {
-                    Link::Own(connection) => self.send(connection, upload, endpoint, &asked, &budget).await,
-                    Link::Shared(lease) => self.send_stream(lease, upload, endpoint, &asked, &budget).await,
-                };
-                match sent {
-                    Sent::Answered(response) => return response,
-                    Sent::Late => return Err(ExchangeFault::Late),
-                    Sent::NotWritten(unsent, error) => {
-                        (call.leaving)(false);
-                        upload = unsent;
-                        refusals += u8::from(is_shared);
-                        if refusals > REFUSALS_MOST || !(is_kept || is_shared) {
-                            // New, and closed at once: as good as refused.
-                            fault = Some(ExchangeFault::Broken(error));
-                            break;
-                        }
-                        kept = endpoint.kept(upload.is_tunnel(), towards);
+        let mut ask =
+            Ask { tried: Tried::default(), turn, key: call.key, now: Monotonic(self.now.load(Ordering::Relaxed)) };
+        let mut before = None;
+        loop {
+            let (index, place) = match self.choose(&ask, &budget, before.is_some()).await {
+                Ok(chosen) => chosen,
+                Err(none) => return before.unwrap_or(Err(none)),
+            };
+            ask.tried.add(index);
+            match self.attempt(&self.endpoints[index], upload, &asked, &budget, &mut call.leaving).await {
+                Attempt::Answered(mut response) => {
+                    let is_failing = says_it_cannot(response.status());
+                    self.note(index, !is_failing, ask.now);
+                    response.body_mut().holds(place);
+                    if !(is_replayable && is_failing && self.retry_on.has(response.status())) {
+                        return Ok(response);
                     }
-                    // Once, and on a new connection: another kept one may have died the same way.
-                    Sent::Broken { heard: false, .. } if is_kept && may_repeat => {
-                        may_repeat = false;
-                        upload = Upload::new(OutgoingBody::NONE);
-                    }
-                    Sent::Broken { error, .. } => return Err(ExchangeFault::Broken(error)),
+                    before = Some(Ok(response));
+                    upload = Upload::new(OutgoingBody::NONE);
+                }
+                Attempt::Failed(unsent, fault) => {
+                    self.note(index, false, ask.now);
+                    let Some(unsent) = unsent else { return Err(fault) };
+                    before = Some(Err(fault));
+                    upload = unsent;
                 }
             }
         }
-        Err(fault.expect("an upstream has at least one endpoint, and its loop ends with a fault"))
+    }
+
+    /// The next endpoint, and a place there. `again`: another one was tried.
+    async fn choose(&self, ask: &Ask, budget: &Budget, again: bool) -> Result<(usize, Option<Place>), ExchangeFault> {
+        let mut waiting = None;
+        loop {
+            match self.cluster.choose(ask) {
+                Choice::Endpoint(..) if again && !self.may_retry() => return Err(ExchangeFault::NoEndpoint),
+                Choice::Endpoint(index, place) => return Ok((index, place)),
+                Choice::None => return Err(ExchangeFault::NoEndpoint),
+                Choice::Full => {}
+            }
+            let Some(waiting) = waiting.get_or_insert_with(|| self.cluster.wait()) else {
+                return Err(ExchangeFault::Full);
+            };
+            let freed = tokio::time::timeout(budget.at_most(self.connect_timeout), waiting.freed());
+            freed.await.map_err(|_| ExchangeFault::Full)?;
+        }
+    }
+
+    fn may_retry(&self) -> bool {
+        let may = self.retries.take();
+        if may { &self.retry_metrics.done } else { &self.retry_metrics.refused }.inc();
+        may
+    }
+
+    /// Tells all workers what became of a request.
+    fn note(&self, endpoint: usize, is_good: bool, now: Monotonic) {
+        if is_good {
+            self.cluster.succeeded(endpoint);
+        } else {
+            self.cluster.failed(endpoint, now);
+        }
+    }
+
+    /// Tries one endpoint: on a connection that is kept, else on a new one.
+    async fn attempt(
+        &self,
+        endpoint: &EndpointState,
+        mut upload: Upload,
+        asked: &Asked<'_>,
+        budget: &Budget,
+        leaving: &mut impl FnMut(bool),
+    ) -> Attempt {
+        let towards = endpoint.dialer.name().and_then(|name| name.next());
+        let mut kept = endpoint.kept(upload.is_tunnel(), towards);
+        let mut may_repeat = asked.is_replayable;
+        let mut refusals = 0;
+        loop {
+            let is_kept = kept.is_some();
+            let link = match kept.take() {
+                Some(link) => link,
+                None => match self.connect(endpoint, towards, budget).await {
+                    Ok(link) => link,
+                    Err(fault) => return Attempt::Failed(Some(upload), fault),
+                },
+            };
+            let is_shared = matches!(link, Link::Shared(_));
+            leaving(true);
+            let sent = match link {
+                Link::Own(connection) => self.send(connection, upload, endpoint, asked, budget).await,
+                Link::Shared(lease) => self.send_stream(lease, upload, endpoint, asked, budget).await,
+            };
+            match sent {
+                Sent::Answered(Ok(response)) => return Attempt::Answered(response),
+                Sent::Answered(Err(fault)) => return Attempt::Failed(None, fault),
+                Sent::Late => return Attempt::Failed(None, ExchangeFault::Late),
+                Sent::NotWritten(unsent, error) => {
+                    leaving(false);
+                    upload = unsent;
+                    refusals += u8::from(is_shared);
+                    if refusals > REFUSALS_MOST || !(is_kept || is_shared) {
+                        // New, and closed at once: as good as refused.
+                        return Attempt::Failed(Some(upload), ExchangeFault::Broken(error));
+                    }
+                    kept = endpoint.kept(upload.is_tunnel(), towards);
+                }
+                // Once, and on a new connection: another kept one may have died the same way.
+                Sent::Broken { heard: false, .. } if is_kept && may_repeat => {
+                    may_repeat = false;
+                    upload = Upload::new(OutgoingBody::NONE);
+                }
+                Sent::Broken { error, heard } => {
+                    let may_go_on = asked.is_replayable && !heard && self.retry_on.reset;
+                    let upload = may_go_on.then(|| Upload::new(OutgoingBody::NONE));
+                    return Attempt::Failed(upload, ExchangeFault::Broken(error));
+                }
+            }
+        }
     }
 
     async fn send(
@@ -299,19 +422,19 @@ impl Upstream {
         upload.write_head(&mut connection.outgoing, asked.head, host);
         let mut exchange = Exchange::new(connection, upload, *asked.head.method() == Method::HEAD);
         let answer = poll_fn(|context| exchange.poll_head(context));
-        let answered = self.head_in_time(answer, asked.peer, asked.intake, budget).await;
+        let answered = self.head_in_time(answer, asked, budget).await;
         asked.peer.disarm();
         match answered {
             None => Sent::Late,
             Some(Ok(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 let is_agreed = websocket::agrees(asked.head.headers(), &head.headers) && exchange.open_tunnel();
                 Sent::Answered(if is_agreed {
-                    Ok(self.returning(head, exchange, endpoint, asked.peer, budget))
+                    Ok(Self::returning(head, exchange, endpoint, asked, budget))
                 } else {
                     Err(ExchangeFault::SwitchedProtocols)
                 })
             }
-            Some(Ok(head)) => Sent::Answered(Ok(self.returning(head, exchange, endpoint, asked.peer, budget))),
+            Some(Ok(head)) => Sent::Answered(Ok(Self::returning(head, exchange, endpoint, asked, budget))),
             Some(Err(error)) => match exchange.take_unsent() {
                 Some(upload) if matches!(error, ConnectionFault::Io(_)) => Sent::NotWritten(upload, error),
                 _ => Sent::Broken { error, heard: exchange.heard() },
@@ -338,7 +461,7 @@ impl Upstream {
             Err((upload, error)) => return Sent::NotWritten(upload, error),
         };
         let answer = poll_fn(|context| exchange.poll_head(context));
-        let answered = self.head_in_time(answer, asked.peer, asked.intake, budget).await;
+        let answered = self.head_in_time(answer, asked, budget).await;
         asked.peer.disarm();
         match answered {
             None => {
@@ -349,7 +472,7 @@ impl Upstream {
                 let (head, incoming) = head.into_parts();
                 let download = StreamDownload::new(exchange, incoming, &head.headers);
                 let body = Returned::Http2(Box::new(download));
-                let body = ReturningBody::new(body, asked.peer.clone(), self.idle_timeout, budget.clone());
+                let body = ReturningBody::new(body, asked.peer.clone(), asked.timeouts.idle, budget.clone());
                 Sent::Answered(Ok(Response::from_parts(head, body)))
             }
             Some(Err(error)) => match exchange.into_unprocessed(&error) {
@@ -361,11 +484,10 @@ impl Upstream {
     }
 
     fn returning(
-        &self,
         head: AnswerHead,
         exchange: Exchange,
         endpoint: &EndpointState,
-        peer: &Peer,
+        asked: &Asked<'_>,
         budget: &Budget,
     ) -> Response<ReturningBody> {
         let is_tunnel = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -373,11 +495,11 @@ impl Upstream {
         let download = Download::new(exchange, framing, head.keeps_alive, &endpoint.pool);
         let (idle, budget) = if is_tunnel {
             // A tunnel lasts as long as it is used.
-            (self.tunnel_idle_timeout, Budget(None))
+            (asked.timeouts.tunnel_idle, Budget(None))
         } else {
-            (self.idle_timeout, budget.clone())
+            (asked.timeouts.idle, budget.clone())
         };
-        let body = ReturningBody::new(Returned::Http1(download), peer.clone(), idle, budget);
+        let body = ReturningBody::new(Returned::Http1(download), asked.peer.clone(), idle, budget);
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
@@ -389,16 +511,11 @@ impl Upstream {
 
     /// Waits for the head. While the request's body still moves up, the upstream is not late:
     /// it may want all of it first.
-    async fn head_in_time<T>(
-        &self,
-        answer: impl Future<Output = T>,
-        peer: &Peer,
-        intake: Option<&Intake>,
-        budget: &Budget,
-    ) -> Option<T> {
+    async fn head_in_time<T>(&self, answer: impl Future<Output = T>, asked: &Asked<'_>, budget: &Budget) -> Option<T> {
+        let Asked { peer, intake, timeouts, .. } = asked;
         let mut answer = pin!(answer);
         let mut moved = 0;
-        peer.arm(budget.at_most(self.response_timeout));
+        peer.arm(budget.at_most(timeouts.response));
         poll_fn(|context| {
             if let Poll::Ready(answer) = answer.as_mut().poll(context) {
                 return Poll::Ready(Some(answer));
@@ -409,7 +526,7 @@ impl Upstream {
             match intake.filter(|intake| !intake.has_ended() && !budget.is_spent()) {
                 Some(intake) if intake.bytes() > moved => {
                     moved = intake.bytes();
-                    peer.arm(budget.at_most(self.response_timeout));
+                    peer.arm(budget.at_most(timeouts.response));
                     Poll::Pending
                 }
                 _ => Poll::Ready(None),
@@ -438,12 +555,22 @@ impl Upstream {
     }
 }
 
+/// What became of a request on one endpoint.
+enum Attempt {
+    Answered(Response<ReturningBody>),
+    /// With the request, where another endpoint may get it.
+    Failed(Option<Upload>, ExchangeFault),
+}
+
 /// What of a call stays the same whichever connection it is tried on.
 struct Asked<'a> {
     head: &'a Request<()>,
     keep_host: bool,
     peer: &'a Peer,
     intake: Option<&'a Intake>,
+    timeouts: Timeouts,
+    /// It may be sent twice.
+    is_replayable: bool,
 }
 
 enum Sent {
@@ -457,10 +584,15 @@ enum Sent {
     Late,
 }
 
+/// Whether a status is an endpoint's word that it cannot serve, and not an answer of the service.
+fn says_it_cannot(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
 /// Methods that may be sent twice when nobody knows whether the first arrived (RFC 9110 §9.2.1).
 fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

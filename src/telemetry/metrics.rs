@@ -39,6 +39,10 @@ pub struct Metrics {
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
     tls_certificate_expiry: Family<NoLabels, Gauge>,
+    upstream_health: Family<EndpointLabels, Gauge>,
+    upstream_requests: Family<EndpointLabels, Gauge>,
+    upstream_ejections: Family<EndpointLabels, Counter>,
+    upstream_retries: Family<RetryLabels, Counter>,
     /// Routes that refuse nothing yet.
     pub routes_observing: Gauge,
     observed: Family<ObservedLabels, Counter>,
@@ -164,6 +168,49 @@ struct AuthLabels {
     reason: &'static str,
 }
 
+/// What one endpoint's requests and checks are counted by.
+#[derive(Clone, Debug)]
+pub struct EndpointMetrics {
+    endpoint: String,
+    /// 1: it gets requests.
+    pub health: Gauge,
+    /// Open requests, where they are counted.
+    pub open: Gauge,
+    /// How often it was taken out.
+    pub ejections: Counter,
+}
+
+impl EndpointMetrics {
+    /// As configured.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+}
+
+/// What an upstream's retries are counted by.
+#[derive(Clone, Debug)]
+pub struct RetryMetrics {
+    /// Sent to another endpoint.
+    pub done: Counter,
+    /// Not, because the budget was used up.
+    pub refused: Counter,
+}
+
+/// Of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    upstream: String,
+    endpoint: String,
+}
+
+/// Of an upstream's retries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    upstream: String,
+    result: &'static str,
+}
+
 /// Of what is there or not, without telling more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NoLabels {}
@@ -244,6 +291,16 @@ impl Metrics {
         let tls_certificate_expiry = Family::<NoLabels, Gauge>::default();
         let help = "When the first certificate shown to callers ends, in Unix seconds; absent without TLS";
         registry.register("tls_certificate_expiry_seconds", help, tls_certificate_expiry.clone());
+        let upstream_health = Family::<EndpointLabels, Gauge>::default();
+        registry.register("upstream_health", "Whether an endpoint gets requests", upstream_health.clone());
+        let upstream_requests = Family::<EndpointLabels, Gauge>::default();
+        let help = "Open requests of an endpoint, where its upstream is balanced by them or limits them";
+        registry.register("upstream_requests_open", help, upstream_requests.clone());
+        let upstream_ejections = Family::<EndpointLabels, Counter>::default();
+        registry.register("upstream_ejections", "Endpoints taken out for failing", upstream_ejections.clone());
+        let upstream_retries = Family::<RetryLabels, Counter>::default();
+        let help = "Requests sent to another endpoint, and those that the budget kept from it";
+        registry.register("upstream_retries", help, upstream_retries.clone());
         let auth = Family::<AuthLabels, Counter>::default();
         registry.register("auth", "Authentications, by result and private reason", auth.clone());
         let cache = Family::<ResultLabels, Counter>::default();
@@ -308,6 +365,10 @@ impl Metrics {
             tls_handshakes_done: tls_handshakes.get_or_create_owned(&ResultLabels { result: "ok" }),
             tls_handshakes_failed: tls_handshakes.get_or_create_owned(&ResultLabels { result: "failed" }),
             tls_certificate_expiry,
+            upstream_health,
+            upstream_requests,
+            upstream_ejections,
+            upstream_retries,
             auth,
             auth_stale,
             limit,
@@ -328,6 +389,26 @@ impl Metrics {
         let route = self.route(route);
         route.requests[outcome as usize - 1][status_class(status)].inc();
         route.duration.observe(took.as_secs_f64());
+    }
+
+    /// The handles of one endpoint.
+    #[must_use]
+    pub fn upstream_endpoint(&self, upstream: &str, endpoint: &str) -> EndpointMetrics {
+        let labels = EndpointLabels { upstream: upstream.to_owned(), endpoint: endpoint.to_owned() };
+        EndpointMetrics {
+            endpoint: endpoint.to_owned(),
+            health: self.upstream_health.get_or_create_owned(&labels),
+            open: self.upstream_requests.get_or_create_owned(&labels),
+            ejections: self.upstream_ejections.get_or_create_owned(&labels),
+        }
+    }
+
+    /// The handles of one upstream's retries.
+    #[must_use]
+    pub fn upstream_retries(&self, upstream: &str) -> RetryMetrics {
+        let of =
+            |result| self.upstream_retries.get_or_create_owned(&RetryLabels { upstream: upstream.to_owned(), result });
+        RetryMetrics { done: of("done"), refused: of("refused") }
     }
 
     /// The first certificate shown to callers ends then.

@@ -2,19 +2,26 @@
 //! in the books once. Asked by hand, and by the real nginx and the real Caddy with the
 //! configurations that docs/forward-auth.md prints.
 
+use std::collections::HashSet;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use tempfile::TempDir;
 
 use crate::books::Books;
-use crate::callers::{fetch, send};
+use crate::callers::{connect, fetch, read_head, send};
 use crate::database::TestDatabase;
 use crate::harness::{Gateway, Setup, eventually, free_address, text};
 use crate::upstream::Upstream;
 
 /// The peer of these tests speaks for others.
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1/32\"]\n";
+
+/// What is committed goes into files as well.
+const FILES: &str = "[[metering.sinks]]\nname = \"files\"\ntype = \"ndjson\"\npath = \"usage-files\"\n";
 
 /// Routes for which another proxy forwards, behind those of the setup.
 const DELEGATED: &str = "[[routes]]\nname = \"files\"\npath = \"/files\"\nmethods = [\"GET\"]\ndelegated = true\n\
@@ -25,7 +32,7 @@ const DELEGATED: &str = "[[routes]]\nname = \"files\"\npath = \"/files\"\nmethod
 
 fn delegating(setup: &Setup) {
     let config = setup.config().replace("workers = 2\n", &format!("workers = 2\n{TRUSTED}"));
-    setup.write_config(&format!("{config}{DELEGATED}"));
+    setup.write_config(&format!("{config}{DELEGATED}{FILES}"));
 }
 
 /// The headers of a proxy that asks about a request.
@@ -136,6 +143,9 @@ fn by_the_rules_and_in_the_books(setup: &Setup, books: &Books<'_>, upstream: &Up
     assert!(reconciled.status.success(), "{}", text(&reconciled.stderr));
     let listed = text(&setup.octroi(&["usage", "events"]).stdout);
     assert_eq!(listed.matches("delegated").count(), 6, "{listed}");
+    let files = std::fs::read_dir(setup.path("usage-files")).unwrap();
+    let told: String = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert_eq!(told.matches(r#""kind":"delegated""#).count(), 6, "{told}");
 }
 
 #[test]
@@ -175,6 +185,59 @@ fn nobody_else_may_ask() {
     }
     assert_eq!(gateway.stop(), 0);
     assert_eq!(setup.usage("outcome")["total"]["requests"], 0);
+}
+
+/// Whoever was answered is in the books, once; whoever was not is there once at most.
+#[test]
+fn a_kill_loses_no_answer_and_doubles_none() {
+    const CALLERS: usize = 4;
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    delegating(&setup);
+    let mut answered: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let gateway = setup.start();
+        let count = AtomicUsize::new(0);
+        let (data, count) = (setup.data, &count);
+        let ids: Vec<Vec<String>> = thread::scope(|scope| {
+            let callers: Vec<_> = (0..CALLERS)
+                .map(|caller| {
+                    scope.spawn(move || {
+                        let mut ids = Vec::new();
+                        let mut stream = connect(data);
+                        loop {
+                            let id = format!("k-{round}-{caller}-{}", ids.len());
+                            let ask =
+                                format!("GET /.octroi/check/public HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\n\r\n");
+                            let sent = stream.write_all(ask.as_bytes());
+                            if sent.is_err() || !read_head(&mut stream).starts_with(b"HTTP/1.1 200 ") {
+                                return ids;
+                            }
+                            ids.push(id);
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    })
+                })
+                .collect();
+            eventually("there are answers", || count.load(Ordering::Relaxed) > 2_000);
+            gateway.kill();
+            callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+        });
+        answered.extend(ids.into_iter().flatten());
+    }
+    assert_eq!(setup.start().stop(), 0);
+    let books = Books::sqlite(&setup.path("octroi.db"));
+    let events = books.events();
+    let complete: HashSet<&str> =
+        events.iter().filter(|event| event.outcome == "complete").map(|event| event.request_id.as_str()).collect();
+    let all: HashSet<&str> = events.iter().map(|event| event.request_id.as_str()).collect();
+    assert_eq!(all.len(), events.len(), "none twice");
+    let missing: Vec<_> = answered.iter().filter(|id| !complete.contains(id.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // Each caller had at most one question under way at each kill.
+    assert!(all.len() <= answered.len() + 3 * CALLERS, "{} of {}", all.len(), answered.len());
+    assert!(events.iter().all(|event| ["complete", "not_sent"].contains(&event.outcome.as_str())));
+    assert_eq!(books.text("SELECT DISTINCT kind FROM usage_events"), ["delegated"]);
 }
 
 /// A proxy that stands in front, as a process.

@@ -31,6 +31,7 @@ mod at_scale;
 mod auth;
 mod authority;
 mod backfill;
+mod balancing;
 mod billing;
 mod bodies;
 mod check;

@@ -1,11 +1,14 @@
 //! Routes that observe: nothing is refused, everything is counted, and the date ends it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::books::Books;
 use crate::callers::{fetch, send};
 use crate::database::TestDatabase;
 use crate::harness::{Gateway, NO_BUDGET, Setup, eventually, text};
+use crate::postgres::PrivatePostgres;
 use crate::upstream::Upstream;
 
 /// So many seconds from now, as RFC 3339.
@@ -168,4 +171,29 @@ fn a_key_that_the_gateway_takes_away_stays_from_the_day_it_enforces() {
         stop(gateway);
         setup.write_config(&config);
     }
+}
+
+/// A store that is away is no reason to refuse either: nobody waits longer than a look-up may take.
+#[test]
+fn while_the_store_is_away_callers_go_on_as_nobody() {
+    let upstream = Upstream::start();
+    let server = PrivatePostgres::start();
+    let database = TestDatabase::of(&server);
+    let setup = Setup::new(upstream.address, &database.url(), NO_BUDGET);
+    observe(&setup, &in_seconds(3600), "");
+    let key = setup.key(&setup.client(&["acme"]), &[]);
+    let gateway = setup.start();
+    let header = format!("X-API-Key: {}", key.raw);
+    server.stop();
+    let asked = Instant::now();
+    assert_eq!(fetch(setup.data, "/", &[&header]).status, 200);
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(!upstream.last().headers.contains_key("x-octroi-client-id"));
+    assert!(metric(&setup, "octroi_observed_total{route=\"all\",reason=\"auth_unavailable\"} 1"));
+    server.restart();
+    eventually("it is known again", || {
+        assert_eq!(fetch(setup.data, "/", &[&header]).status, 200);
+        upstream.last().headers.contains_key("x-octroi-client-id")
+    });
+    stop(gateway);
 }

@@ -109,7 +109,6 @@ fn check(row: &Row, cuts: &[usize], setup: &Setup, upstream: &Strict) -> Result<
     let fits = match row.then {
         Then::Refuses => is_refused && is_last,
         Then::Declines => is_refused && !is_last,
-        Then::Ends => refusals.is_empty() || (is_refused && is_last),
         Then::GoesOn | Then::Closes => refusals.is_empty(),
     };
     if seen == expected && answered == expected && fits && has_ended {

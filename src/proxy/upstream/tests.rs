@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::config::balancing::{Balance, EjectionConfig, EndpointLimits, RetryOn};
 use crate::config::server::UnderscoreHeaders;
 use crate::config::upstream::{Endpoint, Transport, UpstreamProtocol, UpstreamTlsConfig};
 use crate::model::clock::SystemClock;
@@ -33,6 +34,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 struct Through {
     upstream: Arc<Upstream>,
     clock: SharedClock,
+    timeouts: Timeouts,
     notes: Notes,
 }
 
@@ -87,6 +89,8 @@ impl Handler for Through {
             intake: intake.as_deref(),
             peer,
             leaving: |leaves| notes.add(if leaves { "leaves" } else { "stayed" }),
+            timeouts: self.timeouts,
+            key: 0,
         };
         match self.upstream.exchange(call, &self.clock).await {
             Ok(response) => forward::response(response, &method)
@@ -111,7 +115,7 @@ struct Front {
     notes: Notes,
 }
 
-fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
+pub(in crate::proxy) fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
     UpstreamConfig {
         name: "up".into(),
         endpoints: endpoints
@@ -125,6 +129,11 @@ fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
             .collect(),
         protocol: UpstreamProtocol::Http1,
         tls: UpstreamTlsConfig::default(),
+        balance: Balance::RoundRobin,
+        retry_on: RetryOn { reset: true, ..RetryOn::default() },
+        limits: EndpointLimits { requests: None, pending: 0 },
+        health: None,
+        ejection: EjectionConfig { consecutive_failures: 0, base_time: SHORT, max_share: 50, return_time: SHORT },
         connect_timeout: SHORT,
         response_timeout: SHORT,
         idle_timeout: SHORT,
@@ -144,9 +153,16 @@ impl Front {
     }
 
     fn through(config: &UpstreamConfig, dialers: Vec<Dialer>) -> Self {
-        let upstream = Arc::new(Upstream::new(config, &dialers));
+        let metrics = Metrics::new(&[], &[]);
+        let cluster = Cluster::new(config, &metrics);
+        let upstream = Arc::new(Upstream::new(config, &dialers, &cluster, &metrics));
         let notes = Notes::default();
-        let through = Through { upstream: Arc::clone(&upstream), clock: SystemClock::shared(), notes: notes.clone() };
+        let through = Through {
+            upstream: Arc::clone(&upstream),
+            clock: SystemClock::shared(),
+            timeouts: Timeouts::new(config, None),
+            notes: notes.clone(),
+        };
         Self { server: Running::start(through, super_config()), upstream, notes }
     }
 

@@ -19,6 +19,9 @@ use httparse::{Header, ParserConfig, Status};
 use super::Framing;
 use super::fields::{self, Facts, LINES_MAX};
 
+/// How a connection of HTTP/2 begins (RFC 9113 §3.4): a request that HTTP/1.1 has not.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// A plain head.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts about a head that have nothing to do with each other")]
@@ -85,6 +88,10 @@ pub fn judge(head: &Bytes, lines_max: usize) -> Judged {
 
 fn judge_parsed(head: &Bytes, parsed: httparse::Result<usize>, request: &httparse::Request<'_, '_>) -> Judged {
     if parsed != Ok(Status::Complete(head.len())) {
+        // hyper closes without a word when the whole preface is there, and answers a part of it.
+        if head.starts_with(PREFACE) {
+            return Judged::Refused("HTTP/2 where HTTP/1.1 is spoken");
+        }
         return Judged::Other;
     }
     let (Some(method), Some(target)) = (request.method, request.path) else { return Judged::Other };

@@ -179,6 +179,7 @@ pub(super) fn targets() -> Vec<Row> {
         ("http/1.1", line("GET /g http/1.1")),
         ("HTTP /1.1", line("GET /g HTTP /1.1")),
         ("HTTPS/1.1", line("GET /g HTTPS/1.1")),
+        ("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
         ("no HTTP", b"EHLO a\r\nMAIL FROM: b\r\n\r\n".to_vec()),
     ]
     .map(|(name, wire)| refused(name, wire))
@@ -196,7 +197,6 @@ pub(super) fn targets() -> Vec<Row> {
         passes("a method in small letters", line("get /g HTTP/1.1"), &["get /g "]),
         passes("an unknown method", line("BREW /g HTTP/1.1"), &["BREW /g "]),
         passes("an encoded CR LF in the query", line("GET /g?x=%0d%0ay HTTP/1.1"), &["GET /g?x=%0d%0ay "]),
-        passes_then("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), &[], Then::Ends),
         passes_then("HTTP/1.0", b"GET /g HTTP/1.0\r\nHost: a\r\n\r\n".to_vec(), &["GET /g "], Then::Closes),
     ]);
     rows

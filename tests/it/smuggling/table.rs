@@ -17,8 +17,6 @@ pub(super) enum Then {
     GoesOn,
     /// A 4xx, and the end.
     Refuses,
-    /// The end, with a 4xx or without a word: what came is another protocol.
-    Ends,
     /// A 4xx for what is asked, not for how it is framed: a last request is answered.
     Declines,
     /// The end, for that is what was asked for.
