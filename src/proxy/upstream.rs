@@ -98,6 +98,19 @@ pub enum ExchangeFault {
     Late,
 }
 
+impl ExchangeFault {
+    /// Whether it speaks against the endpoint. What callers ask for or break off does not: they
+    /// could have endpoints ejected.
+    fn is_the_endpoint_s(&self) -> bool {
+        !matches!(self, Self::Broken(ConnectionFault::RequestBody) | Self::NoTunnel)
+    }
+
+    /// Whether the endpoint has had nothing of the request: another one is asked instead, not again.
+    fn asked_nobody(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectLate { .. })
+    }
+}
+
 /// How long a whole exchange may still take.
 #[derive(Clone)]
 pub(super) struct Budget(Option<(SharedClock, Monotonic)>);
@@ -293,9 +306,10 @@ impl Upstream {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let mut ask =
             Ask { tried: Tried::default(), turn, key: call.key, now: Monotonic(self.now.load(Ordering::Relaxed)) };
-        let mut before = None;
+        let mut before: Option<Result<_, ExchangeFault>> = None;
         loop {
-            let (index, place) = match self.choose(&ask, &budget, before.is_some()).await {
+            let again = before.as_ref().is_some_and(|before| !before.as_ref().is_err_and(ExchangeFault::asked_nobody));
+            let (index, place) = match self.choose(&ask, &budget, again).await {
                 Ok(chosen) => chosen,
                 Err(none) => return before.unwrap_or(Err(none)),
             };
@@ -312,7 +326,9 @@ impl Upstream {
                     upload = Upload::new(OutgoingBody::NONE);
                 }
                 Attempt::Failed(unsent, fault) => {
-                    self.note(index, false, ask.now);
+                    if fault.is_the_endpoint_s() {
+                        self.note(index, false, ask.now);
+                    }
                     let Some(unsent) = unsent else { return Err(fault) };
                     before = Some(Err(fault));
                     upload = unsent;
@@ -321,7 +337,7 @@ impl Upstream {
         }
     }
 
-    /// The next endpoint, and a place there. `again`: another one was tried.
+    /// The next endpoint, and a place there. `again`: another one has had the request.
     async fn choose(&self, ask: &Ask, budget: &Budget, again: bool) -> Result<(usize, Option<Place>), ExchangeFault> {
         let mut waiting = None;
         loop {

@@ -1,6 +1,7 @@
 //! Calls through a real server to upstreams that speak bytes.
 
 mod both_ways;
+mod endpoints;
 mod kept_connections;
 mod names;
 
