@@ -11,7 +11,7 @@ use octroi::clients::IdentityHeaders;
 use octroi::config::route::{RouteAuth, RouteConfig};
 use octroi::config::server::UnderscoreHeaders;
 use octroi::model::access::Scopes;
-use octroi::proxy::headers::Rewrite;
+use octroi::proxy::headers::{Rewrite, Shape};
 use octroi::proxy::path::canonicalise;
 use octroi::proxy::route::RouteTable;
 use octroi::server::Peer;
@@ -38,6 +38,7 @@ fn route(index: usize) -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 1,
+        shaping: octroi::config::shaping::Shaping::default(),
     }
 }
 
@@ -97,6 +98,7 @@ fn headers(criterion: &mut Criterion) {
         peer: peer.address_value(),
         request_id: &request_id,
         identity: Some(&identity),
+        shape: Shape::default(),
     };
     criterion.bench_function("headers/rewrite/8", |bencher| {
         bencher.iter_batched_ref(|| sent.clone(), |headers| rewrite.apply(headers), BatchSize::SmallInput);

@@ -146,6 +146,7 @@ fn config() -> AuthConfig {
     AuthConfig {
         prefix: "octroi".into(),
         key_headers: vec![],
+        query_param: None,
         pepper: None,
         pepper_previous: None,
         cache_ttl: Duration::from_mins(10),
@@ -187,6 +188,7 @@ fn route() -> RouteConfig {
         scopes: Scopes::default(),
         max_body: None,
         cost: 1,
+        shaping: octroi::config::shaping::Shaping::default(),
         merge_slashes: false,
         encoded_slash: false,
         response_timeout: None,

@@ -67,6 +67,7 @@ impl Bench {
         let peppers = Peppers::new(&secret("current"), Some(&secret("previous")));
         let config = AuthConfig {
             prefix: "octroi".into(),
+            query_param: None,
             key_headers: vec![],
             pepper: None,
             pepper_previous: None,
@@ -245,5 +246,6 @@ pub(super) fn route() -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 1,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }

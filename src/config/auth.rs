@@ -21,6 +21,8 @@ pub struct AuthConfig {
     pub prefix: String,
     /// Headers that carry a key, besides `Authorization: Bearer`.
     pub key_headers: Vec<HeaderName>,
+    /// A query parameter that carries a credential; none: the query is never looked at.
+    pub query_param: Option<String>,
     /// The pepper; none was given where only commands without keys run.
     pub pepper: Option<SecretBytes>,
     /// The other live pepper.
@@ -69,6 +71,7 @@ pub struct FailureBudget {
 pub(super) struct RawAuth {
     pub(super) prefix: String,
     pub(super) key_headers: Vec<String>,
+    pub(super) query_param: String,
     pub(super) pepper_file: String,
     pub(super) allow_short_pepper: bool,
     pub(super) cache_ttl: String,
@@ -96,6 +99,8 @@ impl Default for RawAuth {
         Self {
             prefix: "octroi".to_owned(),
             key_headers: vec!["x-api-key".to_owned()],
+            // Addresses end in logs, histories and referrers.
+            query_param: String::new(),
             pepper_file: String::new(),
             allow_short_pepper: false,
             cache_ttl: "30s".to_owned(),
@@ -117,6 +122,15 @@ impl Default for RawFailures {
 }
 
 impl RawAuth {
+    fn resolve_query_param(&self, check: &Check<'_>) -> Option<String> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if self.query_param.len() > 64 || !self.query_param.bytes().all(legal) {
+            let remedy = "write letters, digits, `-`, `_` and `.`, at most 64";
+            check.refuse("query_param", format!("`{}` is no name of a parameter", self.query_param), remedy);
+        }
+        (!self.query_param.is_empty()).then(|| self.query_param.clone())
+    }
+
     pub(super) fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> AuthConfig {
         self.check_prefix(check);
         let (pepper, pepper_previous) = self.resolve_peppers(secrets);
@@ -131,6 +145,7 @@ impl RawAuth {
         }
         let failures = check.below("failures");
         AuthConfig {
+            query_param: self.resolve_query_param(check),
             prefix: self.prefix.clone(),
             key_headers: self.resolve_key_headers(check),
             pepper,

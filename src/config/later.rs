@@ -3,9 +3,7 @@
 
 /// Settings of later versions, without indices; a table stands for all that is in it.
 const LATER: &[(&str, &str)] = &[
-    ("auth.query_param", "send the key in a header of `auth.key_headers`"),
     ("auth.scopes", "name the scopes on the route: `routes[].scopes`"),
-    ("proxy", "identity goes to the upstream as `X-Octroi-*`"),
     ("plans", "plans stand in the store: make one with `octroi plan create`"),
     ("limits.plan", "put clients on a plan with `octroi client update C --plan P`"),
     ("limits.quota", "set it with `octroi client update C --quota 1000000/month`, or on a plan"),
@@ -52,9 +50,8 @@ mod tests {
     #[test]
     fn later_settings_and_secrets_are_told_from_typing_errors() {
         for (path, message) in [
-            ("auth.query_param", Some("this setting is not in this version")),
+            ("auth.scopes", Some("this setting is not in this version")),
             ("routes[3].plan", Some("this setting is not in this version")),
-            ("proxy.identity", Some("this setting is not in this version")),
             ("auth.pepper", Some("a secret does not stand in the configuration")),
             ("proxying", None),
             ("auth.cache", None),

@@ -193,6 +193,7 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
         limits: raw.limits.resolve(&check.below("limits")),
         metering: raw.metering.resolve(&check.below("metering")),
         sinks: raw.metering.resolve_sinks(&check.below("metering"), secrets),
+        proxy: raw.proxy.resolve(&check.below("proxy")),
         telemetry: raw.telemetry.resolve(&check.below("telemetry")),
         issuer: raw.issuer.resolve(&check.below("issuer"), secrets),
         upstreams,

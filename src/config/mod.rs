@@ -14,7 +14,9 @@ pub mod admin;
 pub mod auth;
 pub mod balancing;
 mod check;
+pub mod cors;
 pub mod env;
+pub mod header_rules;
 pub mod issuer;
 mod later;
 pub mod limits;
@@ -24,11 +26,13 @@ pub mod metering;
 mod observe;
 mod overrides;
 mod problem;
+pub mod proxy;
 mod raw;
 pub mod route;
 mod route_path;
 mod secrets;
 pub mod server;
+pub mod shaping;
 mod show;
 pub mod sinks;
 mod sinks_raw;
@@ -70,6 +74,8 @@ pub struct Config {
     pub metering: metering::MeteringConfig,
     /// `[[metering.sinks]]`
     pub sinks: sinks::SinksConfig,
+    /// `[proxy]`
+    pub proxy: proxy::ProxyConfig,
     /// `[telemetry]`
     pub telemetry: telemetry::TelemetryConfig,
     /// `[issuer]`

@@ -9,6 +9,7 @@ use super::issuer::RawIssuer;
 use super::limits::RawLimits;
 use super::listener::RawListener;
 use super::metering::RawMetering;
+use super::proxy::RawProxy;
 use super::route::RawRoute;
 use super::server::RawServer;
 use super::sinks_raw::RawSink;
@@ -32,6 +33,7 @@ pub(super) struct RawConfig {
     pub(super) auth: RawAuth,
     pub(super) limits: RawLimits,
     pub(super) metering: RawMetering,
+    pub(super) proxy: RawProxy,
     pub(super) telemetry: RawTelemetry,
     pub(super) issuer: RawIssuer,
     pub(super) upstreams: Vec<RawUpstream>,

@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::AuthConfig;
 use super::check::{Check, Zero};
+use super::cors::RawCors;
+use super::header_rules::RawHeaderRules;
 use super::metering::MAX_COST;
 use super::observe;
 use super::route_path;
 use super::server::ServerConfig;
+use super::shaping::Shaping;
 use crate::model::access::Scopes;
 
 /// Which requests go where, and who may send them.
@@ -58,6 +61,8 @@ pub struct RouteConfig {
     pub preserve_host: bool,
     /// What a request costs, unless the upstream says otherwise.
     pub cost: u32,
+    /// What it changes of what passes.
+    pub shaping: Shaping,
 }
 
 impl RouteConfig {
@@ -107,6 +112,15 @@ pub(super) struct RawRoute {
     pub(super) websocket: bool,
     pub(super) preserve_host: bool,
     pub(super) cost: i64,
+    pub(super) replace_prefix: String,
+    pub(super) host_header: String,
+    pub(super) override_headers: String,
+    pub(super) maintenance: bool,
+    pub(super) maintenance_message: String,
+    pub(super) maintenance_retry_after: String,
+    pub(super) request_headers: RawHeaderRules,
+    pub(super) response_headers: RawHeaderRules,
+    pub(super) cors: RawCors,
 }
 
 impl Default for RawRoute {
@@ -136,6 +150,16 @@ impl Default for RawRoute {
             // Services that build links or serve several hosts need the name the caller used.
             preserve_host: true,
             cost: 1,
+            replace_prefix: String::new(),
+            host_header: String::new(),
+            // Upstreams that obey them would serve another method or path than was authorised.
+            override_headers: "drop".to_owned(),
+            maintenance: false,
+            maintenance_message: String::new(),
+            maintenance_retry_after: "5m".to_owned(),
+            request_headers: RawHeaderRules::default(),
+            response_headers: RawHeaderRules::default(),
+            cors: RawCors::default(),
         }
     }
 }
@@ -164,17 +188,20 @@ impl RawRoute {
             check.refuse("upstream", "the route leads nowhere", "name one of `[[upstreams]]`");
         }
         let auth = self.resolve_auth(check, around.auth);
+        let methods = self.resolve_methods(check);
+        let credentials = self.resolve_credentials(check, auth, around.auth);
         RouteConfig {
+            shaping: self.resolve_shaping(check, &methods, &credentials, &around.auth.key_headers),
             name: self.effective_name(),
             host: self.resolve_host(check),
             path: self.path.clone(),
-            methods: self.resolve_methods(check),
+            methods,
             upstream: self.upstream.clone(),
             delegated: self.delegated,
             observe_until: observe::until(check, &self.mode, &self.observe_until, around.now),
             strip_prefix: self.strip_prefix,
             auth,
-            credentials: self.resolve_credentials(check, auth, around.auth),
+            credentials,
             scopes: self.resolve_scopes(check, auth),
             max_body: self.resolve_max_body(check, around.server),
             merge_slashes: self.merge_slashes,
@@ -318,7 +345,7 @@ fn own_timeout(check: &Check<'_>, key: &str, text: &str) -> Option<Duration> {
 }
 
 /// Whether a lower-case text is what a Host header names, without its port.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     if let Some(address) = text.strip_prefix('[') {
         return address.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     }

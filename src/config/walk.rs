@@ -47,6 +47,12 @@ fn prune_table(written: &mut Table, schema: &Table, place: &Place<'_>, findings:
 /// Whether a value may stay. Tables are pruned and stay.
 fn fits(value: &mut Value, expected: &Value, place: &Place<'_>, findings: &Findings) -> bool {
     match (value, expected) {
+        // An empty table in the defaults has words under names that nobody knows before.
+        (Value::Table(value), Value::Table(expected)) if expected.is_empty() => {
+            let word = Value::String(String::new());
+            value.retain(|key, item| fits(item, &word, &place.below(key), findings));
+            true
+        }
         (Value::Table(value), Value::Table(expected)) => {
             prune_table(value, expected, place, findings);
             true

@@ -4,8 +4,9 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::clients::IdentityHeaders;
+use crate::config::proxy::IdentityWords;
 use crate::config::server::UnderscoreHeaders;
-use crate::proxy::headers::{Rewrite, strip_response};
+use crate::proxy::headers::{Rewrite, Shape, strip_response};
 
 /// The caller's words in the name of others; none of ours is among them.
 const FORGED: &[u8] = b"forged";
@@ -46,6 +47,11 @@ fn check_request(sent: &HeaderMap, switches: u8) {
         peer: &peer,
         request_id: &id,
         identity: (switches & 4 == 0).then_some(&identity),
+        shape: Shape {
+            identity: if switches & 8 == 0 { IdentityWords::Octroi } else { IdentityWords::Kong },
+            forwards_overrides: switches & 16 != 0,
+            ..Shape::default()
+        },
     };
     let mut headers = sent.clone();
     rewrite.apply(&mut headers);
@@ -59,6 +65,12 @@ fn check_request(sent: &HeaderMap, switches: u8) {
         let is_ours = folded == "x-octroi" || folded.starts_with("x-octroi-");
         assert!(!is_ours || *value == client, "{name}: {value:?} of {sent:?}");
         assert!(!is_for_one_hop(&folded), "{name} of {sent:?}");
+        let is_of_kong = folded.starts_with("x-consumer-") || folded.starts_with("x-credential-");
+        let is_our_word = name == "x-consumer-id" && *value == client;
+        let is_ours_to_say = rewrite.shape.identity == IdentityWords::Kong;
+        assert!(!is_of_kong || !is_ours_to_say || is_our_word, "{name}: {value:?} of {sent:?}");
+        let overrides = matches!(folded.as_str(), "x-http-method-override" | "x-original-url");
+        assert!(!overrides || rewrite.shape.forwards_overrides, "{name} of {sent:?}");
         assert!(folded != "x-api-key", "{name} of {sent:?}");
         let tells =
             matches!(folded.as_str(), "forwarded" | "x-real-ip" | "x-request-id") || folded.starts_with("x-forwarded-");

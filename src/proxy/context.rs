@@ -10,18 +10,21 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
 use self::ending::ANSWERED;
 use super::cost::DeclaredCost;
 use super::gateway::ResponseBody;
+use super::grpc::Media;
 use super::headers::X_REQUEST_ID;
 use super::intake::{Intake, IntakeFault};
 use super::interim::{Passed, Told};
 use super::rejection::Rejection;
 use super::returning::ReturningBody;
 use super::shared::Gateway;
+use super::trace::TraceId;
+use super::{cors, grpc};
 use crate::clients::Principal;
 use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
@@ -74,6 +77,10 @@ pub struct RequestContext {
     /// For the access log; none while it is off.
     target: Option<(Method, Uri)>,
     language: Language,
+    /// Which page may read the answer, on a route that says so.
+    origin: Option<HeaderValue>,
+    /// Which trace it belongs to.
+    trace: Option<TraceId>,
     /// On a route that observes.
     observing: Option<Observing>,
     settled: bool,
@@ -93,6 +100,8 @@ enum Language {
     Problem,
     /// The same with OAuth's members, for its clients.
     OAuth,
+    /// A status in the headers of a 200.
+    Grpc(Media),
 }
 
 /// Who is asking, before anything else is known.
@@ -138,6 +147,8 @@ impl RequestContext {
             status: None,
             target: gateway.access_log.is_on().then(|| (method.clone(), uri.clone())),
             language: Language::Problem,
+            origin: None,
+            trace: None,
             observing: None,
             settled: false,
         }
@@ -153,6 +164,10 @@ impl RequestContext {
 
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted
+    }
+
+    pub(super) fn event(&self) -> EventId {
+        self.event
     }
 
     pub(super) fn request_id_value(&self) -> &HeaderValue {
@@ -218,6 +233,20 @@ impl RequestContext {
     /// The caller is at an endpoint of the token issuer.
     pub(super) fn speaks_oauth(&mut self) {
         self.language = Language::OAuth;
+    }
+
+    /// The caller is a client of gRPC.
+    pub(super) fn speaks_grpc(&mut self, media: Media) {
+        self.language = Language::Grpc(media);
+    }
+
+    /// What `Access-Control-Allow-Origin` says to it.
+    pub(super) fn comes_from(&mut self, origin: Option<HeaderValue>) {
+        self.origin = origin;
+    }
+
+    pub(super) fn belongs_to(&mut self, trace: Option<TraceId>) {
+        self.trace = trace;
     }
 
     pub(super) fn charged(&mut self, standing: Standing) {
@@ -305,6 +334,7 @@ impl RequestContext {
         self.status = Some(response.status().as_u16());
         response.headers_mut().insert(X_REQUEST_ID, self.request_id_value.clone());
         self.standing.write(response.headers_mut());
+        self.share(response.headers_mut());
         // On the heap from here on: the response is moved often.
         response.map(|body| Observed::new(Body::Stream(body), Some(Box::new(self))))
     }
@@ -312,9 +342,11 @@ impl RequestContext {
     /// Answers with a refusal; settled here, because the answer is ours and whole.
     pub(super) fn refuse(mut self, rejection: &Rejection) -> Response<ResponseBody> {
         let response = self.refusal(rejection);
+        let public = rejection.public();
         // Nobody is there to get an answer: the event does not claim one.
         let is_sent = !matches!(rejection, Rejection::CallerGone);
-        self.status = is_sent.then(|| response.status().as_u16());
+        // What it stands for, whatever the answer is dressed in.
+        self.status = is_sent.then(|| public.status.as_u16());
         let bytes = if is_sent { response.body().len() as u64 } else { 0 };
         if self.entry.is_some() {
             let (outcome, reason) = match rejection.outcome() {
@@ -324,7 +356,6 @@ impl RequestContext {
             self.settle(outcome, reason, bytes);
             self.log(outcome.as_str(), &self.causes_of(rejection), bytes);
         } else {
-            let public = rejection.public();
             let status = public.status.as_u16();
             self.gateway.metrics.request_rejected(self.route, status);
             let route = self.route.unwrap_or(u16::MAX);
@@ -340,10 +371,14 @@ impl RequestContext {
     fn refusal(&self, rejection: &Rejection) -> Response<bytes::Bytes> {
         let oauth_error = (self.language == Language::OAuth).then(|| rejection.oauth_error());
         let problem = Problem { oauth_error, ..rejection.problem(self.request_id.as_str()) };
-        let mut response = problem.response();
+        let mut response = match self.language {
+            Language::Grpc(media) => grpc::refusal(media, &problem, rejection.retry_after_seconds()),
+            Language::Problem | Language::OAuth => problem.response(),
+        };
         let headers = response.headers_mut();
         rejection.write_headers(headers);
         headers.insert(X_REQUEST_ID, self.request_id_value.clone());
+        self.share(headers);
         if self.language == Language::OAuth {
             // Nobody keeps it (RFC 6749 §5.1), and a key may come as a password as well (§5.2).
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -352,6 +387,14 @@ impl RequestContext {
             }
         }
         response
+    }
+
+    /// Says which pages may read the answer, if its route says so.
+    fn share(&self, headers: &mut HeaderMap) {
+        let route = self.route.and_then(|route| self.gateway.routes.get(usize::from(route)));
+        if let Some(config) = route.and_then(|route| route.config.shaping.cors.as_deref()) {
+            cors::write(config, self.origin.as_ref(), headers);
+        }
     }
 
     /// Turns away what is no request.

@@ -7,25 +7,44 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::headers::strip_response;
 use super::path::CanonicalPath;
+use crate::config::route::RouteConfig;
 use crate::wire::websocket::{BY_UPGRADE, WEBSOCKET};
 
-/// Where the request goes: the canonical path, without `strip`, and the query untouched.
-pub(super) fn target(uri: &Uri, path: &CanonicalPath<'_>, strip: Option<&str>) -> PathAndQuery {
+/// A prefix of paths, and what takes its place. Both are canonical and end at a segment's end, so
+/// that what comes of it is canonical too and stays below the new prefix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replaced<'a> {
+    prefix: &'a str,
+    by: &'a str,
+}
+
+impl<'a> Replaced<'a> {
+    /// What a route replaces, if anything.
+    pub(super) fn of(config: &'a RouteConfig) -> Option<Self> {
+        let by = if config.strip_prefix { Some("") } else { config.shaping.prefix.as_deref() };
+        by.map(|by| Self { prefix: &config.path, by })
+    }
+}
+
+/// Where the request goes: the canonical path with its prefix replaced, and the query untouched.
+pub(super) fn target(uri: &Uri, path: &CanonicalPath<'_>, replaced: Option<Replaced<'_>>) -> PathAndQuery {
     let sent = uri.path_and_query();
     // Of `http://host?query` the library keeps only the query; its path is the slash that is not there.
-    if let (None, true, Some(sent)) = (strip, path.is_as_sent(), sent)
+    if let (None, true, Some(sent)) = (replaced, path.is_as_sent(), sent)
         && sent.as_str().starts_with('/')
     {
         return sent.clone();
     }
-    let prefix = strip.map_or(0, |prefix| prefix.trim_end_matches('/').len());
+    let prefix = replaced.map_or(0, |replaced| replaced.prefix.trim_end_matches('/').len());
+    let by = replaced.map_or("", |replaced| replaced.by.trim_end_matches('/'));
     let rest = path.as_str().get(prefix..).unwrap_or_default();
     let query = sent.and_then(PathAndQuery::query);
-    let mut text = String::with_capacity(rest.len() + 2 + query.map_or(0, str::len));
-    if !rest.starts_with('/') {
+    let mut text = String::with_capacity(by.len() + rest.len() + 2 + query.map_or(0, str::len));
+    text.push_str(by);
+    text.push_str(rest);
+    if text.is_empty() {
         text.push('/');
     }
-    text.push_str(rest);
     if let Some(query) = query {
         text.push('?');
         text.push_str(query);
@@ -71,22 +90,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_target_is_the_canonical_path_without_the_prefix() {
-        for (sent, strip, up) in [
+    fn the_target_is_the_canonical_path_with_its_prefix_replaced() {
+        for (sent, replaced, up) in [
             ("/a/b?x=%2f..", None, "/a/b?x=%2f.."),
             ("/%61/b?x=//", None, "/a/b?x=//"),
-            ("/a/b", Some("/a"), "/b"),
-            ("/a/b?q", Some("/a/"), "/b?q"),
-            ("/a", Some("/a"), "/"),
-            ("/a?q", Some("/a"), "/?q"),
-            ("/a/b", Some("/"), "/a/b"),
+            ("/a/b", Some(("/a", "")), "/b"),
+            ("/a/b?q", Some(("/a/", "")), "/b?q"),
+            ("/a", Some(("/a", "")), "/"),
+            ("/a?q", Some(("/a", "")), "/?q"),
+            ("/a/b", Some(("/", "")), "/a/b"),
+            ("/a/b?q", Some(("/a", "/v2")), "/v2/b?q"),
+            ("/a", Some(("/a", "/v2/x")), "/v2/x"),
+            ("/a/", Some(("/a", "/v2")), "/v2/"),
+            ("/a/b", Some(("/", "/v2")), "/v2/a/b"),
+            ("/", Some(("/", "/v2")), "/v2/"),
+            ("/a/b", Some(("/a", "/")), "/b"),
+            ("/a", Some(("/a", "/")), "/"),
             ("http://h/a?q", None, "/a?q"),
             ("http://h", None, "/"),
             ("http://h?/admin", None, "/?/admin"),
         ] {
             let uri: Uri = sent.parse().unwrap();
             let path = canonicalise(uri.path()).unwrap();
-            assert_eq!(Uri::from(target(&uri, &path, strip)).to_string(), up, "{sent} without {strip:?}");
+            let prefix = replaced.map(|(prefix, by)| Replaced { prefix, by });
+            assert_eq!(Uri::from(target(&uri, &path, prefix)).to_string(), up, "{sent} with {replaced:?}");
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -18,7 +19,10 @@ use http_body::Body as _;
 
 use super::context::{Arrival, RequestContext};
 use super::cost::DeclaredCost;
-use super::headers::{Rewrite, caller_address, has_underscore, presented_request_id};
+use super::forwarded::caller_address;
+use super::grpc::Media;
+use super::header_rules::is_needed_down;
+use super::headers::{has_underscore, presented_request_id};
 use super::intake::{IntakeFault, OutgoingBody};
 use super::path::{CanonicalPath, canonicalise};
 use super::rejection::Rejection;
@@ -27,10 +31,9 @@ use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
 use super::upstream::{Call, ExchangeFault, Timeouts, Upstream, is_grpc};
-use super::{forward, health, reserved, tokens};
+use super::{forward, health, query_credential, reserved, tokens};
 use crate::auth::Identified;
 use crate::clients::Principal;
-use crate::config::route::RouteAuth;
 use crate::config::server::UnderscoreHeaders;
 use crate::limit::{self, Charge, Cost, When};
 use crate::metering::Meter;
@@ -46,6 +49,7 @@ use crate::wire::websocket;
 
 mod check;
 mod observe;
+mod shaping;
 
 pub use check::CheckFault;
 
@@ -114,6 +118,9 @@ impl Handler for WorkerGateway {
     async fn handle(&self, request: Request<RequestBody>, peer: &Peer) -> Response<ResponseBody> {
         let arrival = self.arrival(request.headers(), peer);
         let mut context = RequestContext::new(&self.shared, peer, &arrival, request.method(), request.uri());
+        if let Some(media) = Media::of(request.method(), request.headers()) {
+            context.speaks_grpc(media);
+        }
         match catch_panic(self.run(request, &mut context)).await {
             Some(Ok(Answer::Upstream(response))) => context.accompany(response),
             Some(Ok(Answer::Own(response))) => context.reply(response),
@@ -151,7 +158,7 @@ impl Handler for WorkerGateway {
 impl WorkerGateway {
     /// The policy. Every `?` is a refusal; nothing is taken that is not given back or settled.
     async fn run(&self, request: Request<RequestBody>, context: &mut RequestContext) -> Result<Answer, Rejection> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         // First, because nothing may be decided from a head that can be read in two ways.
         self.frame(&head, context)?;
         // One form, which is matched, authorised and forwarded.
@@ -161,8 +168,19 @@ impl WorkerGateway {
             // Boxed: rare, and its state would make every request's future large.
             return Box::pin(self.answer(reserved::find(&path)?, &head, body, context)).await;
         }
+        // Before anybody is asked who they are: browsers send no credential with it.
+        if let Some(answer) = self.preflight(&head, &path, context) {
+            return Ok(Answer::Own(answer));
+        }
         // The route says which credentials it takes, and how large a body may be.
-        let routed = self.route(&head, &path, &body, context)?;
+        let mut routed = self.route(&head, &path, &body, context)?;
+        // Before anybody looks at credentials, so that there is one way to look.
+        if let Some(name) = &self.shared.query_param
+            && routed.route.config.credentials.contains(&AUTHORIZATION)
+            && !self.observes(routed.route)
+        {
+            query_credential::take(name, &mut routed.target, &mut head.headers);
+        }
         let principal = self.decide(routed.route, &head.headers, context).await?;
         self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
     }
@@ -240,6 +258,9 @@ impl WorkerGateway {
         if self.shared.underscores == UnderscoreHeaders::Refuse && has_underscore(&head.headers) {
             return Err(Rejection::UnderscoreName);
         }
+        if self.shared.pseudonym.is_going_round(&head.headers) {
+            return Err(Rejection::Loop);
+        }
         Ok(())
     }
 
@@ -259,8 +280,8 @@ impl WorkerGateway {
         if announced.zip(route.max_body).is_some_and(|(announced, limit)| announced > limit) {
             return Err(Rejection::BodyTooLarge);
         }
-        let strip = route.config.strip_prefix.then_some(route.config.path.as_str());
-        Ok(Routed { route, upstream, timeouts, target: forward::target(&head.uri, path, strip) })
+        let replaced = forward::Replaced::of(&route.config);
+        Ok(Routed { route, upstream, timeouts, target: forward::target(&head.uri, path, replaced) })
     }
 
     fn find_route(
@@ -276,7 +297,9 @@ impl WorkerGateway {
             NoRoute::Ambiguous(fault) => Rejection::Path(fault),
         })?;
         context.found_route(index);
-        Ok(&self.shared.routes[usize::from(index)])
+        let route = &self.shared.routes[usize::from(index)];
+        shaping::greet(route, head, context)?;
+        Ok(route)
     }
 
     /// On open routes whoever calls is nobody, even with a good key.
@@ -336,22 +359,10 @@ impl WorkerGateway {
         context: &mut RequestContext,
     ) -> Result<Response<ReturningBody>, Rejection> {
         let config = &routed.route.config;
-        Rewrite {
-            // What was only looked at is still for whoever asked for it until now.
-            credentials: if config.auth == RouteAuth::None || context.is_observed() {
-                &[]
-            } else {
-                &config.credentials
-            },
-            underscores: self.shared.underscores,
-            trusted: context.is_trusted(),
-            peer: context.peer().address_value(),
-            request_id: context.request_id_value(),
-            identity: Some(&principal.headers),
-        }
-        .apply(&mut head.headers);
+        let edits = self.rewrite(routed.route, &mut head, principal, context);
         let method = head.method.clone();
-        let keep_host = config.preserve_host && head.headers.contains_key(http::header::HOST);
+        let keep_host =
+            (config.preserve_host || config.shaping.host.is_some()) && head.headers.contains_key(http::header::HOST);
         let may_upgrade = !body.is_tunnel() || (config.websocket && websocket::is_handshake(&head.headers));
         let must_upgrade = must_upgrade(&head, &body);
         // Without its `Upgrade` it is a request like any other.
@@ -383,7 +394,11 @@ impl WorkerGateway {
             response.body_mut().watch_cost(Arc::clone(&declared));
             context.costs(declared);
         }
-        Ok(forward::response(response, &method))
+        let mut response = forward::response(response, &method);
+        if let Some(edits) = edits {
+            edits.apply(response.headers_mut(), is_needed_down);
+        }
+        Ok(response)
     }
 }
 

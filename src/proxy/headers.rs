@@ -6,20 +6,23 @@
 //! 3. so do the headers that carried a credential of ours;
 //! 4. so does whatever speaks, or could be read as speaking, in our name: `X-Octroi-*` in any
 //!    spelling, and, unless the peer is a trusted proxy, `X-Forwarded-*` and its kind;
-//! 5. ours are set last, by replacing.
+//! 5. then the route's own rules do what they say (`header_rules`);
+//! 6. ours are set last, by replacing.
 //!
 //! A caller can therefore neither smuggle a name past the list (`x_octroi_client-id`) nor have
-//! one of ours removed (`Connection: X-Octroi-Client-Id`): step 5 comes after all it can say.
+//! one of ours removed (`Connection: X-Octroi-Client-Id`): step 6 comes after all it can say.
 
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
 
+use super::forwarded;
+use super::header_rules::{Edits, is_needed_up};
 use crate::clients::IdentityHeaders;
+use crate::config::proxy::IdentityWords;
 use crate::config::server::UnderscoreHeaders;
 use crate::model::id::RequestId;
 
@@ -38,7 +41,11 @@ const SUBJECT: HeaderName = HeaderName::from_static("x-octroi-subject");
 const SCOPES: HeaderName = HeaderName::from_static("x-octroi-scopes");
 
 const OUR_NAMESPACE: &str = "x-octroi";
-const HTTP: HeaderValue = HeaderValue::from_static("http");
+const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
+const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+const CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
+const ANONYMOUS_CONSUMER: HeaderName = HeaderName::from_static("x-anonymous-consumer");
+
 const VIA_US: HeaderValue = HeaderValue::from_static("1.1 octroi");
 
 /// What a request's headers are rewritten by.
@@ -56,6 +63,41 @@ pub struct Rewrite<'a> {
     pub request_id: &'a HeaderValue,
     /// Who is calling; none on open routes.
     pub identity: Option<&'a IdentityHeaders>,
+    /// What is asked for besides.
+    pub shape: Shape<'a>,
+}
+
+/// What the configuration asks for besides the rules that always hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// How the caller is connected with us: `http` or `https`.
+    pub scheme: &'static str,
+    /// The caller's address, as trusted peers tell it; none: the peer's.
+    pub caller: Option<IpAddr>,
+    /// The route's rules, if there are any.
+    pub edits: Option<&'a Edits<'a>>,
+    /// Whether headers pass that ask for another method or path.
+    pub forwards_overrides: bool,
+    /// In which words upstreams are told who calls.
+    pub identity: IdentityWords,
+    /// What we add to `Via`.
+    pub via: Option<&'a HeaderValue>,
+    /// The peer, if `Forwarded` is to name it.
+    pub forwarded: Option<IpAddr>,
+}
+
+impl Default for Shape<'_> {
+    fn default() -> Self {
+        Self {
+            scheme: "http",
+            caller: None,
+            edits: None,
+            forwards_overrides: false,
+            identity: IdentityWords::Octroi,
+            via: None,
+            forwarded: None,
+        }
+    }
 }
 
 impl Rewrite<'_> {
@@ -76,12 +118,37 @@ impl Rewrite<'_> {
                 headers.remove(name);
             }
         }
+        if self.trusted && headers.contains_key(FORWARDED) {
+            self.settle_forwarded(headers);
+        }
+        if let Some(edits) = self.shape.edits {
+            edits.apply(headers, is_needed_up);
+        }
         self.set_ours(headers);
+    }
+
+    /// Of the two ways in which trusted peers tell the caller's address one was believed: the other
+    /// does not cross, and both say the same from here on.
+    fn settle_forwarded(&self, headers: &mut HeaderMap) {
+        if headers.contains_key(X_FORWARDED_FOR) {
+            headers.remove(FORWARDED);
+            return;
+        }
+        if !headers.contains_key(X_FORWARDED_PROTO)
+            && let Some(scheme) = forwarded::said_scheme(headers)
+        {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        }
+        if let Some(caller) = self.shape.caller.and_then(|caller| HeaderValue::try_from(caller.to_string()).ok())
+            && caller != *self.peer
+        {
+            headers.insert(X_FORWARDED_FOR, caller);
+        }
     }
 
     fn goes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
-        if is_hop_by_hop(name) || is_ours(text) {
+        if is_hop_by_hop(name) || is_ours(text) || self.is_reserved(text) {
             return true;
         }
         if !self.trusted && tells_about_the_caller(text) {
@@ -94,10 +161,17 @@ impl Rewrite<'_> {
         // whatever is neither letter nor digit.
         let folded = text.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
         let impersonates = is_ours(&folded)
+            || self.is_reserved(&folded)
             || tells_about_the_caller(&folded)
             || is_framing(&folded)
             || self.credentials.iter().any(|credential| credential.as_str() == folded);
         impersonates || (self.underscores == UnderscoreHeaders::Drop && text.contains('_'))
+    }
+
+    /// Names that are reserved where the configuration says so.
+    fn is_reserved(&self, folded: &str) -> bool {
+        (!self.shape.forwards_overrides && is_override(folded))
+            || (self.shape.identity == IdentityWords::Kong && is_of_kong(folded))
     }
 
     /// The peer's address, after what a trusted peer said; in one line, because that is what
@@ -118,19 +192,25 @@ impl Rewrite<'_> {
     fn set_ours(&self, headers: &mut HeaderMap) {
         if let Some(identity) = self.identity {
             write_identity(headers, identity);
+            if self.shape.identity == IdentityWords::Kong {
+                write_consumer(headers, identity);
+            }
         }
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         let forwarded_for = self.forwarded_for(headers);
         headers.insert(X_FORWARDED_FOR, forwarded_for);
-        if !(self.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-            headers.insert(X_FORWARDED_PROTO, HTTP);
+        if !(self.trusted && says_scheme(headers)) {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.shape.scheme));
         }
         if !(self.trusted && headers.contains_key(X_FORWARDED_HOST))
             && let Some(host) = headers.get(HOST).cloned()
         {
             headers.insert(X_FORWARDED_HOST, host);
         }
-        headers.append(VIA, VIA_US);
+        if let Some(peer) = self.shape.forwarded {
+            forwarded::add(headers, peer, self.shape.scheme);
+        }
+        headers.append(VIA, self.shape.via.unwrap_or(&VIA_US).clone());
     }
 }
 
@@ -165,6 +245,31 @@ pub(super) fn write_identity(headers: &mut HeaderMap, identity: &IdentityHeaders
             headers.insert(name, value.clone());
         }
     }
+}
+
+/// Says the same in Kong's words; on open routes that there is nobody.
+fn write_consumer(headers: &mut HeaderMap, identity: &IdentityHeaders) {
+    let pairs = [
+        (CONSUMER_ID, identity.client_id.as_ref()),
+        (CONSUMER_USERNAME, identity.client_name.as_ref()),
+        (CREDENTIAL_IDENTIFIER, identity.key_id.as_ref()),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
+    }
+    if identity.client_id.is_none() {
+        headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
+    }
+}
+
+/// Whether `X-Forwarded-Proto` says, of each hop, one of the schemes there are.
+fn says_scheme(headers: &HeaderMap) -> bool {
+    let is_scheme =
+        |part: &[u8]| matches!(part.trim_ascii(), b"ws" | b"wss") || forwarded::scheme(part.trim_ascii()).is_some();
+    let mut lines = headers.get_all(X_FORWARDED_PROTO).iter().peekable();
+    lines.peek().is_some() && lines.all(|line| line.as_bytes().split(|byte| *byte == b',').all(is_scheme))
 }
 
 /// Whether a name has an underscore: refused under `server.underscore_headers = "refuse"`.
@@ -238,6 +343,8 @@ pub fn keep_harmless(trailers: &mut HeaderMap) {
             || is_ours(&folded)
             || is_framing(&folded)
             || tells_about_the_caller(&folded)
+            || is_override(&folded)
+            || is_of_kong(&folded)
             || matches!(folded.as_str(), "authorization" | "cookie" | "x-api-key")
     };
     let gone: Vec<HeaderName> = trailers.keys().filter(|name| harms(name)).cloned().collect();
@@ -246,11 +353,31 @@ pub fn keep_harmless(trailers: &mut HeaderMap) {
     }
 }
 
+/// Names by which some frameworks are asked to serve another method or path than the one that was
+/// matched and authorised.
+fn is_override(folded: &str) -> bool {
+    folded.starts_with("x-")
+        && matches!(
+            folded,
+            "x-http-method-override" | "x-http-method" | "x-method-override" | "x-original-url" | "x-rewrite-url"
+        )
+}
+
+/// Names in which services behind Kong believe.
+fn is_of_kong(folded: &str) -> bool {
+    folded.starts_with("x-consumer-")
+        || folded.starts_with("x-credential-")
+        || matches!(
+            folded,
+            "x-anonymous-consumer" | "x-authenticated-groups" | "x-authenticated-scope" | "x-authenticated-userid"
+        )
+}
+
 fn is_ours(folded: &str) -> bool {
     folded.strip_prefix(OUR_NAMESPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']))
 }
 
-fn tells_about_the_caller(folded: &str) -> bool {
+pub(super) fn tells_about_the_caller(folded: &str) -> bool {
     matches!(folded, "x-request-id" | "forwarded" | "x-real-ip") || folded.starts_with("x-forwarded-")
 }
 
@@ -276,27 +403,6 @@ pub fn strip_response(headers: &mut HeaderMap) {
     for name in gone {
         headers.remove(name);
     }
-}
-
-/// The address of the caller as the trusted proxies in between tell it: `X-Forwarded-For` is
-/// read from the right, and the first address that is not a trusted proxy's is the caller's.
-/// Where the line cannot be read, the last address that could be is.
-#[must_use]
-pub fn caller_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut caller = peer;
-    let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    for line in lines.into_iter().rev() {
-        for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
-            let hop = std::str::from_utf8(hop).ok().and_then(|hop| hop.trim().parse::<IpAddr>().ok());
-            let Some(hop) = hop else { return caller };
-            caller = hop.to_canonical();
-            if !is_trusted(&caller) {
-                return caller;
-            }
-        }
-    }
-    caller
 }
 
 /// The request id of a trusted peer, if it is one.

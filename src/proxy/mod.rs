@@ -16,6 +16,12 @@
 //! | [`path`] | the canonical form: what is matched is what is forwarded |
 //! | [`route`] | host, prefix, method → route |
 //! | [`headers`] | what crosses to the upstream, what comes back |
+//! | `header_rules` | what a route's own rules do to headers |
+//! | `forwarded` | who calls, as trusted proxies tell it |
+//! | `cors` | what is told to web pages of other origins |
+//! | `grpc` | refusals as gRPC puts them |
+//! | `trace` | `traceparent` |
+//! | `loops` | our name in `Via`, and requests that come back for ever |
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
 //! | `interim` | what is told of a long transfer before its end |
@@ -25,6 +31,7 @@
 //! | `pool` | idle connections of one endpoint |
 //! | `returning` | the response's body on its way down, with its deadline |
 //! | [`rejection`] | every refusal: status, code, texts, headers |
+//! | `query_credential` | a credential in the query, where that is allowed |
 //! | `reserved` | `/.octroi/…`: what is answered here |
 //! | `tokens` | the endpoints of the token issuer |
 //!
@@ -35,21 +42,28 @@
 
 pub mod cluster;
 mod context;
+mod cors;
 mod cost;
 mod forward;
+pub mod forwarded;
 pub mod gateway;
+mod grpc;
+pub mod header_rules;
 pub mod headers;
 pub mod health;
 mod intake;
 mod interim;
+mod loops;
 pub mod path;
 mod pool;
+mod query_credential;
 pub mod rejection;
 mod reserved;
 mod returning;
 pub mod route;
 mod shared;
 mod tokens;
+mod trace;
 mod upstream;
 
 pub use gateway::WorkerGateway;

@@ -64,13 +64,11 @@ impl Pool {
     pub(super) fn take(&self, towards: Option<IpAddr>) -> Option<Box<Connection>> {
         let mut state = self.state();
         loop {
-            let (mut connection, _) = match towards {
-                None => state.idle.pop_back()?,
-                Some(_) => {
-                    let place = state.idle.iter().rposition(|(connection, _)| connection.address == towards)?;
-                    state.idle.remove(place)?
-                }
+            let place = match towards {
+                None => state.idle.len().checked_sub(1)?,
+                Some(_) => state.idle.iter().rposition(|(connection, _)| connection.address == towards)?,
             };
+            let (mut connection, _) = state.idle.remove(place)?;
             if connection.is_quiet() {
                 return Some(connection);
             }

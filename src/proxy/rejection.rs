@@ -13,6 +13,7 @@ use super::path::PathFault;
 use super::tokens::FormFault;
 use super::upstream::ExchangeFault;
 use crate::auth::AuthError;
+use crate::config::shaping::Maintenance;
 use crate::issuer::GrantFault;
 use crate::limit::{Exceeded, ExceededKind, QuotasUnknown};
 use crate::metering::JournalFull;
@@ -45,6 +46,12 @@ pub enum Rejection {
     /// Something does, and only by these methods.
     #[error("the route does not serve the method")]
     Method(HeaderValue),
+    /// The route is under maintenance.
+    #[error("the route is under maintenance")]
+    Maintenance(Maintenance),
+    /// It was here too often.
+    #[error("the request goes round in circles")]
+    Loop,
     /// Not let in.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -132,6 +139,18 @@ const INVALID_CREDENTIALS: Public =
     row(StatusCode::UNAUTHORIZED, "invalid_credentials", "Invalid credentials", "The credential is not valid here.");
 const NO_ROUTE: Public =
     row(StatusCode::NOT_FOUND, "no_route", "No such route", "Nothing is served at this host and path.");
+const MAINTENANCE: Public = row(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "maintenance",
+    "Maintenance",
+    "The service is under maintenance; try again after the time in Retry-After.",
+);
+const LOOP: Public = row(
+    StatusCode::LOOP_DETECTED,
+    "loop_detected",
+    "Loop detected",
+    "The request has passed this gateway too often: what is behind it leads back to it.",
+);
 const UNAVAILABLE: Public = row(
     StatusCode::BAD_GATEWAY,
     "upstream_unavailable",
@@ -181,6 +200,8 @@ impl Rejection {
                 "Too many connections are open; try again later.",
             ),
             Self::NoRoute => NO_ROUTE,
+            Self::Maintenance(_) => MAINTENANCE,
+            Self::Loop => LOOP,
             Self::Auth(error) => of_auth(error),
             Self::Limit(Exceeded { what: ExceededKind::Quota, .. }) => row(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -247,6 +268,8 @@ impl Rejection {
             | Self::Server(_)
             | Self::NoRoute
             | Self::Method(_)
+            | Self::Maintenance(_)
+            | Self::Loop
             | Self::Auth(_)
             | Self::Limit(_)
             | Self::Journal(_)
@@ -281,9 +304,18 @@ impl Rejection {
 
     /// The body.
     #[must_use]
-    pub fn problem<'a>(&self, request_id: &'a str) -> Problem<'a> {
-        let Public { status, code, title, detail } = self.public();
+    pub fn problem<'a>(&'a self, request_id: &'a str) -> Problem<'a> {
+        let Public { status, code, title, .. } = self.public();
+        let detail = self.detail();
         Problem { status, code, title, detail, request_id: Some(request_id), oauth_error: None }
+    }
+
+    /// The sentence that helps; an operator's, where there is one.
+    pub(super) fn detail(&self) -> &str {
+        match self {
+            Self::Maintenance(maintenance) if !maintenance.message.is_empty() => &maintenance.message,
+            _ => self.public().detail,
+        }
     }
 
     /// OAuth's word for it (RFC 6749 §5.2, RFC 8707 §2).
@@ -300,9 +332,10 @@ impl Rejection {
     }
 
     /// Every 429 and 503 says when to try again.
-    fn retry_after_seconds(&self) -> Option<u64> {
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::Limit(exceeded) => Some(exceeded.retry_after_seconds),
+            Self::Maintenance(maintenance) => Some(maintenance.retry_after.as_secs()),
             Self::Auth(AuthError::TooManyFailures { retry_after_seconds }) => Some(*retry_after_seconds),
             _ => (self.public().status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }

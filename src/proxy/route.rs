@@ -188,6 +188,7 @@ pub(super) mod tests {
             websocket: false,
             preserve_host: false,
             cost: 1,
+            shaping: crate::config::shaping::Shaping::default(),
         }
     }
 

@@ -12,10 +12,12 @@ use thiserror::Error;
 
 use super::cluster::Cluster;
 use super::cost::CostHeader;
+use super::loops::Pseudonym;
 use super::route::RouteTable;
 use super::upstream::Timeouts;
 use crate::auth::Authenticator;
 use crate::config::metering::MeteringConfig;
+use crate::config::proxy::ProxyConfig;
 use crate::config::route::{RouteAuth, RouteConfig};
 use crate::config::server::{ServerConfig, ServerLimits, UnderscoreHeaders};
 use crate::config::upstream::UpstreamConfig;
@@ -39,8 +41,11 @@ pub struct Parts<'a> {
     pub upstream_tls: Vec<Option<UpstreamTls>>,
     pub server: &'a ServerConfig,
     pub metering: &'a MeteringConfig,
+    pub proxy: ProxyConfig,
     /// Where keys are looked for on paths of our own, besides `Authorization`.
     pub key_headers: &'a [HeaderName],
+    /// The query parameter that carries a credential.
+    pub query_param: Option<String>,
     /// Whether rates are charged what a request costs.
     pub rates_by_cost: bool,
     pub authenticator: Arc<Authenticator>,
@@ -71,9 +76,13 @@ pub struct Gateway {
     /// a name all know.
     pub(super) dialers: Vec<Vec<Dialer>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
+    pub(super) query_param: Option<String>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
+    pub(super) proxy: ProxyConfig,
+    /// This process in `Via`.
+    pub(super) pseudonym: Pseudonym,
     pub(super) authenticator: Arc<Authenticator>,
     /// None: no tokens are issued.
     pub(super) issuer: Option<Arc<TokenIssuer>>,
@@ -125,6 +134,7 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         websocket: false,
         preserve_host: false,
         cost: 0,
+        shaping: crate::config::shaping::Shaping::default(),
     }
 }
 
@@ -170,11 +180,14 @@ impl Gateway {
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
+            proxy: parts.proxy,
+            pseudonym: Pseudonym::draw(),
             authenticator: parts.authenticator,
             issuer: parts.issuer,
             readiness: parts.readiness,
             rates_by_cost: parts.rates_by_cost,
             own_route: own_route(parts.key_headers),
+            query_param: parts.query_param,
             stream_interval: parts.metering.stream_interval,
             part_ids: Mutex::new(EventIdGenerator::new()),
             cost_header: parts.metering.cost_header.clone().map(|name| CostHeader {

@@ -93,7 +93,7 @@ impl Addresses {
     }
 
     /// All, in the order in which a connection is tried: beginning at `turn`, those that stand back last.
-    fn from_turn(&self, turn: usize) -> Vec<IpAddr> {
+    fn in_order(&self, turn: usize) -> Vec<IpAddr> {
         let count = self.0.len().max(1);
         let mut ordered: Vec<_> = self.0.iter().cycle().skip(turn % count).take(self.0.len()).collect();
         ordered.sort_by_key(|address| address.stands_back.load(Relaxed));
@@ -180,7 +180,7 @@ impl Name {
     /// # Errors
     /// The name has no address, or none of them took the connection.
     pub async fn connect(&self, port: u16, preferred: Option<IpAddr>) -> io::Result<(TcpStream, IpAddr)> {
-        let mut addresses = self.addresses().await?.from_turn(self.turn.fetch_add(1, Relaxed));
+        let mut addresses = self.addresses().await?.in_order(self.turn.fetch_add(1, Relaxed));
         if let Some(place) = addresses.iter().position(|address| Some(*address) == preferred) {
             addresses[..=place].rotate_right(1);
         }
@@ -248,10 +248,9 @@ impl Name {
 
     /// Looks it up.
     async fn refresh(&self) -> io::Result<()> {
-        let found = self.lookup.look_up(&self.host).await.and_then(|found| match found.is_empty() {
-            true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-            false => Ok(Addresses::of(found)),
-        });
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let found = self.lookup.look_up(&self.host).await;
+        let found = found.and_then(|found| if found.is_empty() { Err(none()) } else { Ok(Addresses::of(found)) });
         let name = &self.host;
         match found {
             Err(error) => {

@@ -35,6 +35,8 @@ pub struct AccessRecord<'a> {
     pub at: Timestamp,
     /// Joins the line with the answer and the usage event.
     pub request_id: &'a str,
+    /// The trace (W3C) it belongs to; empty when none.
+    pub trace: &'a str,
     /// The caller's address.
     pub address: IpAddr,
     /// Whose it was; nil when not known.
@@ -169,6 +171,9 @@ fn json(line: &mut String, record: &AccessRecord<'_>) -> fmt::Result {
         Escaped(record.request_id),
         record.address
     )?;
+    if !record.trace.is_empty() {
+        write!(line, ",\"trace_id\":\"{}\"", Escaped(record.trace))?;
+    }
     if !record.client.is_nil() {
         write!(line, ",\"client\":\"{}\"", record.client)?;
     }
@@ -210,6 +215,9 @@ fn text(line: &mut String, record: &AccessRecord<'_>) -> fmt::Result {
         None => line.push('-'),
     }
     write!(line, " {} request_id={} address={}", record.outcome, Escaped(record.request_id), record.address)?;
+    if !record.trace.is_empty() {
+        write!(line, " trace_id={}", Escaped(record.trace))?;
+    }
     if !record.route.is_empty() {
         write!(line, " route={}", Escaped(record.route))?;
     }
@@ -276,6 +284,7 @@ mod tests {
         AccessRecord {
             at: Timestamp::UNIX_EPOCH,
             request_id: "r-1",
+            trace: "",
             address: IpAddr::from([192, 0, 2, 1]),
             client: ClientId::NIL,
             key: ApiKeyId::NIL,

@@ -56,6 +56,10 @@ pub struct Metrics {
     pub auth_cache_negative: Counter,
     /// Requests served by an identity that could not be confirmed.
     pub auth_stale: Counter,
+    /// Preflights of pages that may go on.
+    pub preflights_allowed: Counter,
+    /// Preflights of pages that may not.
+    pub preflights_foreign: Counter,
     limit: Family<LimitLabels, Counter>,
     /// Entries admitted to the journal.
     pub metering_admitted: Counter,
@@ -312,6 +316,9 @@ impl Metrics {
             "Requests served by an identity that could not be confirmed",
             auth_stale.clone(),
         );
+        let preflights = Family::<ResultLabels, Counter>::default();
+        registry.register("cors_preflights", "Preflights answered, by result", preflights.clone());
+        let preflight = |result| preflights.get_or_create_owned(&ResultLabels { result });
         let limit = Family::<LimitLabels, Counter>::default();
         registry.register("limit", "Charges to limits, by result", limit.clone());
         let entries = Family::<StateLabels, Counter>::default();
@@ -346,6 +353,8 @@ impl Metrics {
             tokens_issued_to_refresh_tokens: issued_by("refresh_token"),
             token_families_revoked,
             auth_ok: auth.get_or_create_owned(&AuthLabels { result: "ok", reason: "" }),
+            preflights_allowed: preflight("allowed"),
+            preflights_foreign: preflight("foreign"),
             auth_cache_hit: cached("hit"),
             auth_cache_miss: cached("miss"),
             auth_cache_negative: cached("negative"),

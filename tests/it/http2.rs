@@ -138,6 +138,27 @@ fn what_a_stream_carries_is_what_http_1_would_carry() {
 }
 
 #[test]
+fn a_call_of_grpc_is_refused_without_a_body() {
+    let upstream = Upstream::start();
+    let scene = Scene::new(upstream.address, "");
+    let _gateway = scene.setup.start();
+    run(async {
+        let mut caller = Caller::connect(scene.address).await;
+        let uri = format!("http://{}/orders.Orders/Place", scene.address);
+        let call = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
+        let (response, mut body) = caller.send(call.body(()).unwrap(), false);
+        body.send_data(Bytes::from_static(b"\0\0\0\0\0"), true).unwrap();
+        let refused = response.await.unwrap();
+        assert_eq!(refused.status(), 200);
+        assert_eq!(refused.headers()["content-type"], "application/grpc");
+        assert_eq!(refused.headers()["grpc-status"], "16");
+        // "Trailers-only": the stream ends with its head.
+        assert!(refused.body().is_end_stream());
+    });
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
 fn a_caller_that_waits_for_leave_gets_it_when_the_body_is_wanted() {
     let upstream = Upstream::start();
     let scene = Scene::new(upstream.address, "");

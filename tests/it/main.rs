@@ -48,6 +48,7 @@ mod quickstart;
 mod quotas;
 mod revocation;
 mod rotation;
+mod shaping;
 mod shutdown;
 mod sinks;
 mod smuggling;

@@ -1,7 +1,7 @@
 //! The upstream behind the gateway in tests: a real HTTP/1.1 server that records what arrived.
 //!
 //! Its path says how it behaves: `/echo` answers with what it was sent, `/bytes/N` with N bytes,
-//! `/cost/N` saying that it cost so much, `/slow/MS` after a pause, `/status/N` with that status, `/hang` never, `/stream` with a chunk
+//! `/cost/N` saying that it cost so much, `/slow/MS` after a pause, `/status/N` with that status, `/said` with headers that routes have a say in, `/hang` never, `/stream` with a chunk
 //! each 50 ms for as long as someone reads, `/ticks/N/MS` with N of them and the end MS later, anything else with `ok`.
 
 use std::convert::Infallible;
@@ -151,6 +151,13 @@ async fn behave(path: &str, received: Vec<u8>) -> Response<Body> {
         ("status", Some(status)) => {
             let mut response = Response::new(Empty::new().boxed_unsync());
             *response.status_mut() = StatusCode::from_u16(u16::try_from(status).expect("a status")).expect("a status");
+            response
+        }
+        ("said", _) => {
+            let mut response = whole(Bytes::from_static(b"said"));
+            for (name, value) in [("access-control-allow-origin", "*"), ("vary", "accept"), ("x-internal", "1")] {
+                response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+            }
             response
         }
         ("hang", _) => std::future::pending().await,

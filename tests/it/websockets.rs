@@ -247,3 +247,22 @@ fn bytes_sent_behind_the_handshake_wait_for_the_agreement() {
     assert_eq!(rest, b"last");
     assert_eq!(fetch(setup.data, "/.octroi/livez", &[]).status, 200);
 }
+
+#[test]
+fn a_browser_that_can_set_no_header_shows_its_key_in_the_query() {
+    let upstream = crate::upstream::Upstream::start();
+    let setup = Setup::sqlite_with(upstream.address, "[auth]\nquery_param = \"key\"\n");
+    setup.write_config(&setup.config().replace("access_log = false", "access_log = true"));
+    let key = setup.key(&setup.client(&["acme"]), &[]);
+    let gateway = setup.start();
+    let answer = fetch(setup.data, &format!("/events?a=1&key={}&b=2", key.raw), &[]);
+    assert_eq!(answer.status, 200);
+    let seen = upstream.last();
+    assert_eq!(seen.target, "/events?a=1&b=2");
+    assert!(!seen.headers.contains_key("authorization") && seen.headers.contains_key("x-octroi-client-id"));
+    let both = fetch(setup.data, &format!("/x?key={}", key.raw), &[&format!("X-API-Key: {}", key.raw)]);
+    assert_eq!(both.status, 400);
+    assert_eq!(fetch(setup.data, "/x?key=wrong", &[]).status, 401);
+    gateway.wait_for_log("\"path\":\"/x\"");
+    assert!(!gateway.log().contains(&key.raw), "the key is in the log");
+}

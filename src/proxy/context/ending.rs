@@ -9,6 +9,7 @@ use crate::proxy::intake::IntakeFault;
 use crate::proxy::interim::Passed;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::returning::ReturnFault;
+use crate::proxy::trace::TraceId;
 use crate::telemetry::access_log::AccessRecord;
 use crate::wire::observed::{End, Observer};
 
@@ -99,6 +100,7 @@ impl RequestContext {
         self.gateway.access_log.write(&AccessRecord {
             at: self.at,
             request_id: self.request_id.as_str(),
+            trace: self.trace.as_ref().map_or("", TraceId::as_str),
             address: self.caller,
             client: self.client,
             key: self.key,

@@ -27,6 +27,13 @@ fn all() -> Vec<(Rejection, u16, &'static str, &'static [&'static str])> {
         (Rejection::Server(Refusal::HeadersTooLarge), 431, "headers_too_large", &[]),
         (Rejection::Server(Refusal::HeadTimeout), 408, "request_timeout", &[]),
         (Rejection::Server(Refusal::Overloaded), 503, "overloaded", &["retry-after"]),
+        (
+            Rejection::Maintenance(Maintenance { message: "".into(), retry_after: std::time::Duration::from_mins(5) }),
+            503,
+            "maintenance",
+            &["retry-after"],
+        ),
+        (Rejection::Loop, 508, "loop_detected", &[]),
         (Rejection::NoRoute, 404, "no_route", &[]),
         (Rejection::Method(HeaderValue::from_static("GET")), 405, "method_not_allowed", &["allow"]),
         (AuthError::Missing.into(), 401, "missing_credentials", &["www-authenticate"]),

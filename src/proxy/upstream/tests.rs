@@ -19,7 +19,7 @@ use crate::config::upstream::{Endpoint, Transport, UpstreamProtocol, UpstreamTls
 use crate::model::clock::SystemClock;
 use crate::proxy::forward;
 use crate::proxy::gateway::whose_fault;
-use crate::proxy::headers::Rewrite;
+use crate::proxy::headers::{Rewrite, Shape};
 use crate::proxy::returning::ReturnFault;
 use crate::server::testing::{Caller, Running, config, in_time};
 use crate::server::{Handler, Refusal, RequestBody};
@@ -77,6 +77,7 @@ impl Handler for Through {
             peer: peer.address_value(),
             request_id: &HeaderValue::from_static("r"),
             identity: None,
+            shape: Shape::default(),
         }
         .apply(&mut head.headers);
         let method = head.method.clone();
@@ -150,13 +151,13 @@ pub(in crate::proxy) fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
 impl Front {
     fn of(config: &UpstreamConfig) -> Self {
         let dialer = |endpoint| Dialer::new(endpoint, config.protocol, None);
-        Self::through(config, config.endpoints.iter().map(dialer).collect())
+        Self::through(config, &config.endpoints.iter().map(dialer).collect::<Vec<_>>())
     }
 
-    fn through(config: &UpstreamConfig, dialers: Vec<Dialer>) -> Self {
+    fn through(config: &UpstreamConfig, dialers: &[Dialer]) -> Self {
         let metrics = Metrics::new(&[], &[]);
         let cluster = Cluster::new(config, &metrics);
-        let upstream = Arc::new(Upstream::new(config, &dialers, &cluster, &metrics));
+        let upstream = Arc::new(Upstream::new(config, dialers, &cluster, &metrics));
         let notes = Notes::default();
         let through = Through {
             upstream: Arc::clone(&upstream),

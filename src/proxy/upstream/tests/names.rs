@@ -51,7 +51,7 @@ fn front(port: u16, told: &Told, change: impl FnOnce(&mut UpstreamConfig)) -> (F
     config.endpoints = vec![Endpoint::parse(&format!("http://orders.internal:{port}")).unwrap()];
     change(&mut config);
     let dialer = Dialer::with_lookup(&config.endpoints[0], config.protocol, None, Box::new(told.clone()));
-    (Front::through(&config, vec![dialer.clone()]), dialer)
+    (Front::through(&config, std::slice::from_ref(&dialer)), dialer)
 }
 
 async fn until(fact: impl Fn() -> bool) {
