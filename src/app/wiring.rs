@@ -148,6 +148,7 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
         stop.run_until_cancelled(watch).await;
     });
     let gateway = gateway(&config, upstream_tls, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })

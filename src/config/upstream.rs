@@ -48,6 +48,10 @@ pub struct UpstreamConfig {
     pub keep_alive: Duration,
     /// How many idle connections a worker keeps.
     pub keep_alive_connections: usize,
+    /// How long a connection serves; none: as long as it is used.
+    pub connection_lifetime: Option<Duration>,
+    /// How often names of endpoints are looked up.
+    pub resolve_interval: Duration,
 }
 
 /// The most endpoints of an upstream: those that a request was tried on are the bits of a word.
@@ -117,6 +121,8 @@ pub(super) struct RawUpstream {
     pub(super) request_timeout: String,
     pub(super) keep_alive: String,
     pub(super) keep_alive_connections: i64,
+    pub(super) connection_lifetime: String,
+    pub(super) resolve_interval: String,
     pub(super) tls: RawUpstreamTls,
     pub(super) health: RawHealth,
     pub(super) ejection: RawEjection,
@@ -153,6 +159,11 @@ impl Default for RawUpstream {
             // Shorter than the 60 s and more after which common servers close: we close first.
             keep_alive: "50s".to_owned(),
             keep_alive_connections: 64,
+            // Behind a balancer new servers get their share within that time; a handshake each ten
+            // minutes costs nothing.
+            connection_lifetime: "10m".to_owned(),
+            // As long as most names of services are valid.
+            resolve_interval: "30s".to_owned(),
             tls: RawUpstreamTls::default(),
             health: RawHealth::default(),
             ejection: RawEjection::default(),
@@ -178,6 +189,7 @@ impl RawUpstream {
         let endpoints = self.endpoints.iter().enumerate();
         let endpoints = endpoints.filter_map(|(index, text)| endpoint(check, &format!("endpoints[{index}]"), text));
         let request_timeout = check.duration("request_timeout", &self.request_timeout, Zero::Allowed);
+        let lifetime = check.duration("connection_lifetime", &self.connection_lifetime, Zero::Allowed);
         let connections = check.count("keep_alive_connections", self.keep_alive_connections, 0..=65_535);
         UpstreamConfig {
             name: self.name.clone(),
@@ -199,6 +211,8 @@ impl RawUpstream {
             request_timeout: (!request_timeout.is_zero()).then_some(request_timeout),
             keep_alive: check.duration("keep_alive", &self.keep_alive, Zero::Refused),
             keep_alive_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            connection_lifetime: (!lifetime.is_zero()).then_some(lifetime),
+            resolve_interval: check.duration("resolve_interval", &self.resolve_interval, Zero::Refused),
         }
     }
 }

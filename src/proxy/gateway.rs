@@ -40,7 +40,6 @@ use crate::metering::Meter;
 use crate::model::clock::Monotonic;
 use crate::model::event_id::EventIdGenerator;
 use crate::model::id::RequestId;
-use crate::server::dial::Dialer;
 use crate::server::{Grant, Handler, Peer, Refusal, RequestBody};
 use crate::tasks::{Tasks, catch_panic};
 use crate::wire::body::Body;
@@ -86,17 +85,16 @@ struct Routed<'a> {
 
 impl Gateway {
     fn worker_upstreams(&self) -> Vec<Upstream> {
-        let all = self.upstreams.iter().zip(&self.upstream_tls).zip(&self.clusters);
-        all.map(|((upstream, tls), cluster)| Upstream::new(upstream, tls.as_ref(), cluster, &self.metrics)).collect()
+        let all = self.upstreams.iter().zip(&self.dialers).zip(&self.clusters);
+        all.map(|((upstream, dialers), cluster)| Upstream::new(upstream, dialers, cluster, &self.metrics)).collect()
     }
 
     /// Checks endpoints where that is configured, until a stop.
     pub fn keep_checking(&self, tasks: &Tasks) {
-        for ((upstream, tls), cluster) in self.upstreams.iter().zip(&self.upstream_tls).zip(&self.clusters) {
+        for ((upstream, dialers), cluster) in self.upstreams.iter().zip(&self.dialers).zip(&self.clusters) {
             let Some(health) = &upstream.health else { continue };
-            for (index, endpoint) in upstream.endpoints.iter().enumerate() {
-                let dialer = Dialer::new(endpoint, upstream.protocol, tls.as_ref());
-                let stop = tasks.soft().clone();
+            for (index, dialer) in dialers.iter().enumerate() {
+                let (dialer, stop) = (dialer.clone(), tasks.soft().clone());
                 tasks.spawn_control(health::keep_checking(Arc::clone(cluster), index, dialer, health.clone(), stop));
             }
         }

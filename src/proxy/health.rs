@@ -66,7 +66,8 @@ async fn is_good(dialer: &Dialer, config: &HealthConfig) -> bool {
 }
 
 async fn ask(dialer: &Dialer, config: &HealthConfig) -> io::Result<StatusCode> {
-    match dialer.dial().await? {
+    let dialed = dialer.dial(None).await?;
+    match (dialed.stream, dialed.speaks) {
         (stream, Speaks::Http1) => ask_http1(stream, dialer.authority(), config.path.as_str()).await,
         (stream, Speaks::Http2) => ask_http2(stream, dialer, config).await.map_err(io::Error::other),
     }

@@ -26,7 +26,8 @@ use crate::metering::RejectedCounts;
 use crate::model::access::Scopes;
 use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
-use crate::server::dial::UpstreamTls;
+use crate::server::dial::{Dialer, UpstreamTls};
+use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
@@ -71,7 +72,9 @@ pub struct Gateway {
     pub(super) table: RouteTable,
     pub(super) routes: Vec<Route>,
     pub(super) upstreams: Vec<UpstreamConfig>,
-    pub(super) upstream_tls: Vec<Option<UpstreamTls>>,
+    /// Of each upstream, of each endpoint: shared by all who connect, so that what one learns about
+    /// a name all know.
+    pub(super) dialers: Vec<Vec<Dialer>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) query_param: Option<String>,
     pub(super) trusted_proxies: Vec<IpNet>,
@@ -135,6 +138,14 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
     }
 }
 
+fn dialers(upstreams: &[UpstreamConfig], tls: &[Option<UpstreamTls>]) -> Vec<Vec<Dialer>> {
+    let of = |(upstream, tls): (&UpstreamConfig, &Option<UpstreamTls>)| {
+        let endpoints = upstream.endpoints.iter();
+        endpoints.map(|endpoint| Dialer::new(endpoint, upstream.protocol, tls.as_ref())).collect()
+    };
+    upstreams.iter().zip(tls).map(of).collect()
+}
+
 impl fmt::Debug for Gateway {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Gateway").field("table", &self.table).finish_non_exhaustive()
@@ -163,9 +174,9 @@ impl Gateway {
         Ok(Arc::new(Self {
             table,
             routes,
+            dialers: dialers(&parts.upstreams, &parts.upstream_tls),
             clusters: parts.upstreams.iter().map(|upstream| Cluster::new(upstream, &parts.metrics)).collect(),
             upstreams: parts.upstreams,
-            upstream_tls: parts.upstream_tls,
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
@@ -190,6 +201,15 @@ impl Gateway {
             clock: parts.clock,
             access_log: parts.access_log,
         }))
+    }
+
+    /// Keeps the addresses of endpoints up to date where they are names, until a stop.
+    pub fn keep_resolving(&self, tasks: &Tasks) {
+        for (upstream, dialers) in self.upstreams.iter().zip(&self.dialers) {
+            for name in dialers.iter().filter_map(Dialer::name) {
+                tasks.spawn_control(Arc::clone(name).keep_up(upstream.resolve_interval, tasks.soft().clone()));
+            }
+        }
     }
 
     pub(super) fn route_name(&self, route: u16) -> &str {

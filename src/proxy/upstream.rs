@@ -15,6 +15,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -41,7 +42,7 @@ use crate::config::balancing::RetryOn;
 use crate::config::route::RouteConfig;
 use crate::config::upstream::{Transport, UpstreamConfig};
 use crate::model::clock::{Monotonic, SharedClock};
-use crate::server::dial::{Dialer, UpstreamTls};
+use crate::server::dial::Dialer;
 use crate::server::{Peer, Speaks};
 use crate::telemetry::metrics::{Metrics, RetryMetrics};
 use crate::wire::http1::Framing;
@@ -95,6 +96,19 @@ pub enum ExchangeFault {
     /// No response head within `response_timeout`, or within what was left of `request_timeout`.
     #[error("the upstream's response came too late")]
     Late,
+}
+
+impl ExchangeFault {
+    /// Whether it speaks against the endpoint. What callers ask for or break off does not: they
+    /// could have endpoints ejected.
+    fn is_the_endpoint_s(&self) -> bool {
+        !matches!(self, Self::Broken(ConnectionFault::RequestBody) | Self::NoTunnel)
+    }
+
+    /// Whether the endpoint has had nothing of the request: another one is asked instead, not again.
+    fn asked_nobody(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectLate { .. })
+    }
 }
 
 /// How long a whole exchange may still take.
@@ -201,42 +215,49 @@ enum Link {
 
 impl EndpointState {
     /// One that is open already.
-    fn kept(&self, is_tunnel: bool) -> Option<Link> {
+    fn kept(&self, is_tunnel: bool, towards: Option<IpAddr>) -> Option<Link> {
         // Who switches protocols shares its connection with nobody, before or after.
         if is_tunnel {
             return None;
         }
-        let shared = if self.dialer.may_be_http2() { self.streams.take().map(Link::Shared) } else { None };
-        shared.or_else(|| self.pool.take().map(Link::Own))
+        let shared = if self.dialer.may_be_http2() { self.streams.take_spread().map(Link::Shared) } else { None };
+        shared.or_else(|| self.pool.take(towards).map(Link::Own))
     }
 
     /// A new one; or, of HTTP/2, one that somebody else has just opened.
-    async fn open(&self) -> io::Result<Link> {
-        let _turn = if self.dialer.may_be_http2() { Some(self.streams.opening.lock().await) } else { None };
-        if let Some(lease) = self.streams.take().filter(|_| self.dialer.may_be_http2()) {
+    async fn open(&self, towards: Option<IpAddr>) -> io::Result<Link> {
+        if !self.dialer.may_be_http2() {
+            let dialed = self.dialer.dial(towards).await?;
+            return Ok(Link::Own(Box::new(Connection::new(dialed.stream, dialed.address))));
+        }
+        let _turn = self.streams.opening.lock().await;
+        if let Some(lease) = self.streams.take_spread() {
             return Ok(Link::Shared(lease));
         }
-        Ok(match self.dialer.dial().await? {
-            (stream, Speaks::Http1) => Link::Own(Box::new(Connection::new(stream))),
-            (stream, Speaks::Http2) => Link::Shared(self.streams.open(stream).await.map_err(io::Error::other)?),
+        let dialed = match self.dialer.dial(self.streams.next_address().or(towards)).await {
+            Ok(dialed) => dialed,
+            // One to another address is as good.
+            Err(error) => return self.streams.take().map(Link::Shared).ok_or(error),
+        };
+        Ok(match dialed.speaks {
+            Speaks::Http1 => Link::Own(Box::new(Connection::new(dialed.stream, dialed.address))),
+            Speaks::Http2 => {
+                let opened = self.streams.open(dialed.stream, dialed.address).await;
+                Link::Shared(opened.map_err(io::Error::other)?)
+            }
         })
     }
 }
 
 impl Upstream {
-    /// `tls`: for endpoints that speak it.
-    pub(super) fn new(
-        config: &UpstreamConfig,
-        tls: Option<&UpstreamTls>,
-        cluster: &Arc<Cluster>,
-        metrics: &Metrics,
-    ) -> Self {
-        let endpoints = config.endpoints.iter().map(|endpoint| EndpointState {
-            dialer: Dialer::new(endpoint, config.protocol, tls),
+    /// `dialers`: of its endpoints, shared by all workers.
+    pub(super) fn new(config: &UpstreamConfig, dialers: &[Dialer], cluster: &Arc<Cluster>, metrics: &Metrics) -> Self {
+        let endpoints = config.endpoints.iter().zip(dialers).map(|(endpoint, dialer)| EndpointState {
+            dialer: dialer.clone(),
             is_secure: endpoint.transport == Transport::Tls,
             authority: HeaderValue::from_str(&endpoint.authority).expect("configuration takes only authorities"),
-            pool: Pool::new(config.keep_alive, config.keep_alive_connections),
-            streams: StreamPool::new(config.keep_alive),
+            pool: Pool::new(config, dialer.name()),
+            streams: StreamPool::new(config, dialer.name()),
         });
         Self {
             endpoints: endpoints.collect(),
@@ -285,9 +306,10 @@ impl Upstream {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let mut ask =
             Ask { tried: Tried::default(), turn, key: call.key, now: Monotonic(self.now.load(Ordering::Relaxed)) };
-        let mut before = None;
+        let mut before: Option<Result<_, ExchangeFault>> = None;
         loop {
-            let (index, place) = match self.choose(&ask, &budget, before.is_some()).await {
+            let again = before.as_ref().is_some_and(|before| !before.as_ref().is_err_and(ExchangeFault::asked_nobody));
+            let (index, place) = match self.choose(&ask, &budget, again).await {
                 Ok(chosen) => chosen,
                 Err(none) => return before.unwrap_or(Err(none)),
             };
@@ -304,7 +326,9 @@ impl Upstream {
                     upload = Upload::new(OutgoingBody::NONE);
                 }
                 Attempt::Failed(unsent, fault) => {
-                    self.note(index, false, ask.now);
+                    if fault.is_the_endpoint_s() {
+                        self.note(index, false, ask.now);
+                    }
                     let Some(unsent) = unsent else { return Err(fault) };
                     before = Some(Err(fault));
                     upload = unsent;
@@ -313,7 +337,7 @@ impl Upstream {
         }
     }
 
-    /// The next endpoint, and a place there. `again`: another one was tried.
+    /// The next endpoint, and a place there. `again`: another one has had the request.
     async fn choose(&self, ask: &Ask, budget: &Budget, again: bool) -> Result<(usize, Option<Place>), ExchangeFault> {
         let mut waiting = None;
         loop {
@@ -355,14 +379,15 @@ impl Upstream {
         budget: &Budget,
         leaving: &mut impl FnMut(bool),
     ) -> Attempt {
-        let mut kept = endpoint.kept(upload.is_tunnel());
+        let towards = endpoint.dialer.name().and_then(|name| name.next());
+        let mut kept = endpoint.kept(upload.is_tunnel(), towards);
         let mut may_repeat = asked.is_replayable;
         let mut refusals = 0;
         loop {
             let is_kept = kept.is_some();
             let link = match kept.take() {
                 Some(link) => link,
-                None => match self.connect(endpoint, budget).await {
+                None => match self.connect(endpoint, towards, budget).await {
                     Ok(link) => link,
                     Err(fault) => return Attempt::Failed(Some(upload), fault),
                 },
@@ -385,7 +410,7 @@ impl Upstream {
                         // New, and closed at once: as good as refused.
                         return Attempt::Failed(Some(upload), ExchangeFault::Broken(error));
                     }
-                    kept = endpoint.kept(upload.is_tunnel());
+                    kept = endpoint.kept(upload.is_tunnel(), towards);
                 }
                 // Once, and on a new connection: another kept one may have died the same way.
                 Sent::Broken { heard: false, .. } if is_kept && may_repeat => {
@@ -526,9 +551,14 @@ impl Upstream {
         .await
     }
 
-    async fn connect(&self, endpoint: &EndpointState, budget: &Budget) -> Result<Link, ExchangeFault> {
+    async fn connect(
+        &self,
+        endpoint: &EndpointState,
+        towards: Option<IpAddr>,
+        budget: &Budget,
+    ) -> Result<Link, ExchangeFault> {
         let authority = || endpoint.dialer.authority().to_owned();
-        match tokio::time::timeout(budget.at_most(self.connect_timeout), endpoint.open()).await {
+        match tokio::time::timeout(budget.at_most(self.connect_timeout), endpoint.open(towards)).await {
             Err(_) => Err(ExchangeFault::ConnectLate { authority: authority() }),
             Ok(Err(source)) => Err(ExchangeFault::Connect { authority: authority(), source }),
             Ok(Ok(link)) => Ok(link),

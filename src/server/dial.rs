@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Speaks;
 use super::certificates::{CertificateFault, read_authorities, read_chain, read_key};
+use super::names::{Lookup, Name, System};
 use super::stream::Stream;
 use super::tls::{H2, HTTP11, TlsFault};
 use crate::config::upstream::{Endpoint, Transport, UpstreamProtocol, UpstreamTlsConfig};
@@ -61,12 +62,30 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore, CertificateFault> {
     file.map_or_else(|| Ok(web()), read_authorities)
 }
 
+/// What is written before the port.
+#[derive(Clone, Debug)]
+enum Host {
+    Address(IpAddr),
+    /// Its clones know what one of them learns.
+    Name(Arc<Name>),
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub struct Dialed {
+    /// It.
+    pub stream: Stream,
+    /// What is spoken on it.
+    pub speaks: Speaks,
+    /// Where it leads, where a name was looked up for it.
+    pub address: Option<IpAddr>,
+}
+
 /// Where an endpoint is, and how it is spoken to.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     endpoint: Endpoint,
-    /// The address, where no name has to be looked up.
-    address: Option<IpAddr>,
+    host: Host,
     protocol: UpstreamProtocol,
     /// With [`Transport::Tls`].
     tls: Option<UpstreamTls>,
@@ -76,9 +95,30 @@ impl Dialer {
     /// `tls`: of the upstream, for endpoints that speak it.
     #[must_use]
     pub fn new(endpoint: &Endpoint, protocol: UpstreamProtocol, tls: Option<&UpstreamTls>) -> Self {
-        let address = endpoint.host.parse().ok();
+        Self::with_lookup(endpoint, protocol, tls, Box::new(System))
+    }
+
+    /// The same, with names looked up elsewhere than in the system.
+    #[must_use]
+    pub fn with_lookup(
+        endpoint: &Endpoint,
+        protocol: UpstreamProtocol,
+        tls: Option<&UpstreamTls>,
+        lookup: Box<dyn Lookup>,
+    ) -> Self {
+        let by_name = || Host::Name(Name::new(&endpoint.host, lookup));
+        let host = endpoint.host.parse().map_or_else(|_| by_name(), Host::Address);
         let tls = tls.filter(|_| endpoint.transport == Transport::Tls).cloned();
-        Self { endpoint: endpoint.clone(), address, protocol, tls }
+        Self { endpoint: endpoint.clone(), host, protocol, tls }
+    }
+
+    /// The name that is looked up, if it is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&Arc<Name>> {
+        match &self.host {
+            Host::Name(name) if !matches!(self.endpoint.transport, Transport::Unix(_)) => Some(name),
+            Host::Name(_) | Host::Address(_) => None,
+        }
     }
 
     /// Who is dialed.
@@ -103,24 +143,37 @@ impl Dialer {
         }
     }
 
-    /// A connection, and what it speaks.
+    /// A connection. `preferred`: which address of a name is tried first.
     ///
     /// # Errors
     /// Nobody took it, or TLS could not be agreed on.
-    pub async fn dial(&self) -> io::Result<(Stream, Speaks)> {
+    pub async fn dial(&self, preferred: Option<IpAddr>) -> io::Result<Dialed> {
         let plain = if self.is_http2() { Speaks::Http2 } else { Speaks::Http1 };
         if let Transport::Unix(path) = &self.endpoint.transport {
-            return Ok((Stream::Unix(UnixStream::connect(path).await?), plain));
+            let stream = Stream::Unix(UnixStream::connect(path).await?);
+            return Ok(Dialed { stream, speaks: plain, address: None });
         }
-        let stream = match self.address {
-            Some(address) => TcpStream::connect((address, self.endpoint.port)).await,
-            None => TcpStream::connect((self.endpoint.host.as_str(), self.endpoint.port)).await,
-        }?;
+        let (stream, address) = match &self.host {
+            Host::Address(address) => (TcpStream::connect((*address, self.endpoint.port)).await?, None),
+            Host::Name(name) => {
+                let (stream, address) = name.connect(self.endpoint.port, preferred).await?;
+                (stream, Some(address))
+            }
+        };
         // Requests are written whole; without the option the connection still works.
         let _ = stream.set_nodelay(true);
         let stream = Stream::Tcp(stream);
-        let Some(tls) = &self.tls else { return Ok((stream, plain)) };
-        self.secure(stream, tls).await
+        let (stream, speaks) = match &self.tls {
+            None => (stream, plain),
+            Some(tls) => {
+                let secured = self.secure(stream, tls).await;
+                if let (Err(_), Some(name), Some(address)) = (&secured, self.name(), address) {
+                    name.doubt(address);
+                }
+                secured?
+            }
+        };
+        Ok(Dialed { stream, speaks, address })
     }
 
     async fn secure(&self, stream: Stream, tls: &UpstreamTls) -> io::Result<(Stream, Speaks)> {

@@ -14,6 +14,7 @@
 //! | `watch` | what a connection is doing and since when; the sweep that finds it too slow |
 //! | `stream` | a socket, of whatever kind |
 //! | [`dial`] | connections to upstreams |
+//! | [`names`] | the addresses behind their names |
 //! | `caller_io` | the socket, observed; answers of hyper's own get a body |
 //! | `request_body` | the body of a request, with its deadline |
 //!
@@ -28,6 +29,7 @@ pub mod dial;
 mod fast_lane;
 mod http2;
 pub mod listener;
+pub mod names;
 pub mod outbound;
 mod peer;
 mod request_body;

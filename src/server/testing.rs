@@ -1,14 +1,17 @@
 //! A server on a real socket, and callers that speak bytes: for tests of this module and of
 //! those above it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::names::{Answer, Lookup};
 use super::{Bound, Entrance, Handler, Places, bind, serve};
 use crate::config::server::{DrainConfig, ServerConfig, ServerLimits, TimeoutConfig, UnderscoreHeaders};
 use crate::config::tls::{CallerCertificates, TlsConfig};
@@ -36,6 +39,33 @@ pub(crate) fn config() -> ServerConfig {
         },
         limits: ServerLimits { uri: 8192, headers: 16384, header_count: 100, connections: 100, body: None },
         drain: DrainConfig { delay: Duration::ZERO, timeout: long },
+    }
+}
+
+/// Addresses of a name, as a test says; none: it cannot be looked up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(Arc<Mutex<Option<Vec<IpAddr>>>>, Arc<AtomicUsize>);
+
+impl Told {
+    pub(crate) fn tell<const N: usize>(&self, addresses: [&str; N]) {
+        *self.0.lock().unwrap() = Some(addresses.iter().map(|address| address.parse().unwrap()).collect());
+    }
+
+    pub(crate) fn fail(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+
+    /// How often it was looked up.
+    pub(crate) fn asked(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+}
+
+impl Lookup for Told {
+    fn look_up<'a>(&'a self, _: &'a str) -> Answer<'a> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let told = self.0.lock().unwrap().clone();
+        Box::pin(async move { told.ok_or_else(|| io::Error::other("no resolver today")) })
     }
 }
 

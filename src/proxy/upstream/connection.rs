@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 use tokio_util::io::poll_read_buf;
 
 use super::upload::{Upload, UploadFault};
+use crate::model::clock::Monotonic;
 use crate::server::Stream;
 use crate::wire::http1::answer::{AnswerFault, AnswerHead, AnswerParser};
 use crate::wire::http1::chunks::ChunkFault;
@@ -54,12 +56,23 @@ pub(in crate::proxy) struct Connection {
     pub(super) incoming: BytesMut,
     /// What goes out before the next piece of a body.
     pub(super) outgoing: BytesMut,
+    /// Where it leads, where a name was looked up for it.
+    pub(in crate::proxy) address: Option<IpAddr>,
+    /// When it has served long enough; set when it is kept for the first time.
+    pub(in crate::proxy) expires: Option<Monotonic>,
     read_size: usize,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), read_size: READ_LEAST }
+    pub(super) fn new(stream: Stream, address: Option<IpAddr>) -> Self {
+        Self {
+            stream,
+            incoming: BytesMut::new(),
+            outgoing: BytesMut::new(),
+            address,
+            expires: None,
+            read_size: READ_LEAST,
+        }
     }
 
     /// Whether nothing has happened on it since the last answer: it was not closed, and nothing

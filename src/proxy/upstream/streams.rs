@@ -4,6 +4,7 @@
 //! another one is opened. What the upstream says it has not looked at (a refused stream, one beyond
 //! the last of a GOAWAY) may be sent again.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +21,11 @@ use http_body::{Frame, SizeHint};
 
 use super::connection::ConnectionFault;
 use super::upload::Upload;
+use crate::config::upstream::UpstreamConfig;
 use crate::model::clock::Monotonic;
 use crate::proxy::intake::OutgoingBody;
 use crate::server::Stream;
+use crate::server::names::Name;
 use crate::tasks::Tasks;
 use crate::wire::http1::answer::HEAD_MAX;
 use crate::wire::http1::fields::decimal;
@@ -42,6 +45,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct StreamPool {
     keep_alive: Duration,
+    lifetime: Option<Duration>,
+    /// Of the endpoint, if it is one.
+    name: Option<Arc<Name>>,
     // A std mutex: a worker's own, so nobody waits; held for a look.
     kept: Mutex<Vec<Kept>>,
     /// Held while one is opened: who comes meanwhile shares it.
@@ -52,6 +58,10 @@ pub(super) struct StreamPool {
 struct Kept {
     sender: SendRequest<Bytes>,
     state: Arc<State>,
+    /// Where it leads, where a name was looked up for it.
+    address: Option<IpAddr>,
+    /// When it takes no more streams; as of the first tick.
+    expires: Option<Monotonic>,
     /// Since when no stream is open; as of the ticks.
     idle_since: Option<Monotonic>,
 }
@@ -89,23 +99,47 @@ impl Lease {
 }
 
 impl StreamPool {
-    pub(super) fn new(keep_alive: Duration) -> Self {
-        Self { keep_alive, kept: Mutex::default(), opening: tokio::sync::Mutex::default() }
+    /// `name`: the endpoint's, if it is not an address.
+    pub(super) fn new(config: &UpstreamConfig, name: Option<&Arc<Name>>) -> Self {
+        Self {
+            keep_alive: config.keep_alive,
+            lifetime: config.connection_lifetime,
+            name: name.cloned(),
+            kept: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// A place on a connection that is open.
-    pub(super) fn take(&self) -> Option<Lease> {
+    /// A place on the connection with the most room. Where the endpoint is a name with more
+    /// addresses than there are connections, none: the next one shall lead elsewhere.
+    pub(super) fn take_spread(&self) -> Option<Lease> {
+        let spread = self.name.as_ref().map_or(1, |name| name.known().count());
         let mut kept = self.kept();
         kept.retain(|connection| !connection.state.closed.load(Relaxed));
-        let has_room = |connection: &&Kept| {
-            let most = connection.sender.current_max_send_streams().min(STREAMS_MOST);
-            connection.state.open.load(Relaxed) < most
-        };
-        kept.iter().find(has_room).map(Lease::of)
+        if kept.len() < spread {
+            return None;
+        }
+        if spread > 1 {
+            // Of those with as much room, in turn.
+            kept.rotate_left(1);
+        }
+        place(&kept)
+    }
+
+    /// A place on any connection that is open.
+    pub(super) fn take(&self) -> Option<Lease> {
+        place(&self.kept())
+    }
+
+    /// Where the next connection shall lead: where none does yet.
+    pub(super) fn next_address(&self) -> Option<IpAddr> {
+        let known = self.name.as_ref()?.known();
+        let kept = self.kept();
+        known.in_use().find(|address| kept.iter().all(|connection| connection.address != Some(*address)))
     }
 
     /// Speaks HTTP/2 on a new connection.
-    pub(super) async fn open(&self, stream: Stream) -> Result<Lease, h2::Error> {
+    pub(super) async fn open(&self, stream: Stream, address: Option<IpAddr>) -> Result<Lease, h2::Error> {
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -114,7 +148,7 @@ impl StreamPool {
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX));
         let (sender, connection) = builder.handshake(stream).await?;
-        let kept = Kept { sender, state: Arc::default(), idle_since: None };
+        let kept = Kept { sender, state: Arc::default(), address, expires: None, idle_since: None };
         let lease = Lease::of(&kept);
         let state = Arc::clone(&kept.state);
         Tasks::spawn_here(async move {
@@ -126,9 +160,17 @@ impl StreamPool {
         Ok(lease)
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long. What is too old, or leads where the name no longer
+    /// does, takes no more streams, and ends with its last.
     pub(super) fn tick(&self, now: Monotonic) {
+        let known = self.name.as_ref().map(|name| name.known()).filter(|known| known.count() > 0);
         self.kept().retain_mut(|connection| {
+            let is_young =
+                self.lifetime.is_none_or(|lifetime| now < *connection.expires.get_or_insert(now.after(lifetime)));
+            let leads_there = known.as_ref().zip(connection.address).is_none_or(|(known, address)| known.has(address));
+            if !is_young || !leads_there {
+                return false;
+            }
             if connection.state.open.load(Relaxed) > 0 {
                 connection.idle_since = None;
                 return true;
@@ -141,6 +183,15 @@ impl StreamPool {
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn place(kept: &[Kept]) -> Option<Lease> {
+    let open = |connection: &&Kept| connection.state.open.load(Relaxed);
+    let has_room = |connection: &&Kept| {
+        let most = connection.sender.current_max_send_streams().min(STREAMS_MOST);
+        !connection.state.closed.load(Relaxed) && open(connection) < most
+    };
+    kept.iter().filter(has_room).min_by_key(open).map(Lease::of)
 }
 
 /// One request on its way on a stream, and the wait for the head of its answer.

@@ -1,7 +1,9 @@
 //! Calls through a real server to upstreams that speak bytes.
 
 mod both_ways;
+mod endpoints;
 mod kept_connections;
+mod names;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -141,13 +143,21 @@ pub(in crate::proxy) fn settings(endpoints: &[SocketAddr]) -> UpstreamConfig {
         request_timeout: None,
         keep_alive: Duration::from_mins(1),
         keep_alive_connections: 4,
+        connection_lifetime: None,
+        resolve_interval: SHORT,
     }
 }
 
 impl Front {
     fn of(config: &UpstreamConfig) -> Self {
+        let dialer = |endpoint| Dialer::new(endpoint, config.protocol, None);
+        Self::through(config, &config.endpoints.iter().map(dialer).collect::<Vec<_>>())
+    }
+
+    fn through(config: &UpstreamConfig, dialers: &[Dialer]) -> Self {
         let metrics = Metrics::new(&[], &[]);
-        let upstream = Arc::new(Upstream::new(config, None, &Cluster::new(config, &metrics), &metrics));
+        let cluster = Cluster::new(config, &metrics);
+        let upstream = Arc::new(Upstream::new(config, dialers, &cluster, &metrics));
         let notes = Notes::default();
         let through = Through {
             upstream: Arc::clone(&upstream),
