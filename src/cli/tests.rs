@@ -105,7 +105,7 @@ fn wrong_usage_is_refused() {
         "key rotate octroi_live_0123456789ab --grace soon",
         "usage --from yesterday",
         "usage --by day,week",
-        "quickstart --upstream https://example.com",
+        "quickstart --upstream ftp://example.com",
         "quickstart --listen 8080",
         "completions cmd",
     ] {
