@@ -39,7 +39,7 @@ pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
         let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
         tasks.spawn_control(api::serve(listener, state, tasks.clone()));
     }
-    let places = Places::new(descriptors::connections(config.server.limits.connections), metrics);
+    let places = Places::new(descriptors::connections(config.server.limits.connections), &config.server, metrics);
     let mut threads = Vec::new();
     for (number, listeners) in listeners.into_iter().enumerate() {
         let (handler, config) = (gateway.worker(journal.meter(number)), config.server.clone());

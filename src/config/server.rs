@@ -61,6 +61,8 @@ pub struct ServerLimits {
     pub headers: usize,
     pub header_count: usize,
     pub connections: usize,
+    /// Of one address (an IPv6 one's /64); none: no limit.
+    pub connections_per_address: Option<usize>,
     /// None: no limit.
     pub body: Option<u64>,
 }
@@ -108,6 +110,7 @@ pub(super) struct RawServerLimits {
     headers: String,
     header_count: i64,
     connections: i64,
+    connections_per_address: i64,
     body: String,
 }
 
@@ -158,6 +161,8 @@ impl Default for RawServerLimits {
             headers: "16KiB".to_owned(),
             header_count: 100,
             connections: 20_000,
+            // Whole offices and whole load balancers call from one address.
+            connections_per_address: 0,
             // Bodies stream: their size costs no memory.
             body: "0".to_owned(),
         }
@@ -251,6 +256,12 @@ impl RawServerLimits {
             headers: head("headers", &self.headers, 1024),
             header_count: count("header_count", self.header_count, 8..=4096),
             connections: count("connections", self.connections, 1..=10_000_000),
+            connections_per_address: Some(count(
+                "connections_per_address",
+                self.connections_per_address,
+                0..=10_000_000,
+            ))
+            .filter(|most| *most > 0),
             body: check.size_or_none("body", &self.body),
         }
     }

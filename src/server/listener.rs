@@ -11,7 +11,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdTcp};
 use std::os::unix::net::{UnixListener as StdUnix, UnixStream as StdUnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -21,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use super::arrival::{Arrived, Entrance, Lost, Speaks, arrive};
+use super::places::{Place, Places};
 use super::stream::Stream;
 use super::watch::{Sweeper, TICK, Watch};
 use super::{Handler, Refusal, connection, http2};
@@ -28,7 +28,6 @@ use crate::config::server::{ServerConfig, TimeoutConfig};
 use crate::model::causes::with_causes;
 use crate::model::clock::{Clock as _, SystemClock};
 use crate::tasks::Tasks;
-use crate::telemetry::metrics::Metrics;
 use crate::wire::problem::to_last_bytes;
 
 /// How many connections the kernel keeps for a worker that is busy.
@@ -149,41 +148,6 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// `server.limits.connections`, shared by all workers.
-#[derive(Clone, Debug)]
-pub struct Places {
-    limit: usize,
-    open: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-}
-
-impl Places {
-    /// `limit` places.
-    #[must_use]
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
-        Self { limit, open: Arc::default(), metrics }
-    }
-
-    fn take(&self) -> Option<Place> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        self.metrics.connections_open.inc();
-        Some(Place(self.clone()))
-    }
-}
-
-/// One open connection; the place is free again when it is dropped.
-struct Place(Places);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connections_open.dec();
-    }
-}
-
 /// Accepts and serves on the calling worker's runtime until a soft stop, then waits for its
 /// connections: idle ones end at once, busy ones when they are done, all at a hard stop.
 ///
@@ -271,9 +235,13 @@ impl<H: Handler> Worker<H> {
     }
 
     fn admit(self: &Arc<Self>, stream: Stream, address: SocketAddr, entrance: &Arc<Entrance>) {
-        let Some(place) = self.places.take() else {
+        let Some(mut place) = self.places.take() else {
             return self.turn_away(&stream, address, entrance);
         };
+        // Behind the PROXY protocol nobody knows yet who calls.
+        if !entrance.proxy_protocol && !place.is_for(address.ip()) {
+            return self.turn_away(&stream, address, entrance);
+        }
         if entrance.is_open() {
             let watch = self.watch(Watch::new(address, Arc::clone(self.sweeper.clock()), self.timeouts));
             let connection = connection::run(stream, Arc::clone(&self.handler), watch, self.protocol.clone());
@@ -285,13 +253,12 @@ impl<H: Handler> Worker<H> {
         }
         let (worker, entrance) = (Arc::clone(self), Arc::clone(entrance));
         Tasks::spawn_here(self.connections.track_future(async move {
-            worker.receive(stream, address, &entrance).await;
-            drop(place);
+            worker.receive(stream, address, &entrance, place).await;
         }));
     }
 
     /// Serves a connection that has to go through something first.
-    async fn receive(&self, stream: Stream, address: SocketAddr, entrance: &Entrance) {
+    async fn receive(&self, stream: Stream, address: SocketAddr, entrance: &Entrance, mut place: Place) {
         let arriving = arrive(stream, address, entrance, &self.trusted_proxies, self.timeouts.tls_handshake);
         let arrived = tokio::select! {
             arrived = arriving => arrived,
@@ -301,8 +268,11 @@ impl<H: Handler> Worker<H> {
             Ok(arrived) => arrived,
             Err(lost) => return self.note_lost(&lost, address, entrance),
         };
+        if entrance.proxy_protocol && !place.is_for(address.ip()) {
+            return;
+        }
         if secured.is_some() {
-            self.places.metrics.tls_handshakes_done.inc();
+            self.places.metrics().tls_handshakes_done.inc();
         }
         let clock = Arc::clone(self.sweeper.clock());
         let watch = self.watch(Watch::of(address, secured, clock, self.timeouts));
@@ -323,7 +293,7 @@ impl<H: Handler> Worker<H> {
     /// Callers' mistakes and scanners: counted, and told to whoever looks for them.
     fn note_lost(&self, lost: &Lost, address: SocketAddr, entrance: &Entrance) {
         if entrance.tls.is_some() {
-            self.places.metrics.tls_handshakes_failed.inc();
+            self.places.metrics().tls_handshakes_failed.inc();
         }
         tracing::debug!(%address, error = with_causes(lost), "a connection ended before its first request");
     }
@@ -388,14 +358,5 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse, "even though the first would share it");
         drop(ours);
         bind(address, 2).unwrap();
-    }
-
-    #[test]
-    fn places_are_counted_and_given_back() {
-        let places = Places::new(1, Metrics::new(&[], &[]));
-        let taken = places.take();
-        assert!(taken.is_some() && places.take().is_none());
-        drop(taken);
-        assert!(places.clone().take().is_some());
     }
 }

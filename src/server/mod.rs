@@ -10,6 +10,7 @@
 //! | `connection` | one connection, from the lane to hyper to its end |
 //! | `fast_lane` | plain HTTP/1.1, read and answered by ourselves |
 //! | `http2` | a connection of HTTP/2, a watch for each of its streams |
+//! | `places` | how many may be connected, in all and from one address |
 //! | `peer` | the connection as a handler sees it |
 //! | `watch` | what a connection is doing and since when; the sweep that finds it too slow |
 //! | `stream` | a socket, of whatever kind |
@@ -32,6 +33,7 @@ pub mod listener;
 pub mod names;
 pub mod outbound;
 mod peer;
+mod places;
 mod request_body;
 mod stream;
 #[cfg(test)]
@@ -49,8 +51,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 pub use arrival::{Entrance, Secured, Speaks};
-pub use listener::{Bound, Places, bind, bind_unix, serve};
+pub use listener::{Bound, bind, bind_unix, serve};
 pub use peer::Peer;
+pub use places::Places;
 pub use request_body::{BodyFault, BrokenBody, RequestBody};
 pub use stream::Stream;
 

@@ -37,7 +37,14 @@ pub(crate) fn config() -> ServerConfig {
             write_idle: long,
             keep_alive: long,
         },
-        limits: ServerLimits { uri: 8192, headers: 16384, header_count: 100, connections: 100, body: None },
+        limits: ServerLimits {
+            uri: 8192,
+            headers: 16384,
+            header_count: 100,
+            connections: 100,
+            connections_per_address: None,
+            body: None,
+        },
         drain: DrainConfig { delay: Duration::ZERO, timeout: long },
     }
 }
@@ -86,7 +93,7 @@ impl Running {
         let listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let listeners = listeners.into_iter().map(|socket| Bound::tcp(socket, entrance.clone())).collect();
-        let places = Places::new(config.limits.connections, Metrics::new(&[], &[]));
+        let places = Places::new(config.limits.connections, &config, Metrics::new(&[], &[]));
         let stop = tasks.clone();
         let serving = Tasks::spawn_here(async move {
             serve(listeners, Arc::new(handler), &config, places, stop).await.unwrap();

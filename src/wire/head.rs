@@ -176,7 +176,14 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: ServerLimits = ServerLimits { uri: 64, headers: 256, header_count: 8, connections: 1, body: None };
+    const LIMITS: ServerLimits = ServerLimits {
+        uri: 64,
+        headers: 256,
+        header_count: 8,
+        connections: 1,
+        connections_per_address: None,
+        body: None,
+    };
 
     fn verdict(method: &str, target: &str, version: Version, headers: &[(&str, &str)]) -> Result<(), HeadFault> {
         let mut request = Request::builder().method(method).uri(target).version(version);

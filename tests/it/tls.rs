@@ -84,6 +84,8 @@ fn callers_get_the_protocol_they_prefer_and_the_upstream_the_same_request() {
         assert_eq!(seen.target, "/plain?q=1");
         assert_eq!(seen.headers["host"], format!("localhost:{}", scene.https.port()).as_str());
         assert!(seen.headers.contains_key("x-octroi-client-id"));
+        assert_eq!(seen.headers["x-forwarded-proto"], "https");
+        assert!(!seen.headers.contains_key("x-octroi-certificate-subject"));
         let (told, _) = scene.answered(&[arguments, &["-d", "a body", "-X", "POST"]].concat(), "/");
         assert_eq!((told, scene.upstream.last().body_bytes), (format!("{version} 200"), 6));
         let (told, _) = scene.answered(&[arguments, &["-I"]].concat(), "/");
@@ -184,9 +186,23 @@ fn a_caller_s_certificate_can_be_required() {
         scene.curl(&["--cert", &certificate, "--key", &key], "/").stdout.ends_with(b" 200")
     };
     assert!(show(&good));
+    assert_eq!(scene.upstream.last().headers["x-octroi-certificate-subject"], "CN=partner");
     assert!(!show(&foreign));
     assert!(!scene.curl(&[], "/").stdout.ends_with(b" 200"));
     scene.key.raw.clear();
+}
+
+#[test]
+fn one_address_has_its_share_of_connections() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite_with(upstream.address, "[server.limits]\nconnections_per_address = 3\n");
+    let _gateway = setup.start();
+    let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(setup.data).unwrap()).collect();
+    let ask = || text(&raw(setup.data, b"GET /.octroi/livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+    // Another worker may not have accepted all of them yet.
+    eventually("one more is refused", || ask().starts_with("HTTP/1.1 503"));
+    drop(held);
+    eventually("there is room again", || ask().starts_with("HTTP/1.1 200"));
 }
 
 #[test]

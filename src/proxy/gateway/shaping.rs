@@ -1,9 +1,9 @@
 //! Where a request is changed on its way, and where its route answers for itself.
 
 use bytes::Bytes;
-use http::Response;
 use http::header::HOST;
 use http::request::Parts as Head;
+use http::{HeaderName, HeaderValue, Response};
 
 use super::WorkerGateway;
 use crate::clients::Principal;
@@ -18,6 +18,10 @@ use crate::proxy::shared::Route;
 use crate::proxy::{cors, trace};
 use crate::server::Peer;
 use crate::wire::head::named_host;
+use crate::wire::percent;
+
+/// Whom the certificate that the caller showed is for.
+const CERTIFICATE_SUBJECT: HeaderName = HeaderName::from_static("x-octroi-certificate-subject");
 
 impl WorkerGateway {
     /// The answer to a preflight; none: it is none, or its route says nothing about other origins.
@@ -64,6 +68,12 @@ impl WorkerGateway {
             shape: self.shape(route, head, edits_up.as_ref(), context),
         }
         .apply(&mut head.headers);
+        // Under a name that no caller can send.
+        if let Some(subject) = context.peer().secured().and_then(|secured| secured.subject.as_deref())
+            && let Ok(subject) = HeaderValue::try_from(percent::encoded(subject))
+        {
+            head.headers.insert(CERTIFICATE_SUBJECT, subject);
+        }
         if let Some(host) = &shaping.host {
             head.headers.insert(HOST, host.clone());
         }

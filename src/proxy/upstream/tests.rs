@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http::HeaderValue;
 use tokio::net::TcpListener;
 
 use super::*;

@@ -1,0 +1,159 @@
+//! How many callers may be connected: in all, and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+
+use crate::config::server::ServerConfig;
+use crate::telemetry::metrics::Metrics;
+
+/// `server.limits.connections` and `connections_per_address`, shared by all workers.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    open: AtomicUsize,
+    /// None: an address may have as many as there are.
+    per_address: Option<PerAddress>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct PerAddress {
+    limit: usize,
+    exempt: Vec<IpNet>,
+    // A std mutex: held for a look when a connection begins and when it ends.
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Places {
+    /// `limit` places in all, for callers by the rules of `config`.
+    #[must_use]
+    pub fn new(limit: usize, config: &ServerConfig, metrics: Arc<Metrics>) -> Self {
+        let per_address = config.limits.connections_per_address.map(|limit| PerAddress {
+            limit,
+            exempt: config.trusted_proxies.clone(),
+            open: Mutex::default(),
+        });
+        Self(Arc::new(Shared { limit, open: AtomicUsize::new(0), per_address, metrics }))
+    }
+
+    /// What is counted besides.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// A place; none: all are taken.
+    pub(super) fn take(&self) -> Option<Place> {
+        if self.0.open.fetch_add(1, Relaxed) >= self.0.limit {
+            self.0.open.fetch_sub(1, Relaxed);
+            return None;
+        }
+        self.0.metrics.connections_open.inc();
+        Some(Place { of: self.clone(), address: None })
+    }
+}
+
+/// One open connection; the place is free again when it is dropped.
+pub(super) struct Place {
+    of: Places,
+    /// Under which address it is counted too.
+    address: Option<IpAddr>,
+}
+
+impl Place {
+    /// Counts it under who calls, once that is known. False: that address has as many as it may.
+    pub(super) fn is_for(&mut self, caller: IpAddr) -> bool {
+        let Some(rule) = &self.of.0.per_address else { return true };
+        let caller = caller.to_canonical();
+        if rule.exempt.iter().any(|network| network.contains(&caller)) {
+            return true;
+        }
+        let counted = network_of(caller);
+        let mut open = rule.open();
+        let count = open.entry(counted).or_default();
+        if *count >= rule.limit {
+            return false;
+        }
+        *count += 1;
+        self.address = Some(counted);
+        true
+    }
+}
+
+impl PerAddress {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one caller can choose from: of IPv6, a /64 is one customer's.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let shared = &self.of.0;
+        if let (Some(address), Some(rule)) = (self.address, &shared.per_address) {
+            let mut open = rule.open();
+            if let Some(count) = open.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(&address);
+                }
+            }
+        }
+        shared.open.fetch_sub(1, Relaxed);
+        shared.metrics.connections_open.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::testing::config;
+
+    fn places(limit: usize, per_address: usize) -> Places {
+        let mut config = config();
+        config.limits.connections_per_address = Some(per_address);
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        Places::new(limit, &config, Metrics::new(&[], &[]))
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let places = places(1, 9);
+        let taken = places.take();
+        assert!(taken.is_some() && places.take().is_none());
+        drop(taken);
+        assert!(places.clone().take().is_some());
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_a_proxy_has_none() {
+        let places = places(100, 2);
+        let take = |address: &str| {
+            let mut place = places.take().unwrap();
+            place.is_for(address.parse().unwrap()).then_some(place)
+        };
+        let held = [take("192.0.2.1"), take("::ffff:192.0.2.1")];
+        assert!(held.iter().all(Option::is_some) && take("192.0.2.1").is_none());
+        assert!(take("192.0.2.2").is_some());
+        let network = [take("2001:db8::1"), take("2001:db8::2")];
+        assert!(network.iter().all(Option::is_some) && take("2001:db8::3").is_none());
+        assert!(take("2001:db8:0:1::1").is_some());
+        let proxied: Vec<_> = (0..5).map(|_| take("10.1.2.3")).collect();
+        assert!(proxied.iter().all(Option::is_some));
+        drop((held, network));
+        assert!(take("192.0.2.1").is_some() && take("2001:db8::3").is_some());
+    }
+}
