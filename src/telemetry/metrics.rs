@@ -14,6 +14,11 @@ use prometheus_client::registry::Registry;
 
 use crate::model::usage::{Outcome, REJECTED};
 
+mod endpoints;
+
+use self::endpoints::EndpointFamilies;
+pub use self::endpoints::{EndpointMetrics, RetryMetrics};
+
 /// Upper bounds of request and upstream durations, in seconds.
 const DURATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
@@ -39,10 +44,7 @@ pub struct Metrics {
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
     tls_certificate_expiry: Family<NoLabels, Gauge>,
-    upstream_health: Family<EndpointLabels, Gauge>,
-    upstream_requests: Family<EndpointLabels, Gauge>,
-    upstream_ejections: Family<EndpointLabels, Counter>,
-    upstream_retries: Family<RetryLabels, Counter>,
+    endpoints: EndpointFamilies,
     /// Routes that refuse nothing yet.
     pub routes_observing: Gauge,
     observed: Family<ObservedLabels, Counter>,
@@ -169,49 +171,6 @@ struct AuthLabels {
     reason: &'static str,
 }
 
-/// What one endpoint's requests and checks are counted by.
-#[derive(Clone, Debug)]
-pub struct EndpointMetrics {
-    endpoint: String,
-    /// 1: it gets requests.
-    pub health: Gauge,
-    /// Open requests, where they are counted.
-    pub open: Gauge,
-    /// How often it was taken out.
-    pub ejections: Counter,
-}
-
-impl EndpointMetrics {
-    /// As configured.
-    #[must_use]
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-}
-
-/// What an upstream's retries are counted by.
-#[derive(Clone, Debug)]
-pub struct RetryMetrics {
-    /// Sent to another endpoint.
-    pub done: Counter,
-    /// Not, because the budget was used up.
-    pub refused: Counter,
-}
-
-/// Of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndpointLabels {
-    upstream: String,
-    endpoint: String,
-}
-
-/// Of an upstream's retries.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RetryLabels {
-    upstream: String,
-    result: &'static str,
-}
-
 /// Of what is there or not, without telling more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NoLabels {}
@@ -288,16 +247,7 @@ impl Metrics {
         let connections_open = Gauge::default();
         registry.register("connections_open", "Caller connections open", connections_open.clone());
         let (tls_handshakes, tls_certificate_expiry) = register_tls(&mut registry);
-        let upstream_health = Family::<EndpointLabels, Gauge>::default();
-        registry.register("upstream_health", "Whether an endpoint gets requests", upstream_health.clone());
-        let upstream_requests = Family::<EndpointLabels, Gauge>::default();
-        let help = "Open requests of an endpoint, where its upstream is balanced by them or limits them";
-        registry.register("upstream_requests_open", help, upstream_requests.clone());
-        let upstream_ejections = Family::<EndpointLabels, Counter>::default();
-        registry.register("upstream_ejections", "Endpoints taken out for failing", upstream_ejections.clone());
-        let upstream_retries = Family::<RetryLabels, Counter>::default();
-        let help = "Requests sent to another endpoint, and those that the budget kept from it";
-        registry.register("upstream_retries", help, upstream_retries.clone());
+        let endpoints = EndpointFamilies::register(&mut registry);
         let auth = Family::<AuthLabels, Counter>::default();
         registry.register("auth", "Authentications, by result and private reason", auth.clone());
         let cache = Family::<ResultLabels, Counter>::default();
@@ -363,10 +313,7 @@ impl Metrics {
             tls_handshakes_done: tls_handshakes.get_or_create_owned(&ResultLabels { result: "ok" }),
             tls_handshakes_failed: tls_handshakes.get_or_create_owned(&ResultLabels { result: "failed" }),
             tls_certificate_expiry,
-            upstream_health,
-            upstream_requests,
-            upstream_ejections,
-            upstream_retries,
+            endpoints,
             auth,
             auth_stale,
             limit,
@@ -392,21 +339,13 @@ impl Metrics {
     /// The handles of one endpoint.
     #[must_use]
     pub fn upstream_endpoint(&self, upstream: &str, endpoint: &str) -> EndpointMetrics {
-        let labels = EndpointLabels { upstream: upstream.to_owned(), endpoint: endpoint.to_owned() };
-        EndpointMetrics {
-            endpoint: endpoint.to_owned(),
-            health: self.upstream_health.get_or_create_owned(&labels),
-            open: self.upstream_requests.get_or_create_owned(&labels),
-            ejections: self.upstream_ejections.get_or_create_owned(&labels),
-        }
+        self.endpoints.of(upstream, endpoint)
     }
 
     /// The handles of one upstream's retries.
     #[must_use]
     pub fn upstream_retries(&self, upstream: &str) -> RetryMetrics {
-        let of =
-            |result| self.upstream_retries.get_or_create_owned(&RetryLabels { upstream: upstream.to_owned(), result });
-        RetryMetrics { done: of("done"), refused: of("refused") }
+        self.endpoints.retries_of(upstream)
     }
 
     /// Counts a preflight: of a page that may go on, or not.
