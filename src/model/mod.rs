@@ -15,6 +15,7 @@ pub mod id;
 pub mod issued;
 pub mod key;
 pub mod month;
+pub mod operator;
 pub mod plan;
 pub mod quota;
 pub mod rate;

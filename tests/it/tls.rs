@@ -195,7 +195,9 @@ fn a_caller_s_certificate_can_be_required() {
 #[test]
 fn one_address_has_its_share_of_connections() {
     let upstream = Upstream::start();
-    let setup = Setup::sqlite_with(upstream.address, "[server.limits]\nconnections_per_address = 3\n");
+    // Silent connections stay longer than the test is patient, on a machine that stalls too.
+    let config = "[server.limits]\nconnections_per_address = 3\n[server.timeouts]\nrequest_head = \"5m\"\n";
+    let setup = Setup::sqlite_with(upstream.address, config);
     let _gateway = setup.start();
     let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(setup.data).unwrap()).collect();
     let ask = || text(&raw(setup.data, b"GET /.octroi/livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
