@@ -137,7 +137,7 @@ fn strip_start<'t>(prefix: &str, text: &'t [u8]) -> Option<&'t [u8]> {
 
 /// Appends `count` random base62 characters. Six bits at a time, and those above 61 are thrown
 /// away: a remainder would make the first characters of the alphabet likelier than the others.
-fn push_random(text: &mut String, count: usize) {
+pub(super) fn push_random(text: &mut String, count: usize) {
     let mut pool = Zeroizing::new([0_u8; 64]);
     let mut wanted = count;
     while wanted > 0 {
@@ -169,13 +169,13 @@ pub fn check_digits(covered: &[u8]) -> [u8; CHECK_LENGTH] {
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Characters of the public id: enough that two never meet among a billion keys.
-const ID_LENGTH: usize = 12;
+pub(super) const ID_LENGTH: usize = 12;
 
 /// Characters of the secret: 190 bits.
-const SECRET_LENGTH: usize = 32;
+pub(super) const SECRET_LENGTH: usize = 32;
 
 /// Characters of the check: 62⁶ is more than 2³².
-const CHECK_LENGTH: usize = 6;
+pub(super) const CHECK_LENGTH: usize = 6;
 
 /// How long keys of others may be.
 const LEGACY_LENGTH: std::ops::RangeInclusive<usize> = 8..=256;

@@ -6,8 +6,10 @@
 //! [`SecretText`]: crate::model::secret::SecretText
 //! [`KeyHash`]: crate::model::key::KeyHash
 
+pub mod admin_text;
 pub mod core_dumps;
 pub mod key_text;
 pub mod pepper;
 pub mod refresh_text;
+pub mod session_text;
 pub mod signing;

@@ -6,6 +6,8 @@
 
 pub mod access;
 pub mod addresses;
+pub mod admin;
+pub mod audit;
 pub mod causes;
 pub mod chance;
 pub mod client;

@@ -143,6 +143,30 @@ pub enum ActorKind {
     Token,
     /// Whoever runs the command line beside the store.
     Shell,
+    /// The gateway itself, or a program that opened the store and said nothing of whom it serves.
+    System,
+}
+
+impl ActorKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Token, Self::Shell, Self::System];
+
+    /// As the column holds it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Token => "token",
+            Self::Shell => "shell",
+            Self::System => "system",
+        }
+    }
+
+    /// Reads the column; `None` when it holds something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 /// Somebody known who asks for something: what the audit calls them, and how far they may go.
@@ -168,6 +192,12 @@ impl Actor {
     pub fn shell(user: String) -> Self {
         let kind = ActorKind::Shell;
         Self { kind, id: Uuid::nil(), name: user, role: Role::Owner, clients: Vec::new(), address: None }
+    }
+
+    /// The gateway itself.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { kind: ActorKind::System, ..Self::shell("octroi".to_owned()) }
     }
 
     /// Whether it may do this to `client`; none: to what belongs to no single client.
