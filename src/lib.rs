@@ -11,7 +11,7 @@
 //! | 7 | `main`, [`cli`] |
 //! | 6 | [`app`]: build, wire, run |
 //! | 5 | [`proxy`], [`api`]: HTTP and the domain |
-//! | 4 | [`auth`], [`limit`], [`metering`], [`issuer`]: the rules |
+//! | 4 | [`auth`], [`limit`], [`metering`], [`issuer`], [`operators`]: the rules |
 //! | 3 | [`store`], [`clients`], [`server`]: databases, live clients, sockets |
 //! | 2 | [`crypto`], [`telemetry`], [`wire`], [`tasks`]: mechanisms |
 //! | 1 | [`config`] |
@@ -33,6 +33,7 @@ pub mod issuer;
 pub mod limit;
 pub mod metering;
 pub mod model;
+pub mod operators;
 pub mod proxy;
 pub mod server;
 pub mod store;

@@ -13,7 +13,7 @@ const RANKS: [&[&str]; 8] = [
     &["config"],
     &["crypto", "telemetry", "wire", "tasks"],
     &["store", "clients", "server"],
-    &["auth", "limit", "metering", "issuer"],
+    &["auth", "limit", "metering", "issuer", "operators"],
     &["proxy", "api"],
     &["app"],
     &["cli", "fuzzing"],

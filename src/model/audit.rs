@@ -116,10 +116,16 @@ impl Note {
         })
     }
 
+    /// Something that has neither before nor after.
+    #[must_use]
+    pub fn of_nothing(action: &'static str, subject_kind: &'static str) -> Self {
+        Self { action, subject_kind, subject_id: String::new(), client_id: None, before: None, after: None }
+    }
+
     /// Something that is no change of one row: a run over many.
     #[must_use]
     pub fn of_run(action: &'static str, subject_kind: &'static str, after: Value) -> Self {
-        Self { action, subject_kind, subject_id: String::new(), client_id: None, before: None, after: Some(after) }
+        Self { after: Some(after), ..Self::of_nothing(action, subject_kind) }
     }
 }
 
@@ -141,7 +147,9 @@ pub trait Audited {
 /// Columns that say when something moved, which the row of the audit says itself.
 fn without(mut value: Value, names: &[&str]) -> Value {
     if let Some(object) = value.as_object_mut() {
-        names.iter().for_each(|name| drop(object.remove(*name)));
+        for name in names {
+            object.remove(*name);
+        }
     }
     value
 }

@@ -4,6 +4,7 @@
 //! Rows are also written by people and other programs, in plain SQL. Whatever stands there, a
 //! reader answers with [`StoreError::Corrupt`] and never panics.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
 use crate::model::client::ClientStatus;
 use crate::model::key::HashKind;
+use crate::model::operator::{ActorKind, Role};
 use crate::model::plan::{Plan, Policies, PolicyMode};
 use crate::model::quota::Quota;
 use crate::model::rate::Rate;
@@ -54,6 +56,31 @@ pub(super) fn hash_kind(text: &str) -> Result<HashKind> {
 /// `allowed_addresses`
 pub(super) fn addresses(table: &'static str, ranges: &[String]) -> Result<AddressRanges> {
     AddressRanges::new(ranges).map_err(|error| StoreError::corrupt(table, "allowed_addresses", error.to_string()))
+}
+
+/// The status of an answer.
+pub(super) fn http_status(table: &'static str, value: i64) -> Result<u16> {
+    u16::try_from(value).map_err(|_| StoreError::corrupt(table, "status", format!("{value} is no status")))
+}
+
+/// `role`
+pub(super) fn role(table: &'static str, text: &str) -> Result<Role> {
+    text.parse().map_err(|error: crate::model::operator::UnknownRole| {
+        StoreError::corrupt(table, "role", format!("`{text}`: {error}"))
+    })
+}
+
+/// `audit.actor_kind`
+pub(super) fn actor_kind(text: &str) -> Result<ActorKind> {
+    let corrupt = || StoreError::corrupt("audit", "actor_kind", format!("`{text}` is no kind of actor"));
+    ActorKind::parse(text).ok_or_else(corrupt)
+}
+
+/// `address`: null or an IP address.
+pub(super) fn address(table: &'static str, text: Option<&str>) -> Result<Option<IpAddr>> {
+    let Some(text) = text else { return Ok(None) };
+    let corrupt = |_| StoreError::corrupt(table, "address", format!("`{text}` is no address"));
+    text.parse().map(Some).map_err(corrupt)
 }
 
 /// `clients.quota`

@@ -8,8 +8,10 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::Result;
+use crate::model::audit::Note;
 use crate::model::client::Client;
 use crate::model::id::ClientId;
 
@@ -24,3 +26,21 @@ pub trait ErasureStore: Send + Sync {
 
 /// What stands where something was erased.
 pub const ERASED: &str = "[erased]";
+
+/// How much went.
+pub(super) struct Erased {
+    pub(super) keys: u64,
+    pub(super) tokens: u64,
+}
+
+impl Erased {
+    /// What the audit is told: not what was erased.
+    pub(super) fn note(&self, client: ClientId) -> Note {
+        let after = json!({ "keys": self.keys, "admin_tokens": self.tokens });
+        Note {
+            subject_id: client.to_string(),
+            client_id: Some(client),
+            ..Note::of_run("client.erase", "client", after)
+        }
+    }
+}

@@ -87,6 +87,9 @@ macro_rules! embedded {
             13 "0013" "create_quota_marks" "quota_marks",
             14 "0014" "create_books" "journals",
             15 "0015" "create_usage_observed" "usage_observed",
+            16 "0016" "create_operators" "operators",
+            17 "0017" "create_audit" "audit",
+            18 "0018" "create_idempotency_keys" "idempotency_keys",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {

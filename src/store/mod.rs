@@ -32,10 +32,12 @@ pub mod rotation;
 pub mod scratch;
 mod sqlite;
 pub mod tokens;
+mod trail;
 
 pub use error::{Source, StoreError};
 
 use crate::config::store::StoreConfig;
+use crate::model::audit::Author;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
@@ -77,6 +79,33 @@ pub struct Store {
     pub audit: Arc<dyn audit::AuditStore>,
     /// `octroi_migrations`
     pub migrations: Arc<dyn MigrationStore>,
+    /// `operators` and their sessions
+    pub operators: Arc<dyn operators::OperatorStore>,
+    /// `admin_tokens`
+    pub admin_tokens: Arc<dyn operators::AdminTokenStore>,
+    /// `audit`: who changed what
+    pub trail: Arc<dyn audit_trail::AuditTrail>,
+    /// Clients whose data go
+    pub erasure: Arc<dyn erasure::ErasureStore>,
+    /// `idempotency_keys`
+    pub idempotency: Arc<dyn idempotency::IdempotencyStore>,
+    /// What other handles are made of.
+    place: Arc<dyn Place>,
+}
+
+/// A database that handles are made of.
+trait Place: Send + Sync {
+    /// A handle whose changes are `author`'s.
+    fn held_by(&self, author: Author) -> Store;
+}
+
+impl Store {
+    /// A handle whose changes are `author`'s: each writes its row of the audit in its own
+    /// transaction. The store as [`open`] gives it acts for the gateway itself.
+    #[must_use]
+    pub fn acting_as(&self, author: Author) -> Self {
+        self.place.held_by(author)
+    }
 }
 
 /// Opens the store that `config.url` names. Connects lazily: an unreachable server shows at the

@@ -9,6 +9,7 @@ use super::{Page, Result};
 use crate::model::admin::{
     AdminToken, NewAdminToken, NewOperator, NewSession, Operator, OperatorChange, PasswordHash, Session,
 };
+use crate::model::audit::Note;
 use crate::model::key::KeyHash;
 
 /// Operators and their sessions.
@@ -70,3 +71,30 @@ pub trait AdminTokenStore: Send + Sync {
 /// What a conflict says that would lock everybody out.
 pub(super) const LAST_OWNER: &str =
     "this is the last owner who may sign in: make another one first, or nobody could undo it";
+
+/// What the audit calls the beginning of a session.
+pub(super) const SESSION_BEGUN: &str = "session.begin";
+/// What it calls its end.
+pub(super) const SESSION_ENDED: &str = "session.end";
+/// What it calls the end of all of an operator's.
+pub(super) const SESSIONS_ENDED: &str = "session.end_all";
+
+/// What the audit is told of a session: the subject of [`SESSIONS_ENDED`] is the operator.
+pub(super) fn session_note(action: &'static str, subject: Uuid) -> Note {
+    Note { subject_id: subject.to_string(), ..Note::of_nothing(action, "session") }
+}
+
+/// What the audit is told of a change to an operator. Of a password it is told that it changed.
+pub(super) fn change_notes(before: &Operator, after: &Operator, change: &OperatorChange) -> Vec<Note> {
+    let action = match (before.disabled_at, after.disabled_at) {
+        (None, Some(_)) => "operator.disable",
+        (Some(_), None) => "operator.enable",
+        _ => "operator.update",
+    };
+    let changed = Note::of(action, Some(before), Some(after));
+    let password = change
+        .password
+        .as_ref()
+        .map(|_| Note { subject_id: after.id.to_string(), ..Note::of_nothing("operator.passwd", "operator") });
+    changed.into_iter().chain(password).collect()
+}

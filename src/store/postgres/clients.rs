@@ -3,10 +3,13 @@
 use async_trait::async_trait;
 
 use super::Postgres;
-use super::pool::{LOOK_UP, WORK};
+use super::pool::{LOOK_UP, Lease, WORK};
 use super::row::{CLIENT, Columns, all, client};
+use super::trail::note;
+use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
+use crate::store::trail::client_note;
 use crate::store::{ClientStore, Page, Result};
 
 #[async_trait]
@@ -21,16 +24,19 @@ impl ClientStore for Postgres {
         let quota = new.quota.map(|quota| quota.to_string());
         let concurrency = new.concurrency.map(|most| i64::from(most.get()));
         let mut lease = self.work.lease("create client", WORK).await?;
+        lease.begin().await?;
         let rows = lease
             .rows(&statement, &[&new.name, &rate, &burst, &new.metadata, &new.plan_id, &quota, &concurrency])
             .await?;
-        client(&mut Columns::of("clients", &rows[0]))
+        let made = client(&mut Columns::of("clients", &rows[0]))?;
+        note(&mut lease, &self.pen, Note::of("client.create", None, Some(&made))).await?;
+        lease.commit().await?;
+        Ok(made)
     }
 
     async fn find(&self, id: ClientId) -> Result<Option<Client>> {
         let mut lease = self.look_ups.lease("find client", LOOK_UP).await?;
-        let row = lease.row(&format!("SELECT {CLIENT} FROM clients c WHERE c.id = $1"), &[&id.0]).await?;
-        row.map(|row| client(&mut Columns::of("clients", &row))).transpose()
+        by_id(&mut lease, id, "").await
     }
 
     async fn find_by_name(&self, name: &str) -> Result<Vec<Client>> {
@@ -76,6 +82,11 @@ impl ClientStore for Postgres {
         let quota = quota.flatten();
         let concurrency = change.concurrency.flatten().map(|most| i64::from(most.get()));
         let mut lease = self.work.lease("update client", WORK).await?;
+        lease.begin().await?;
+        let Some(before) = by_id(&mut lease, id, "FOR UPDATE OF c").await? else {
+            lease.roll_back().await?;
+            return Ok(None);
+        };
         let row = lease
             .row(
                 &statement,
@@ -97,6 +108,14 @@ impl ClientStore for Postgres {
                 ],
             )
             .await?;
-        row.map(|row| client(&mut Columns::of("clients", &row))).transpose()
+        let changed = row.map(|row| client(&mut Columns::of("clients", &row))).transpose()?;
+        note(&mut lease, &self.pen, client_note(&before, changed.as_ref())).await?;
+        lease.commit().await?;
+        Ok(changed)
     }
+}
+
+pub(super) async fn by_id(lease: &mut Lease, id: ClientId, lock: &'static str) -> Result<Option<Client>> {
+    let row = lease.row(&format!("SELECT {CLIENT} FROM clients c WHERE c.id = $1 {lock}"), &[&id.0]).await?;
+    row.map(|row| client(&mut Columns::of("clients", &row))).transpose()
 }

@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use super::Postgres;
 use super::pool::{LOOK_UP, Lease, MIGRATE, Params, WORK};
 use super::row::{CLIENT, Columns, KEY, all, client, key};
+use super::trail::note;
+use crate::model::audit::Note;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::store::trail::{Pen, import_note};
 use crate::store::{KeyStore, Page, Result, preferred};
 
 #[async_trait]
@@ -36,8 +39,12 @@ impl KeyStore for Postgres {
             &new.expires_at,
         ];
         let mut lease = self.work.lease("create key", WORK).await?;
+        lease.begin().await?;
         let rows = lease.rows(&statement, values).await?;
-        key(&mut Columns::of("api_keys", &rows[0]))
+        let made = key(&mut Columns::of("api_keys", &rows[0]))?;
+        note(&mut lease, &self.pen, Note::of("key.create", None, Some(&made))).await?;
+        lease.commit().await?;
+        Ok(made)
     }
 
     async fn find_by_hash(&self, hashes: &[KeyHash]) -> Result<Option<CredentialRecord>> {
@@ -58,7 +65,7 @@ impl KeyStore for Postgres {
 
     async fn find(&self, id: ApiKeyId) -> Result<Option<ApiKey>> {
         let mut lease = self.look_ups.lease("find key", LOOK_UP).await?;
-        one(&mut lease, &format!("SELECT {KEY} FROM api_keys k WHERE k.id = $1"), &[&id.0]).await
+        by_id(&mut lease, id, "").await
     }
 
     async fn find_by_key_id(&self, key_id: &str) -> Result<Option<ApiKey>> {
@@ -89,21 +96,32 @@ impl KeyStore for Postgres {
         let statement =
             format!("UPDATE api_keys AS k SET revoked_at = least(k.revoked_at, $2) WHERE k.id = $1 RETURNING {KEY}");
         let mut lease = self.work.lease("revoke key", WORK).await?;
-        one(&mut lease, &statement, &[&id.0, &at]).await
+        lease.begin().await?;
+        let before = by_id(&mut lease, id, "FOR UPDATE").await?;
+        let revoked = one(&mut lease, &statement, &[&id.0, &at]).await?;
+        note(&mut lease, &self.pen, Note::of("key.revoke", before.as_ref(), revoked.as_ref())).await?;
+        lease.commit().await?;
+        Ok(revoked)
     }
 
     async fn rotate(&self, id: ApiKeyId, by: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
         let mut lease = self.work.lease("rotate key", WORK).await?;
         let hash = by.hash.to_hex();
         let values: Params<'_> = &[&id.0, &by.at, &by.key_id, &hash, &by.pepper_version, &by.expires_at, &by.old_until];
-        if let Some(successor) = one(&mut lease, &rotate_statement(), values).await? {
-            return Ok(Ok(successor));
-        }
-        // Nothing was done; the row says why. One that was in the way and is gone by now, like a
-        // clock that jumped, leaves no better word than that.
-        let old = one(&mut lease, &format!("SELECT {KEY} FROM api_keys k WHERE k.id = $1"), &[&id.0]).await?;
-        let refusal = old.and_then(|old| old.rotation_refusal(by.at));
-        Ok(Err(refusal.unwrap_or(NotRotated::Unknown)))
+        lease.begin().await?;
+        // The lock makes of two rotations that meet a first and a second, and the second finds its
+        // conditions gone.
+        let old = by_id(&mut lease, id, "FOR UPDATE").await?;
+        let Some(successor) = one(&mut lease, &rotate_statement(), values).await? else {
+            lease.roll_back().await?;
+            let refusal = old.and_then(|old| old.rotation_refusal(by.at));
+            return Ok(Err(refusal.unwrap_or(NotRotated::Unknown)));
+        };
+        let ended = by_id(&mut lease, id, "").await?;
+        note(&mut lease, &self.pen, Note::of("key.rotate", old.as_ref(), ended.as_ref())).await?;
+        note(&mut lease, &self.pen, Note::of("key.create", None, Some(&successor))).await?;
+        lease.commit().await?;
+        Ok(Ok(successor))
     }
 
     async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>> {
@@ -119,11 +137,11 @@ impl KeyStore for Postgres {
 
     async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {
         let mut lease = self.work.lease("import keys", MIGRATE).await?;
-        lease.batch("SET statement_timeout = 0").await?;
-        let imported = import(&mut lease, &keys).await;
-        // Its time-out is off.
-        lease.discard();
-        imported
+        lease.begin().await?;
+        lease.batch("SET LOCAL statement_timeout = 0").await?;
+        let imported = import(&mut lease, &self.pen, &keys).await?;
+        lease.commit().await?;
+        Ok(imported)
     }
 
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
@@ -134,15 +152,13 @@ impl KeyStore for Postgres {
     }
 }
 
-/// One statement, so that it is done whole or not at all. The lock makes of two rotations that
-/// meet a first and a second, and the second finds its conditions gone.
+/// The successor, and the end of the old key, where it can be rotated.
 fn rotate_statement() -> String {
     format!(
         "WITH old AS (
              SELECT * FROM api_keys
              WHERE id = $1 AND replaced_by IS NULL AND revoked_at IS NULL
-                 AND (expires_at IS NULL OR expires_at > $2::timestamptz)
-             FOR UPDATE),
+                 AND (expires_at IS NULL OR expires_at > $2::timestamptz)),
          k AS (
              INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, rate, burst,
                  allowed_addresses, expires_at)
@@ -158,8 +174,8 @@ fn rotate_statement() -> String {
     )
 }
 
-/// One statement, however many there are: all or none, and one row in the feed.
-async fn import(lease: &mut Lease, keys: &[ImportedKey]) -> Result<u64> {
+/// One statement, however many there are: one row in the feed.
+async fn import(lease: &mut Lease, pen: &Pen, keys: &[ImportedKey]) -> Result<u64> {
     let clients: Vec<_> = keys.iter().map(|key| key.client_id.0).collect();
     let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
     let key_ids: Vec<_> = keys.iter().map(|key| key.key_id.as_deref()).collect();
@@ -171,7 +187,7 @@ async fn import(lease: &mut Lease, keys: &[ImportedKey]) -> Result<u64> {
     let ends: Vec<_> = keys.iter().map(|key| key.expires_at).collect();
     let starts: Vec<_> = keys.iter().map(|key| key.created_at).collect();
     let values: Params<'_> = &[&clients, &names, &key_ids, &hashes, &kinds, &versions, &scopes, &ends, &starts];
-    lease
+    let imported = lease
         .execute(
             "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, hash_kind, pepper_version, scopes,
                  expires_at, created_at)
@@ -183,7 +199,13 @@ async fn import(lease: &mut Lease, keys: &[ImportedKey]) -> Result<u64> {
                      created_at)",
             values,
         )
-        .await
+        .await?;
+    note(lease, pen, Some(import_note(keys))).await?;
+    Ok(imported)
+}
+
+async fn by_id(lease: &mut Lease, id: ApiKeyId, lock: &'static str) -> Result<Option<ApiKey>> {
+    one(lease, &format!("SELECT {KEY} FROM api_keys k WHERE k.id = $1 {lock}"), &[&id.0]).await
 }
 
 async fn one(lease: &mut Lease, statement: &str, params: Params<'_>) -> Result<Option<ApiKey>> {

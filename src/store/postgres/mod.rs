@@ -7,20 +7,26 @@
 use std::sync::Arc;
 
 pub(super) use self::scratch::{detour, drop_schema, inside_schema, make_schema};
-use super::{Result, Store};
+use super::trail::Pen;
+use super::{Place, Result, Store};
+use crate::model::audit::Author;
 use crate::model::secret::SecretText;
 
 mod address;
+mod admin_tokens;
 mod audit;
 mod changes;
 mod clients;
+mod erasure;
 mod error;
 mod events;
+mod idempotency;
 mod journals;
 mod keys;
 mod legacy;
 mod migrate;
 mod months;
+mod operators;
 mod partitions;
 mod peppers;
 mod plans;
@@ -30,6 +36,7 @@ mod row;
 mod scratch;
 mod tls;
 mod tokens;
+mod trail;
 mod usage;
 
 /// The open store, shared by the handles of all concerns.
@@ -37,9 +44,11 @@ struct Postgres {
     /// For what a request waits for: short statements only, so that nothing else delays them.
     look_ups: Arc<pool::Connections>,
     /// For everything else.
-    work: pool::Connections,
+    work: Arc<pool::Connections>,
     /// Which partitions of `usage_events` are known to be there.
-    partitions: partitions::Known,
+    partitions: Arc<partitions::Known>,
+    /// On whose behalf this handle changes things.
+    pen: Pen,
 }
 
 /// Reads the address; connects at the first call.
@@ -47,12 +56,28 @@ struct Postgres {
 pub(super) async fn open(address: &SecretText) -> Result<Store> {
     let address = address::Address::parse(address.expose())?;
     let connector = tls::connector(&address)?;
-    let postgres = Arc::new(Postgres {
+    Ok(store(Postgres {
         look_ups: Arc::new(pool::Connections::new(&address, connector.clone(), pool::Purpose::LookUps)?),
-        work: pool::Connections::new(&address, connector, pool::Purpose::Work)?,
-        partitions: partitions::Known::default(),
-    });
-    Ok(Store {
+        work: Arc::new(pool::Connections::new(&address, connector, pool::Purpose::Work)?),
+        partitions: Arc::default(),
+        pen: Pen::of_system(),
+    }))
+}
+
+impl Place for Postgres {
+    fn held_by(&self, author: Author) -> Store {
+        store(Postgres {
+            look_ups: Arc::clone(&self.look_ups),
+            work: Arc::clone(&self.work),
+            partitions: Arc::clone(&self.partitions),
+            pen: self.pen.held_by(author),
+        })
+    }
+}
+
+fn store(postgres: Postgres) -> Store {
+    let postgres = Arc::new(postgres);
+    Store {
         clients: postgres.clone(),
         keys: postgres.clone(),
         usage: postgres.clone(),
@@ -67,6 +92,12 @@ pub(super) async fn open(address: &SecretText) -> Result<Store> {
         journals: postgres.clone(),
         months: postgres.clone(),
         audit: postgres.clone(),
-        migrations: postgres,
-    })
+        migrations: postgres.clone(),
+        operators: postgres.clone(),
+        admin_tokens: postgres.clone(),
+        trail: postgres.clone(),
+        erasure: postgres.clone(),
+        idempotency: postgres.clone(),
+        place: postgres,
+    }
 }

@@ -7,12 +7,14 @@ use uuid::Uuid;
 use super::Postgres;
 use super::pool::{Lease, WORK};
 use super::row::{Columns, all};
+use super::trail::note;
 use crate::model::id::ClientId;
 use crate::model::month::Month;
 use crate::model::usage::REJECTED;
 use crate::store::columns::sum;
 use crate::store::months::{Adjustment, ClosedMonth, Closing, Debtor, MonthStore};
 use crate::store::rotation::LIVE_SECONDS;
+use crate::store::trail::{Pen, month_note};
 use crate::store::{Result, UsageSum};
 
 /// Journals that may have entries for the month, and processes that serve and keep none that is
@@ -42,7 +44,7 @@ const FREEZE: &str = "
 impl MonthStore for Postgres {
     async fn close(&self, month: Month, without: &[String]) -> Result<Closing> {
         let mut lease = self.work.lease("close month", WORK).await?;
-        let closing = close(&mut lease, month, without).await;
+        let closing = close(&mut lease, &self.pen, month, without).await;
         if !matches!(closing, Ok(Closing::Closed)) {
             // Its transaction goes with it.
             lease.discard();
@@ -79,7 +81,7 @@ impl MonthStore for Postgres {
     }
 }
 
-async fn close(lease: &mut Lease, month: Month, without: &[String]) -> Result<Closing> {
+async fn close(lease: &mut Lease, pen: &Pen, month: Month, without: &[String]) -> Result<Closing> {
     // Whoever records waits, and sees the month closed.
     lease.batch("BEGIN; LOCK TABLE usage_hourly IN SHARE ROW EXCLUSIVE MODE").await?;
     if find(lease, month).await?.is_some() {
@@ -100,6 +102,7 @@ async fn close(lease: &mut Lease, month: Month, without: &[String]) -> Result<Cl
     let insert = "INSERT INTO closed_months (month, starts, ends, without) VALUES ($1, $2, $3, $4)";
     lease.execute(insert, &[&name, &month.starts(), &month.ends(), &without.join(" ")]).await?;
     lease.execute(FREEZE, &[&name, &month.starts(), &month.ends(), &REJECTED]).await?;
+    note(lease, pen, Some(month_note(month, without))).await?;
     lease.batch("COMMIT").await?;
     Ok(Closing::Closed)
 }

@@ -5,8 +5,10 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Postgres;
-use super::pool::{LOOK_UP, Params, WORK};
+use super::pool::{LOOK_UP, Lease, Params, WORK};
 use super::row::{Columns, PLAN, all, plan};
+use super::trail::note;
+use crate::model::audit::Note;
 use crate::model::id::ClientId;
 use crate::model::plan::{NewPlan, Plan, PlanChange, QuotaMark};
 use crate::model::quota::Window;
@@ -33,14 +35,17 @@ impl PlanStore for Postgres {
         let policies = columns::policies_value(&new.policies);
         let concurrency = new.concurrency.map(|most| i64::from(most.get()));
         let mut lease = self.work.lease("create plan", WORK).await?;
+        lease.begin().await?;
         let rows = lease.rows(&statement, &[&new.name, &policies, &concurrency]).await?;
-        plan(&mut Columns::of("plans", &rows[0]))
+        let made = plan(&mut Columns::of("plans", &rows[0]))?;
+        note(&mut lease, &self.pen, Note::of("plan.create", None, Some(&made))).await?;
+        lease.commit().await?;
+        Ok(made)
     }
 
     async fn find(&self, id: Uuid) -> Result<Option<Plan>> {
         let mut lease = self.look_ups.lease("find plan", LOOK_UP).await?;
-        let row = lease.row(&format!("SELECT {PLAN} FROM plans p WHERE p.id = $1"), &[&id]).await?;
-        row.map(|row| plan(&mut Columns::of("plans", &row))).transpose()
+        by_id(&mut lease, id, "").await
     }
 
     async fn find_by_name(&self, name: &str) -> Result<Option<Plan>> {
@@ -77,9 +82,19 @@ impl PlanStore for Postgres {
         let concurrency = change.concurrency.flatten().map(|most| i64::from(most.get()));
         let values: Params<'_> = &[&id, &change.name, &policies, &change.concurrency.is_some(), &concurrency];
         let mut lease = self.work.lease("update plan", WORK).await?;
+        lease.begin().await?;
+        let before = by_id(&mut lease, id, "FOR UPDATE").await?;
         let row = lease.row(&statement, values).await?;
-        row.map(|row| plan(&mut Columns::of("plans", &row))).transpose()
+        let changed = row.map(|row| plan(&mut Columns::of("plans", &row))).transpose()?;
+        note(&mut lease, &self.pen, Note::of("plan.update", before.as_ref(), changed.as_ref())).await?;
+        lease.commit().await?;
+        Ok(changed)
     }
+}
+
+async fn by_id(lease: &mut Lease, id: Uuid, lock: &'static str) -> Result<Option<Plan>> {
+    let row = lease.row(&format!("SELECT {PLAN} FROM plans p WHERE p.id = $1 {lock}"), &[&id]).await?;
+    row.map(|row| plan(&mut Columns::of("plans", &row))).transpose()
 }
 
 #[async_trait]

@@ -88,7 +88,7 @@ impl Connections {
             client = self.pool.get() => client.map_err(|error| error::of_pool(operation, error))?,
             () = &mut deadline => return Err(StoreError::too_late(operation, limit)),
         };
-        Ok(Lease { client: Some(client), operation, limit, deadline, reusable: true })
+        Ok(Lease { client: Some(client), operation, limit, deadline, reusable: true, in_transaction: false })
     }
 }
 
@@ -99,6 +99,7 @@ pub(super) struct Lease {
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
     reusable: bool,
+    in_transaction: bool,
 }
 
 impl Lease {
@@ -135,6 +136,27 @@ impl Lease {
         self.bounded(async |client| client.batch_execute(statements).await).await
     }
 
+    /// Begins a transaction. A lease that is dropped before [`Self::commit`] closes its connection,
+    /// and so takes everything back.
+    pub(super) async fn begin(&mut self) -> Result<()> {
+        self.in_transaction = true;
+        self.batch("BEGIN").await
+    }
+
+    /// Commits what was done since [`Self::begin`].
+    pub(super) async fn commit(&mut self) -> Result<()> {
+        self.batch("COMMIT").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Takes back what was done since [`Self::begin`], and keeps the connection.
+    pub(super) async fn roll_back(&mut self) -> Result<()> {
+        self.batch("ROLLBACK").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
     /// Closes the connection at the end instead of putting it back: its session was changed.
     pub(super) fn discard(&mut self) {
         self.client.take().map(Object::take);
@@ -158,7 +180,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.reusable {
+        if !self.reusable || self.in_transaction {
             self.discard();
         }
     }

@@ -7,13 +7,17 @@ use super::Sqlite;
 use super::error::Failure;
 use super::lane::{LOOK_UP, REPORT, WRITE};
 use super::row::{CLIENT, Columns, client};
+use super::trail::note;
+use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::ClientId;
+use crate::store::trail::client_note;
 use crate::store::{ClientStore, Page, Result};
 
 #[async_trait]
 impl ClientStore for Sqlite {
     async fn create(&self, new: NewClient) -> Result<Client> {
+        let pen = self.pen.clone();
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id: String = transaction.query_row(
@@ -31,6 +35,7 @@ impl ClientStore for Sqlite {
                 |row| row.get(0),
             )?;
             let made = by_id(&transaction, &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            note(&transaction, &pen, Note::of("client.create", None, Some(&made)))?;
             transaction.commit()?;
             Ok(made)
         };
@@ -70,9 +75,11 @@ impl ClientStore for Sqlite {
     }
 
     async fn update(&self, id: ClientId, change: ClientChange) -> Result<Option<Client>> {
+        let pen = self.pen.clone();
         let update = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
+            let Some(before) = by_id(&transaction, &id)? else { return Ok(None) };
             transaction.execute(
                 "UPDATE clients SET
                      name = coalesce(?2, name),
@@ -103,6 +110,7 @@ impl ClientStore for Sqlite {
                 ],
             )?;
             let changed = by_id(&transaction, &id)?;
+            note(&transaction, &pen, client_note(&before, changed.as_ref()))?;
             transaction.commit()?;
             Ok(changed)
         };
@@ -110,7 +118,7 @@ impl ClientStore for Sqlite {
     }
 }
 
-fn by_id(connection: &Connection, id: &str) -> std::result::Result<Option<Client>, Failure> {
+pub(super) fn by_id(connection: &Connection, id: &str) -> std::result::Result<Option<Client>, Failure> {
     let mut statement = connection.prepare_cached(&format!("SELECT {CLIENT} FROM clients c WHERE c.id = ?1"))?;
     let found = statement.query_row([id], |row| Ok(client(&mut Columns::of("clients", row)))).optional()?;
     Ok(found.transpose()?)

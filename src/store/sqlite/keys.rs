@@ -7,14 +7,18 @@ use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params
 use super::error::Failure;
 use super::lane::{LOOK_UP, MIGRATE, REPORT, WRITE};
 use super::row::{CLIENT, Columns, KEY, client, key};
+use super::trail::note;
 use super::{Sqlite, time};
+use crate::model::audit::Note;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::store::trail::{Pen, import_note};
 use crate::store::{KeyStore, Page, Result, preferred};
 
 #[async_trait]
 impl KeyStore for Sqlite {
     async fn create(&self, new: NewApiKey) -> Result<ApiKey> {
+        let pen = self.pen.clone();
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id: String = transaction.query_row(
@@ -36,6 +40,7 @@ impl KeyStore for Sqlite {
                 |row| row.get(0),
             )?;
             let made = one(&transaction, "k.id = ?1", &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            note(&transaction, &pen, Note::of("key.create", None, Some(&made)))?;
             transaction.commit()?;
             Ok(made)
         };
@@ -82,9 +87,11 @@ impl KeyStore for Sqlite {
     }
 
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>> {
+        let pen = self.pen.clone();
         let update = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
+            let before = one(&transaction, "k.id = ?1", &id)?;
             // One revoked for a later time is revoked now; one revoked already keeps its time.
             transaction.execute(
                 "UPDATE api_keys SET revoked_at = ?2
@@ -92,6 +99,7 @@ impl KeyStore for Sqlite {
                 params![id, time::text(at)],
             )?;
             let revoked = one(&transaction, "k.id = ?1", &id)?;
+            note(&transaction, &pen, Note::of("key.revoke", before.as_ref(), revoked.as_ref()))?;
             transaction.commit()?;
             Ok(revoked)
         };
@@ -99,7 +107,8 @@ impl KeyStore for Sqlite {
     }
 
     async fn rotate(&self, id: ApiKeyId, by: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {
-        self.writer.run("rotate key", WRITE, move |connection| rotate(connection, id, &by)).await
+        let pen = self.pen.clone();
+        self.writer.run("rotate key", WRITE, move |connection| rotate(connection, &pen, id, &by)).await
     }
 
     async fn known_hashes(&self, hashes: &[KeyHash]) -> Result<Vec<KeyHash>> {
@@ -120,7 +129,8 @@ impl KeyStore for Sqlite {
     }
 
     async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {
-        self.writer.run("import keys", MIGRATE, move |connection| import(connection, &keys)).await
+        let pen = self.pen.clone();
+        self.writer.run("import keys", MIGRATE, move |connection| import(connection, &pen, &keys)).await
     }
 
     async fn note_pepper_version(&self, id: ApiKeyId, version: i32) -> Result<()> {
@@ -137,6 +147,7 @@ impl KeyStore for Sqlite {
 
 fn rotate(
     connection: &mut Connection,
+    pen: &Pen,
     id: ApiKeyId,
     by: &Rotation,
 ) -> std::result::Result<std::result::Result<ApiKey, NotRotated>, Failure> {
@@ -161,11 +172,14 @@ fn rotate(
         params![old, made, time::text(old_until), revoked_at.map(time::text)],
     )?;
     let successor = one(&transaction, "k.id = ?1", &made)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let ended = one(&transaction, "k.id = ?1", &old)?;
+    note(&transaction, pen, Note::of("key.rotate", Some(&key), ended.as_ref()))?;
+    note(&transaction, pen, Note::of("key.create", None, Some(&successor)))?;
     transaction.commit()?;
     Ok(Ok(successor))
 }
 
-fn import(connection: &mut Connection, keys: &[ImportedKey]) -> std::result::Result<u64, Failure> {
+fn import(connection: &mut Connection, pen: &Pen, keys: &[ImportedKey]) -> std::result::Result<u64, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let now = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')";
     let mut insert = transaction.prepare(&format!(
@@ -187,6 +201,7 @@ fn import(connection: &mut Connection, keys: &[ImportedKey]) -> std::result::Res
         ])?;
     }
     drop(insert);
+    note(&transaction, pen, Some(import_note(keys)))?;
     transaction.commit()?;
     Ok(keys.len() as u64)
 }

@@ -8,18 +8,24 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Result, Store};
+use super::trail::Pen;
+use super::{Place, Result, Store};
+use crate::model::audit::Author;
 
+mod admin_tokens;
 mod audit;
 mod changes;
 mod clients;
+mod erasure;
 mod error;
 mod events;
+mod idempotency;
 mod journals;
 mod keys;
 mod lane;
 mod migrate;
 mod months;
+mod operators;
 mod peppers;
 mod plans;
 mod rotation;
@@ -28,6 +34,7 @@ mod row;
 mod simulation;
 mod time;
 mod tokens;
+mod trail;
 mod usage;
 mod write_lock;
 
@@ -39,6 +46,8 @@ struct Sqlite {
     path: Arc<Path>,
     writer: Lane,
     readers: Lane,
+    /// On whose behalf this handle changes things.
+    pen: Pen,
 }
 
 /// Opens the file, making it (readable by its owner only) and its folder when they are missing.
@@ -46,8 +55,23 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
     let path: Arc<Path> = path.into();
     let writer = Lane::open(&path, lane::Access::Write, 1).await?;
     let readers = Lane::open(&path, lane::Access::Read, lane::READERS).await?;
-    let sqlite = Arc::new(Sqlite { path, writer, readers });
-    Ok(Store {
+    Ok(store(Sqlite { path, writer, readers, pen: Pen::of_system() }))
+}
+
+impl Place for Sqlite {
+    fn held_by(&self, author: Author) -> Store {
+        store(Sqlite {
+            path: Arc::clone(&self.path),
+            writer: self.writer.clone(),
+            readers: self.readers.clone(),
+            pen: self.pen.held_by(author),
+        })
+    }
+}
+
+fn store(sqlite: Sqlite) -> Store {
+    let sqlite = Arc::new(sqlite);
+    Store {
         clients: sqlite.clone(),
         keys: sqlite.clone(),
         usage: sqlite.clone(),
@@ -62,6 +86,12 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
         journals: sqlite.clone(),
         months: sqlite.clone(),
         audit: sqlite.clone(),
-        migrations: sqlite,
-    })
+        migrations: sqlite.clone(),
+        operators: sqlite.clone(),
+        admin_tokens: sqlite.clone(),
+        trail: sqlite.clone(),
+        erasure: sqlite.clone(),
+        idempotency: sqlite.clone(),
+        place: sqlite,
+    }
 }

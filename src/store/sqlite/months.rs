@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::error::Failure;
 use super::lane::{REPORT, WRITE};
 use super::row::Columns;
+use super::trail::note;
 use super::{Sqlite, time};
 use crate::model::id::ClientId;
 use crate::model::month::Month;
@@ -15,6 +16,7 @@ use crate::model::usage::REJECTED;
 use crate::store::columns::sum;
 use crate::store::months::{Adjustment, ClosedMonth, Closing, Debtor, MonthStore};
 use crate::store::rotation::LIVE_SECONDS;
+use crate::store::trail::{Pen, month_note};
 use crate::store::{Result, UsageSum};
 
 /// Journals that may have entries for the month, and processes that serve and keep none that is
@@ -45,7 +47,8 @@ const FREEZE: &str = "
 impl MonthStore for Sqlite {
     async fn close(&self, month: Month, without: &[String]) -> Result<Closing> {
         let without = without.to_vec();
-        self.writer.run("close month", WRITE, move |connection| close(connection, month, &without)).await
+        let pen = self.pen.clone();
+        self.writer.run("close month", WRITE, move |connection| close(connection, &pen, month, &without)).await
     }
 
     async fn closed(&self, month: Month) -> Result<Option<ClosedMonth>> {
@@ -106,7 +109,12 @@ impl MonthStore for Sqlite {
 }
 
 /// A transaction that writes keeps everybody else from writing.
-fn close(connection: &mut Connection, month: Month, without: &[String]) -> std::result::Result<Closing, Failure> {
+fn close(
+    connection: &mut Connection,
+    pen: &Pen,
+    month: Month,
+    without: &[String],
+) -> std::result::Result<Closing, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let name = month.to_string();
     let closed =
@@ -129,6 +137,7 @@ fn close(connection: &mut Connection, month: Month, without: &[String]) -> std::
         params![name, starts, ends, without.join(" ")],
     )?;
     transaction.execute(FREEZE, params![name, starts, ends, REJECTED])?;
+    note(&transaction, pen, Some(month_note(month, without)))?;
     transaction.commit()?;
     Ok(Closing::Closed)
 }

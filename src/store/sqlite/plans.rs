@@ -8,7 +8,9 @@ use uuid::Uuid;
 use super::error::Failure;
 use super::lane::{LOOK_UP, REPORT, WRITE};
 use super::row::{Columns, PLAN, plan};
+use super::trail::note;
 use super::{Sqlite, time};
+use crate::model::audit::Note;
 use crate::model::id::ClientId;
 use crate::model::plan::{NewPlan, Plan, PlanChange, QuotaMark};
 use crate::model::quota::Window;
@@ -19,6 +21,7 @@ use crate::store::{Page, Result};
 #[async_trait]
 impl PlanStore for Sqlite {
     async fn create(&self, new: NewPlan) -> Result<Plan> {
+        let pen = self.pen.clone();
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id: String = transaction.query_row(
@@ -31,6 +34,7 @@ impl PlanStore for Sqlite {
                 |row| row.get(0),
             )?;
             let made = one(&transaction, "p.id = ?1", &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            note(&transaction, &pen, Note::of("plan.create", None, Some(&made)))?;
             transaction.commit()?;
             Ok(made)
         };
@@ -68,9 +72,11 @@ impl PlanStore for Sqlite {
     }
 
     async fn update(&self, id: Uuid, change: PlanChange) -> Result<Option<Plan>> {
+        let pen = self.pen.clone();
         let update = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
+            let before = one(&transaction, "p.id = ?1", &id)?;
             transaction.execute(
                 "UPDATE plans SET
                      name = coalesce(?2, name),
@@ -87,6 +93,7 @@ impl PlanStore for Sqlite {
                 ],
             )?;
             let changed = one(&transaction, "p.id = ?1", &id)?;
+            note(&transaction, &pen, Note::of("plan.update", before.as_ref(), changed.as_ref()))?;
             transaction.commit()?;
             Ok(changed)
         };

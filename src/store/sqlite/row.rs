@@ -78,6 +78,13 @@ impl<'r, 's> Columns<'r, 's> {
         moment.map(Some).ok_or_else(|| StoreError::corrupt(self.table, column, format!("`{text}` is not a time")))
     }
 
+    /// The next value, JSON or null.
+    pub(super) fn json_or_null(&mut self, column: &'static str) -> Result<Option<serde_json::Value>> {
+        let Some(text) = self.take::<Option<String>>(column)? else { return Ok(None) };
+        let value = serde_json::from_str(&text);
+        value.map(Some).map_err(|error| StoreError::corrupt(self.table, column, error.to_string()))
+    }
+
     /// The next value, JSON of the shape of `T`.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&mut self, column: &'static str) -> Result<T> {
         let text: String = self.take(column)?;
