@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write, stderr};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::open::open_store;
 use super::output::{self, Format, ListWriter, Row};
@@ -11,6 +12,8 @@ use crate::auth::backfill::{Backfill, Difference, Finished, Standing, Totals};
 use crate::auth::guard_pepper;
 use crate::crypto::core_dumps;
 use crate::crypto::pepper::Peppers;
+use crate::model::audit::Note;
+use crate::store::Store;
 
 /// `octroi backfill …`
 #[derive(Debug, Subcommand)]
@@ -54,11 +57,12 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
         Failure::new(Exit::Failed, "core_dumps", detail)
     })?;
     let batch = if let Command::Run(run) = command { run.batch } else { BATCH };
-    let Some(backfill) = prepare(context, batch).await? else {
+    let Some((store, backfill)) = prepare(context, batch).await? else {
         return answer_without_column(context, command, out);
     };
     let total = backfill.legacy.count().await?;
     let mut progress = Progress::new(context, total);
+    note(&store, command, total).await?;
     match command {
         Command::Run(run) => {
             let totals = backfill.run(run.dry_run, &mut |done| progress.tell(done)).await;
@@ -85,18 +89,29 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
     }
 }
 
+/// One row in the audit for a run, before it begins: nothing is changed without it, wherever it is
+/// broken off.
+async fn note(store: &Store, command: &Command, raw_keys: u64) -> Result<(), Failure> {
+    let action = match command {
+        Command::Run(run) if !run.dry_run => "backfill.run",
+        Command::Finish => "backfill.finish",
+        Command::Run(_) | Command::Status | Command::Verify => return Ok(()),
+    };
+    Ok(store.trail.record(Note::of_run(action, "store", json!({ "raw_keys": raw_keys }))).await?)
+}
+
 /// None: there is no column to read raw keys from.
-async fn prepare(context: &Context, batch: u32) -> Result<Option<Backfill>, Failure> {
+async fn prepare(context: &Context, batch: u32) -> Result<Option<(Store, Backfill)>, Failure> {
     let loaded = context.load()?;
     let auth = &loaded.config.auth;
-    let store = open_store(&loaded.config).await?;
+    let store = open_store(context, &loaded.config).await?;
     let Some(legacy) = store.legacy.clone() else { return Ok(None) };
     if !legacy.is_present().await? {
         return Ok(None);
     }
     let peppers = Peppers::new(auth.require_pepper()?, auth.pepper_previous.as_ref());
     let pepper_version = guard_pepper(&peppers, store.peppers.as_ref()).await?.current;
-    Ok(Some(Backfill { legacy, peppers, pepper_version, prefix: auth.prefix.clone(), batch }))
+    Ok(Some((store, Backfill { legacy, peppers, pepper_version, prefix: auth.prefix.clone(), batch })))
 }
 
 fn answer_without_column(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {

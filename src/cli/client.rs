@@ -1,4 +1,4 @@
-//! `octroi client create|list|show|update|suspend|resume`, and how a client is named.
+//! `octroi client create|list|show|update|suspend|resume|erase`, and how a client is named.
 
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -39,6 +39,15 @@ pub(super) enum Command {
         /// Its id or name
         #[arg(value_name = "C")]
         client: String,
+    },
+    /// Remove a client's personal data for good: its name, metadata and keys; what it used stays billed
+    Erase {
+        /// Its id or name
+        #[arg(value_name = "C")]
+        client: String,
+        /// Nothing brings it back
+        #[arg(long, required = true)]
+        yes: bool,
     },
     /// Let a suspended client call again
     Resume {
@@ -220,6 +229,11 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
                 Some(named) => Some(Some(plan::find(&store, named).await?.id)),
             };
             change(&store, &client, change_of).await?
+        }
+        Command::Erase { client, yes: _ } => {
+            let client = find(&store, client).await?;
+            let erased = store.erasure.erase(client.id, context.clock.wall()).await?;
+            erased.ok_or_else(|| Failure::not_found(format!("the client {} is gone", client.id)))?
         }
         Command::Suspend { client } => set_status(&store, client, ClientStatus::Suspended).await?,
         Command::Resume { client } => set_status(&store, client, ClientStatus::Active).await?,

@@ -6,6 +6,8 @@
 //! To add a command: a variant of `Command`, an arm in `dispatch`, a file here whose `run`
 //! writes rows of `output` and returns a [`Failure`].
 
+mod admin;
+mod audit;
 mod backfill;
 mod client;
 mod config;
@@ -17,6 +19,7 @@ mod open;
 mod output;
 mod pages;
 mod pepper;
+mod person;
 mod plan;
 mod prove;
 pub mod quickstart;
@@ -87,6 +90,11 @@ enum Command {
     /// Peppers: the secrets that keys are hashed with
     #[command(subcommand)]
     Pepper(pepper::Command),
+    /// Operators: who may change what, with a browser or a token
+    #[command(subcommand)]
+    Admin(admin::Command),
+    /// Who changed what, the latest first
+    Audit(audit::Arguments),
     /// Sums of what was used
     Usage(usage::Arguments),
     /// Show on this machine that the books balance: kill the gateway, cut the store, count by id
@@ -159,6 +167,8 @@ fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result
         Command::Key(command) => block_on(key::run(context, command, out)),
         Command::Backfill(command) => block_on(backfill::run(context, command, out)),
         Command::Pepper(command) => block_on(pepper::run(context, command, out)),
+        Command::Admin(command) => block_on(admin::run(context, command, out)),
+        Command::Audit(arguments) => block_on(audit::run(context, arguments, out)),
         Command::Usage(arguments) => block_on(usage::run(context, arguments, out)),
         Command::Prove(arguments) => prove::run(context, arguments, out),
         Command::Completions { shell } => shell::write_completions(*shell, out),

@@ -114,7 +114,7 @@ impl From<Kind> for key_text::Environment {
     }
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = units::parse_duration(text).filter(|lifetime| !lifetime.is_zero());
     lifetime.ok_or_else(|| format!("write {DURATION_FORM}, above zero"))
 }
@@ -196,7 +196,7 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     // The pepper before the store: what is missing is told without waiting for anything.
     let loaded = context.load()?;
     loaded.config.auth.require_pepper()?;
-    let store = open_store(&loaded.config).await?;
+    let store = open_store(context, &loaded.config).await?;
     let client = client::find(&store, &arguments.client).await?;
     let made = make(&store, &loaded.config.auth, arguments.kind).await?;
     warn_of_unaware(context, &store, &loaded.config.auth).await?;
@@ -219,7 +219,7 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     Ok(())
 }
 
-fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Failure> {
+pub(super) fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Failure> {
     now.checked_add(lifetime).map_err(|_| Failure::usage("--expires lies beyond the calendar"))
 }
 

@@ -40,7 +40,7 @@ fn grace(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(context: &Context, arguments: &Rotate, out: &mut dyn Write) -> Result<(), Failure> {
     let loaded = context.load()?;
     loaded.config.auth.require_pepper()?;
-    let store = open_store(&loaded.config).await?;
+    let store = open_store(context, &loaded.config).await?;
     let old = find(&store, &arguments.key).await?;
     let at = context.clock.wall();
     // Told before anything is made; the store decides again, in its transaction.

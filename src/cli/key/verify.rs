@@ -91,7 +91,7 @@ pub(in crate::cli) async fn answer(context: &Context, raw: &[u8], out: &mut dyn 
         Err(MalformedKey::Check) => Found::Nobody(Reason::BadCheckDigits),
         Err(MalformedKey::Shape | MalformedKey::Legacy) => Found::Nobody(Reason::Malformed),
         Ok(_) => {
-            let store = open_store(&loaded.config).await?;
+            let store = open_store(context, &loaded.config).await?;
             look_up(&store, &peppers, &peppers.hashes(peppers.current.hash(raw), raw)).await?
         }
     };

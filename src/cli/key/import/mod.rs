@@ -108,7 +108,7 @@ struct Source<'s> {
 
 async fn import(context: &Context, arguments: &Import, source: Source<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     let loaded = context.load()?;
-    let store = open_store(&loaded.config).await?;
+    let store = open_store(context, &loaded.config).await?;
     let hasher = hasher(&store, &loaded.config.auth, source.raw_keys).await?;
     let mut checker = Checker::new(hasher, loaded.config.auth.prefix.clone());
     let unreadable = read::rows(source.rows, source.format, &mut |row| checker.take(row));

@@ -1,0 +1,167 @@
+//! `octroi audit`: who changed what, the latest first.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::open::open;
+use super::output::{ListWriter, Row};
+use super::pages::{Window, write_pages};
+use super::time::Moment;
+use super::{Context, Failure, client};
+use crate::model::audit::{AuditEntry, AuditFilter};
+
+/// `octroi audit`
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Only what belongs to this client: its id or name
+    #[arg(long, value_name = "C")]
+    client: Option<String>,
+    /// Only what this one did: an operator's, a token's or a user's name, or an id
+    #[arg(long, value_name = "A")]
+    actor: Option<String>,
+    /// Only this, like key.revoke; `key.` stands for all that begin so
+    #[arg(long, value_name = "ACTION")]
+    action: Option<String>,
+    /// Only what was done to this: the id of a key, a plan, an operator, a token
+    #[arg(long, value_name = "ID")]
+    subject: Option<String>,
+    /// From then on: RFC 3339, a day (UTC) or how long ago, like -24h
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    from: Option<Moment>,
+    /// Before then
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    to: Option<Moment>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Only those before this one, which the end of a list names
+    #[arg(long, value_name = "ID")]
+    after: Option<Uuid>,
+}
+
+const COLUMNS: &[&str] = &[
+    "id",
+    "occurred_at",
+    "actor_kind",
+    "actor_id",
+    "actor_name",
+    "address",
+    "action",
+    "subject_kind",
+    "subject_id",
+    "client_id",
+    "before",
+    "after",
+    "request_id",
+];
+const SHOWN: &[&str] = &["occurred_at", "actor_kind", "actor_name", "address", "action", "subject_id", "changed"];
+
+fn row(entry: &AuditEntry) -> Row {
+    Row::new()
+        .with("id", entry.id.to_string())
+        .with_text("occurred_at", Some(entry.occurred_at))
+        .with("actor_kind", entry.actor_kind.as_str())
+        .with("actor_id", entry.actor_id.to_string())
+        .with("actor_name", entry.actor_name.as_str())
+        .with_text("address", entry.address)
+        .with("action", entry.action.as_str())
+        .with("subject_kind", entry.subject_kind.as_str())
+        .with("subject_id", entry.subject_id.as_str())
+        .with_text("client_id", entry.client_id)
+        .with("before", entry.before.clone())
+        .with("after", entry.after.clone())
+        .with("request_id", entry.request_id.clone())
+}
+
+/// What a person looks for: the fields that are not what they were.
+fn changed(entry: &AuditEntry) -> String {
+    let none = Value::Null;
+    let fields = |value: &'_ Option<Value>| value.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    let (before, after) = (fields(&entry.before), fields(&entry.after));
+    if entry.before.is_none() || entry.after.is_none() {
+        let name = after.get("name").or_else(|| before.get("name")).unwrap_or(&none);
+        return name.as_str().unwrap_or_default().to_owned();
+    }
+    let differs = |(name, value): &(&String, &Value)| before.get(*name).unwrap_or(&none) != *value;
+    let tell = |(name, value): (&String, &Value)| {
+        format!("{name}: {} → {}", plain(before.get(name).unwrap_or(&none)), plain(value))
+    };
+    after.iter().filter(differs).map(tell).collect::<Vec<_>>().join(", ")
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// Lists.
+///
+/// # Errors
+/// The client is not there; the store is away.
+pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
+    let (_, store) = open(context).await?;
+    let now = context.clock.wall();
+    let client = match &arguments.client {
+        Some(named) => Some(client::find(&store, named).await?.id),
+        None => None,
+    };
+    let filter = AuditFilter {
+        client,
+        actor: arguments.actor.clone(),
+        action: arguments.action.clone(),
+        subject: arguments.subject.clone(),
+        from: arguments.from.map(|from| from.at(now)),
+        to: arguments.to.map(|to| to.at(now)),
+    };
+    let for_people = context.format == super::Format::Table;
+    let writer = ListWriter::begin(context.format, COLUMNS, SHOWN, out)?;
+    let window = Window { after: arguments.after, limit: Some(arguments.limit) };
+    let fetch = async |after, limit| store.trail.list(&filter, after, limit).await;
+    let describe = |entry: &AuditEntry| {
+        let row = row(entry);
+        (entry.id, if for_people { row.with("changed", changed(entry)) } else { row })
+    };
+    write_pages(writer, window, fetch, describe).await
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::operator::ActorKind;
+
+    #[test]
+    fn a_person_sees_what_is_not_what_it_was() {
+        for (before, after, shown) in [
+            (None, Some(json!({"name": "acme", "rate": null})), "acme"),
+            (Some(json!({"name": "acme"})), None, "acme"),
+            (None, None, ""),
+            (
+                Some(json!({"name": "acme", "rate": null, "scopes": ["a"]})),
+                Some(json!({"name": "acme", "rate": "5/s", "scopes": ["a", "b"]})),
+                "rate: null → 5/s, scopes: [\"a\"] → [\"a\",\"b\"]",
+            ),
+        ] {
+            let entry = AuditEntry {
+                id: Uuid::nil(),
+                occurred_at: Timestamp::UNIX_EPOCH,
+                actor_kind: ActorKind::Shell,
+                actor_id: Uuid::nil(),
+                actor_name: "root".to_owned(),
+                address: None,
+                action: "client.update".to_owned(),
+                subject_kind: "client".to_owned(),
+                subject_id: String::new(),
+                client_id: None,
+                before,
+                after,
+                request_id: None,
+            };
+            assert_eq!(changed(&entry), shown);
+        }
+    }
+}
