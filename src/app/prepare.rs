@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::error::{StartError, unusable};
+use crate::config::Problem;
+use crate::config::admin::FirstOperator;
 use crate::config::store::StoreConfig;
 use crate::model::clock::Clock;
+use crate::operators::{OperatorFault, create_first};
 use crate::store::{self, Store, StoreError};
 
 /// Pause between two tries of an unreachable store.
@@ -44,6 +47,23 @@ pub(super) async fn patiently<T>(
             tracing::warn!(cause, ?wait, "the store does not answer yet; waiting");
         }
         tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Makes the first operator, where a password is given for one and there is none yet.
+pub(super) async fn make_first_operator(store: &Store, first: Option<&FirstOperator>) -> Result<(), StartError> {
+    let Some(first) = first else { return Ok(()) };
+    match create_first(store, first).await {
+        Ok(Some(made)) => {
+            tracing::info!(name = made.name, "the first operator was made; its password is needed no more");
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(OperatorFault::Store(error)) => Err(unusable(&error)),
+        Err(fault) => {
+            let remedy = "write a password of twelve characters or more, or none";
+            Err(StartError::Configuration(Problem::new(first.origin.as_str(), fault.to_string(), remedy)))
+        }
     }
 }
 

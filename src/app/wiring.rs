@@ -72,6 +72,7 @@ async fn know(config: &Config, peppers: &Peppers, clock: &dyn Clock) -> Result<K
     let store = store::open(&config.store).await.map_err(|error| unusable(&error))?;
     migrations_applied(&store, config.store.migrate).await?;
     let versions = guard_pepper(peppers, store.peppers.as_ref()).await?;
+    make_first_operator(&store, config.admin.first_operator.as_ref()).await?;
     let presence = announce(&store, peppers, versions, clock).await?;
     Ok(Known { store, peppers: peppers.clone(), versions, presence })
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
+use super::secrets::{SecretSource, Secrets};
+use crate::model::secret::SecretText;
 
 /// Where operators and scrapers connect.
 #[derive(Clone, Debug)]
@@ -16,6 +18,19 @@ pub struct AdminConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// `[admin.sessions]`
     pub sessions: SessionsConfig,
+    /// The owner that is made at the first start, where a password is given for it.
+    pub first_operator: Option<FirstOperator>,
+}
+
+/// The operator that is made at the first start, when there is none.
+#[derive(Clone, Debug)]
+pub struct FirstOperator {
+    /// What it signs in with.
+    pub name: String,
+    /// Its password.
+    pub password: SecretText,
+    /// Which variable or setting the password came from.
+    pub origin: String,
 }
 
 /// How long operators stay signed in.
@@ -34,6 +49,43 @@ pub(super) struct RawAdmin {
     pub(super) listen: String,
     pub(super) metrics_listen: String,
     pub(super) sessions: RawSessions,
+    pub(super) first_operator: RawFirstOperator,
+}
+
+/// `[admin.first_operator]` as written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawFirstOperator {
+    pub(super) name: String,
+    pub(super) password_file: String,
+    /// Only shown, as a mask.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<String>,
+}
+
+impl Default for RawFirstOperator {
+    fn default() -> Self {
+        Self { name: "admin".to_owned(), password_file: String::new(), password: None }
+    }
+}
+
+impl RawFirstOperator {
+    fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> Option<FirstOperator> {
+        let setting = check.path_of("password_file");
+        let found = secrets.find_bytes(&SecretSource {
+            variable: "OCTROI_ADMIN_PASSWORD",
+            setting: &setting,
+            file: &self.password_file,
+            // How good it must be is judged where it is made use of: once.
+            allow_short: true,
+        })?;
+        check.name("name", &self.name);
+        let Ok(password) = String::from_utf8(found.bytes.to_vec()) else {
+            check.refuse("password_file", "the password is not UTF-8", "write one that can be typed");
+            return None;
+        };
+        Some(FirstOperator { name: self.name.clone(), password: SecretText::new(password), origin: found.origin })
+    }
 }
 
 /// `[admin.sessions]` as written.
@@ -71,18 +123,19 @@ const LONGEST: Duration = Duration::from_hours(30 * 24);
 impl Default for RawAdmin {
     fn default() -> Self {
         // This machine only: what operators do must not be one firewall rule away from strangers.
-        Self { listen: "127.0.0.1:8081".to_owned(), metrics_listen: String::new(), sessions: RawSessions::default() }
+        Self { listen: "127.0.0.1:8081".to_owned(), metrics_listen: String::new(), sessions: RawSessions::default(), first_operator: RawFirstOperator::default() }
     }
 }
 
 impl RawAdmin {
-    pub(super) fn resolve(&self, check: &Check<'_>) -> AdminConfig {
+    pub(super) fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> AdminConfig {
         let metrics_listen =
             (!self.metrics_listen.is_empty()).then(|| check.address("metrics_listen", &self.metrics_listen));
         AdminConfig {
             listen: check.address("listen", &self.listen),
             metrics_listen,
             sessions: self.sessions.resolve(&check.below("sessions")),
+            first_operator: self.first_operator.resolve(&check.below("first_operator"), secrets),
         }
     }
 }

@@ -181,7 +181,7 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
         &Surroundings { auth: &auth, server: &server, now: SystemClock::new().wall() },
         &upstreams,
     );
-    let admin = raw.admin.resolve(&check.below("admin"));
+    let admin = raw.admin.resolve(&check.below("admin"), secrets);
     let data: Vec<_> = server.listeners.iter().filter_map(ListenerConfig::tcp).collect();
     check_addresses(check, &data, admin.listen, admin.metrics_listen);
     Config {

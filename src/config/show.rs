@@ -22,6 +22,7 @@ impl Effective {
         raw.auth.pepper = mask(config.auth.pepper.is_some());
         raw.auth.pepper_previous = mask(config.auth.pepper_previous.is_some());
         raw.issuer.secret = mask(config.issuer.secret.is_some());
+        raw.admin.first_operator.password = mask(config.admin.first_operator.is_some());
         Self(raw)
     }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::password::{self, hash_here};
 use super::{Known, OperatorFault, Operators};
+use crate::config::admin::FirstOperator;
 use crate::model::admin::{NewOperator, NewPassword, Operator, OperatorChange, Reach};
 use crate::model::operator::Role;
 use crate::model::secret::SecretText;
@@ -20,15 +21,6 @@ pub struct NewPerson {
     pub name: String,
     /// What it may, and to whom.
     pub reach: Reach,
-    /// Its password.
-    pub password: SecretText,
-}
-
-/// The operator that is made at the first start.
-#[derive(Clone, Debug)]
-pub struct FirstOperator {
-    /// What it signs in with.
-    pub name: String,
     /// Its password.
     pub password: SecretText,
 }
@@ -105,6 +97,9 @@ pub async fn create_operator(store: &Store, person: NewPerson) -> Result<Operato
 /// # Errors
 /// The name or the password cannot be one.
 pub async fn create_first(store: &Store, first: &FirstOperator) -> Result<Option<Operator>, OperatorFault> {
+    if !store.operators.list(None, 1).await?.items.is_empty() {
+        return Ok(None);
+    }
     let reach = Reach::new(Role::Owner, Vec::new())?;
     let person = NewPerson { name: first.name.clone(), reach, password: first.password.clone() };
     Ok(store.operators.create_first(new_operator(person).await?).await?)

@@ -13,6 +13,7 @@ pub mod password;
 mod sessions;
 mod throttle;
 mod tokens;
+mod upkeep;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use moka::sync::Cache;
 use uuid::Uuid;
 
 pub use fault::{LoginFault, OperatorFault, Unknown};
-pub use manage::{FirstOperator, NewPerson, create_first, create_operator, reset_password};
+pub use manage::{NewPerson, create_first, create_operator, reset_password};
 pub use tokens::{MadeToken, create_token};
 
 use crate::config::admin::SessionsConfig;
