@@ -226,7 +226,7 @@ impl RequestContext {
         *code = Some(public.code);
         let (client, key) = self.whose(rejection);
         let (status, route) = (public.status.as_u16(), self.route.unwrap_or(u16::MAX));
-        self.gateway.metrics.would_refuse(self.gateway.route_name(route), public.code);
+        self.gateway.metrics.would_refuse(self.route, public.code);
         self.gateway.rejected.observe(self.at, client, key, route, status, public.code);
     }
 
@@ -357,7 +357,7 @@ impl RequestContext {
             self.log(outcome.as_str(), &self.causes_of(rejection), bytes);
         } else {
             let status = public.status.as_u16();
-            self.gateway.metrics.request_rejected(self.route, status);
+            self.gateway.metrics.request_rejected(self.route, status, public.code);
             let route = self.route.unwrap_or(u16::MAX);
             let (client, key) = self.whose(rejection);
             self.gateway.rejected.record(self.at, client, key, route, status, public.code);
@@ -403,7 +403,7 @@ impl RequestContext {
         let public = rejection.public();
         let status = public.status.as_u16();
         self.status = Some(status);
-        self.gateway.metrics.request_rejected(None, status);
+        self.gateway.metrics.request_rejected(None, status, public.code);
         self.gateway.rejected.record(self.at, ClientId::NIL, ApiKeyId::NIL, u16::MAX, status, public.code);
         self.log(REJECTED, &self.causes_of(rejection), response.body().len() as u64);
         self.settled = true;

@@ -109,8 +109,12 @@ impl Tls {
         let tls = Arc::clone(self);
         match tasks::blocking(move || tls.reload()).await {
             Ok(false) => {}
-            Ok(true) => tracing::info!("new certificates are in force for new connections"),
+            Ok(true) => {
+                self.metrics.reloaded(true);
+                tracing::info!("new certificates are in force for new connections");
+            }
             Err(error) => {
+                self.metrics.reloaded(false);
                 let causes = crate::model::causes::with_causes(&error);
                 tracing::error!(error = causes, "changed certificates cannot be used; those before stay in force");
             }
