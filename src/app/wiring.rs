@@ -33,6 +33,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Readiness};
+use crate::telemetry::refusals::Refusals;
 
 /// Everything a gateway is made of, before its workers run.
 pub(super) struct Parts {
@@ -339,6 +340,7 @@ fn gateway(
         clock: Arc::clone(clock),
         readiness: Arc::clone(readiness),
         access_log: AccessLog::start(config.telemetry),
+        refusals: Refusals::new(),
     });
     gateway.expect("the configuration refuses routes without an upstream")
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
@@ -28,6 +29,7 @@ use super::{cors, grpc};
 use crate::clients::Principal;
 use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
+use crate::model::causes::with_causes;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
 use crate::model::usage::{Admission, CountedMethod, EventKind, Outcome, REJECTED};
@@ -74,7 +76,7 @@ pub struct RequestContext {
     intake: Option<Arc<Intake>>,
     upstream_took: Option<Duration>,
     status: Option<u16>,
-    /// For the access log; none while it is off.
+    /// For the access log; none while it is off, unless another proxy asks.
     target: Option<(Method, Uri)>,
     language: Language,
     /// Which page may read the answer, on a route that says so.
@@ -200,9 +202,7 @@ impl RequestContext {
     pub(super) fn asks_about(&mut self, original: &http::request::Parts) {
         self.method = CountedMethod::of(original.method.as_str());
         self.kind = EventKind::Delegated;
-        if let Some(target) = &mut self.target {
-            *target = (original.method.clone(), original.uri.clone());
-        }
+        self.target = Some((original.method.clone(), original.uri.clone()));
     }
 
     /// Its route observes: from here on nothing of the caller's is refused.
@@ -340,7 +340,7 @@ impl RequestContext {
     }
 
     /// Answers with a refusal; settled here, because the answer is ours and whole.
-    pub(super) fn refuse(mut self, rejection: &Rejection) -> Response<ResponseBody> {
+    pub(super) fn refuse(mut self, rejection: &Rejection, head: &Head) -> Response<ResponseBody> {
         let response = self.refusal(rejection);
         let public = rejection.public();
         // Nobody is there to get an answer: the event does not claim one.
@@ -361,7 +361,9 @@ impl RequestContext {
             let route = self.route.unwrap_or(u16::MAX);
             let (client, key) = self.whose(rejection);
             self.gateway.rejected.record(self.at, client, key, route, status, public.code);
-            self.log(REJECTED, &self.causes_of(rejection), bytes);
+            let reason = with_causes(rejection);
+            self.log(REJECTED, &reason, bytes);
+            self.note_refusal(rejection, Some(head), reason);
         }
         self.settled = true;
         response.map(|body| Observed::new(Body::Full(body), None))
@@ -405,7 +407,9 @@ impl RequestContext {
         self.status = Some(status);
         self.gateway.metrics.request_rejected(None, status, public.code);
         self.gateway.rejected.record(self.at, ClientId::NIL, ApiKeyId::NIL, u16::MAX, status, public.code);
-        self.log(REJECTED, &self.causes_of(rejection), response.body().len() as u64);
+        let reason = with_causes(rejection);
+        self.log(REJECTED, &reason, response.body().len() as u64);
+        self.note_refusal(rejection, None, reason);
         self.settled = true;
         response
     }

@@ -121,16 +121,17 @@ impl Handler for WorkerGateway {
         if let Some(media) = Media::of(request.method(), request.headers()) {
             context.speaks_grpc(media);
         }
-        match catch_panic(self.run(request, &mut context)).await {
+        let (mut head, body) = request.into_parts();
+        match catch_panic(self.run(&mut head, body, &mut context)).await {
             Some(Ok(Answer::Upstream(response))) => context.accompany(response),
             Some(Ok(Answer::Own(response))) => context.reply(response),
             Some(Ok(Answer::Probe(response))) => {
                 context.forget();
                 response.map(|body| Observed::new(Body::Full(body), None))
             }
-            Some(Err(rejection)) => context.refuse(&rejection),
+            Some(Err(rejection)) => context.refuse(&rejection, &head),
             // The panic was reported by the hook; it costs this one request.
-            None => context.refuse(&Rejection::Internal),
+            None => context.refuse(&Rejection::Internal, &head),
         }
     }
 
@@ -157,23 +158,24 @@ impl Handler for WorkerGateway {
 
 impl WorkerGateway {
     /// The policy. Every `?` is a refusal; nothing is taken that is not given back or settled.
-    async fn run(&self, request: Request<RequestBody>, context: &mut RequestContext) -> Result<Answer, Rejection> {
-        let (mut head, body) = request.into_parts();
+    /// The head stays with the caller until it goes on to an upstream, so that a refusal can say
+    /// what was asked for without a copy of it.
+    async fn run(&self, head: &mut Head, body: RequestBody, context: &mut RequestContext) -> Result<Answer, Rejection> {
         // First, because nothing may be decided from a head that can be read in two ways.
-        self.frame(&head, context)?;
+        self.frame(head, context)?;
         // One form, which is matched, authorised and forwarded.
-        let path = canonical_path(&head)?;
+        let path = canonical_path(head)?;
         // Probes before routes: our own space is never an upstream's.
         if reserved::owns(&path) {
             // Boxed: rare, and its state would make every request's future large.
-            return Box::pin(self.answer(reserved::find(&path)?, &head, body, context)).await;
+            return Box::pin(self.answer(reserved::find(&path)?, head, body, context)).await;
         }
         // Before anybody is asked who they are: browsers send no credential with it.
-        if let Some(answer) = self.preflight(&head, &path, context) {
+        if let Some(answer) = self.preflight(head, &path, context) {
             return Ok(Answer::Own(answer));
         }
         // The route says which credentials it takes, and how large a body may be.
-        let mut routed = self.route(&head, &path, &body, context)?;
+        let mut routed = self.route(head, &path, &body, context)?;
         // Before anybody looks at credentials, so that there is one way to look.
         if let Some(name) = &self.shared.query_param
             && routed.route.config.credentials.contains(&AUTHORIZATION)
@@ -182,6 +184,7 @@ impl WorkerGateway {
             query_credential::take(name, &mut routed.target, &mut head.headers);
         }
         let principal = self.decide(routed.route, &head.headers, context).await?;
+        let head = std::mem::replace(head, Request::new(()).into_parts().0);
         self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
     }
 

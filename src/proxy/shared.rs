@@ -31,6 +31,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
+use crate::telemetry::refusals::Refusals;
 
 /// What a gateway is made of.
 #[expect(missing_docs, reason = "each is the part it names")]
@@ -55,6 +56,7 @@ pub struct Parts<'a> {
     pub clock: SharedClock,
     pub readiness: Arc<Readiness>,
     pub access_log: AccessLog,
+    pub refusals: Arc<Refusals>,
 }
 
 /// A route names an upstream that is not configured.
@@ -91,6 +93,7 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: SharedClock,
     pub(super) access_log: AccessLog,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) rates_by_cost: bool,
     /// Which credentials paths of our own take.
     pub(super) own_route: RouteConfig,
@@ -200,6 +203,7 @@ impl Gateway {
             metrics: parts.metrics,
             clock: parts.clock,
             access_log: parts.access_log,
+            refusals: parts.refusals,
         }))
     }
 
