@@ -30,6 +30,7 @@ use super::reserved::Reserved;
 use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
+use super::shedding::Shedder;
 use super::upstream::{Call, ExchangeFault, Timeouts, Upstream, is_grpc};
 use super::{forward, health, query_credential, reserved, tokens};
 use crate::auth::Identified;
@@ -64,6 +65,7 @@ pub struct WorkerGateway {
     // A std mutex, because handlers are shared by reference; the worker is one thread, so nobody
     // ever waits for it.
     ids: Mutex<EventIdGenerator>,
+    shedder: Shedder,
 }
 
 /// What `run` comes to.
@@ -106,6 +108,7 @@ impl Gateway {
         Arc::new(WorkerGateway {
             upstreams: self.worker_upstreams(),
             shared: Arc::clone(self),
+            shedder: Shedder::new(self.limits.queue_delay, Arc::clone(&self.metrics)),
             meter,
             ids: Mutex::new(EventIdGenerator::new()),
         })
@@ -149,7 +152,8 @@ impl Handler for WorkerGateway {
         self.shared.stream_interval
     }
 
-    fn tick(&self) {
+    fn tick(&self, late: Duration) {
+        self.shedder.tick(late);
         let now = self.shared.clock.monotonic();
         self.upstreams.iter().for_each(|upstream| upstream.tick(now));
     }
@@ -199,6 +203,11 @@ impl WorkerGateway {
         let principal = self.authenticate(route, headers, context).await?;
         // Before the limit, so that a forbidden caller cannot drain its client's budget.
         self.authorize(route, &principal, context)?;
+        // When it is known whose it is, so that who sends most is refused first; before anything
+        // that costs more than refusing.
+        if !self.shedder.admits(principal.client.id, context.caller()) {
+            return Err(Rejection::Overloaded);
+        }
         // A client that was just looked up has quotas that the ledger is still asked about.
         limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.

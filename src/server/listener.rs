@@ -319,7 +319,7 @@ impl<H: Handler> Worker<H> {
                 now = ticks.tick() => {
                     self.sweeper.clock().set(now - started);
                     self.sweeper.clock().set_date(self.clock.wall());
-                    self.handler.tick();
+                    self.handler.tick(now.elapsed());
                     let remind_each = self.handler.remind_each();
                     self.sweeper.sweep(remind_each, |grant| self.handler.still_stands(grant));
                 }

@@ -85,8 +85,9 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Called on the worker's thread each tick (about 50 ms): for work that must not cost a
-    /// timer per request.
-    fn tick(&self) {}
+    /// timer per request. `late`: for how long the worker had other work first, as any request has
+    /// to wait now.
+    fn tick(&self, _late: std::time::Duration) {}
 }
 
 /// Why a connection is turned away before there is a request.

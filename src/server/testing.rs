@@ -44,6 +44,7 @@ pub(crate) fn config() -> ServerConfig {
             connections: 100,
             connections_per_address: None,
             body: None,
+            queue_delay: None,
         },
         drain: DrainConfig { delay: Duration::ZERO, timeout: long },
     }

@@ -39,6 +39,10 @@ pub struct Metrics {
     pub requests_in_flight: Gauge,
     /// Caller connections open.
     pub connections_open: Gauge,
+    /// How long work waits for its worker, in seconds; sampled each tick of each worker.
+    pub worker_delay: Histogram,
+    /// Workers that refuse requests because they cannot keep up.
+    pub workers_shedding: Gauge,
     /// TLS handshakes that led to a connection.
     pub tls_handshakes_done: Counter,
     /// TLS handshakes that did not.
@@ -246,6 +250,7 @@ impl Metrics {
         registry.register("requests_in_flight", "Requests being handled", requests_in_flight.clone());
         let connections_open = Gauge::default();
         registry.register("connections_open", "Caller connections open", connections_open.clone());
+        let (worker_delay, workers_shedding) = register_workers(&mut registry);
         let (tls_handshakes, tls_certificate_expiry) = register_tls(&mut registry);
         let endpoints = EndpointFamilies::register(&mut registry);
         let auth = Family::<AuthLabels, Counter>::default();
@@ -310,6 +315,8 @@ impl Metrics {
             upstreams,
             requests_in_flight,
             connections_open,
+            worker_delay,
+            workers_shedding,
             tls_handshakes_done: tls_handshakes.get_or_create_owned(&ResultLabels { result: "ok" }),
             tls_handshakes_failed: tls_handshakes.get_or_create_owned(&ResultLabels { result: "failed" }),
             tls_certificate_expiry,
@@ -468,6 +475,14 @@ fn register_observing(registry: &mut Registry) -> (Gauge, Family<ObservedLabels,
 }
 
 /// Handshakes by their result, and when the first certificate ends.
+fn register_workers(registry: &mut Registry) -> (Histogram, Gauge) {
+    let delay = Histogram::new(DURATION_BUCKETS);
+    registry.register("worker_delay_seconds", "How long work waits for its worker", delay.clone());
+    let shedding = Gauge::default();
+    registry.register("workers_shedding", "Workers that refuse requests because they cannot keep up", shedding.clone());
+    (delay, shedding)
+}
+
 fn register_tls(registry: &mut Registry) -> (Family<ResultLabels, Counter>, Family<NoLabels, Gauge>) {
     let handshakes = Family::<ResultLabels, Counter>::default();
     registry.register("tls_handshakes", "TLS handshakes of callers", handshakes.clone());

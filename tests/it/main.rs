@@ -44,6 +44,7 @@ mod limits;
 mod migrations;
 mod observe;
 mod outage;
+mod overload;
 mod quickstart;
 mod quotas;
 mod revocation;
