@@ -320,7 +320,8 @@ impl WorkerGateway {
     ) -> Result<Identified, Rejection> {
         let now = self.shared.clock.monotonic();
         let authenticator = &self.shared.authenticator;
-        let principal = authenticator.authenticate(&route.config, headers, context.caller(), now).await?;
+        let principal =
+            authenticator.authenticate(&route.config, context.presented(headers), context.caller(), now).await?;
         context.identified(&principal);
         if let Some(grant) = principal.grant() {
             context.peer().rests_on(grant);
@@ -336,7 +337,7 @@ impl WorkerGateway {
     async fn own_usage(&self, head: &Head, context: &mut RequestContext) -> Result<Response<Bytes>, Rejection> {
         let (authenticator, own) = (&self.shared.authenticator, &self.shared.own_route);
         let now = self.shared.clock.monotonic();
-        let principal = authenticator.authenticate(own, &head.headers, context.caller(), now).await?;
+        let principal = authenticator.authenticate(own, (&head.headers).into(), context.caller(), now).await?;
         context.identified(&principal);
         authenticator.authorize(own, &principal, context.caller())?;
         limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;

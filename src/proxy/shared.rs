@@ -124,6 +124,7 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: std::iter::once(AUTHORIZATION).chain(key_headers.iter().cloned()).collect(),
+        certificate: false,
         scopes: Scopes::default(),
         max_body: None,
         merge_slashes: false,

@@ -54,8 +54,8 @@ pub enum Speaks {
 /// What TLS told about a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secured {
-    /// Whom the caller's certificate is for (RFC 4514); none: it showed none.
-    pub subject: Option<String>,
+    /// Whom the caller's certificate is for; none: it showed none.
+    pub subject: Option<certificates::Subject>,
 }
 
 /// A connection that is ready for its first request.

@@ -14,9 +14,11 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SignatureScheme};
 use thiserror::Error;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate, X509Name};
 
 use crate::config::tls::CertificateFiles;
+use crate::crypto::key_text;
 
 /// A file cannot be used.
 #[derive(Debug, Error)]
@@ -103,11 +105,57 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), S
     Ok((names.collect(), expires))
 }
 
-/// Who a caller's certificate is for, as RFC 4514 writes it.
+/// Who a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// As RFC 4514 writes it.
+    pub text: String,
+    /// What stands for it in place of a raw key; made of its DER (RFC 5280 §4.1.2.6), since every
+    /// form of text leaves something out.
+    pub credential: Arc<[u8]>,
+}
+
+/// Who a caller's certificate is for; none: it is no certificate.
 #[must_use]
-pub fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
+pub fn subject(certificate: &CertificateDer<'_>) -> Option<Subject> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.subject().to_string())
+    let subject = certificate.subject();
+    Some(Subject { text: in_text(subject), credential: key_text::of_certificate(subject.as_raw()).into() })
+}
+
+/// RFC 4514 §2: the most specific part first. What could be read as a part of its own is escaped:
+/// who may choose a name must not choose another's.
+fn in_text(name: &X509Name<'_>) -> String {
+    let part = |attribute: &AttributeTypeAndValue<'_>| {
+        let kind = attribute.attr_type();
+        let kind = oid2abbrev(kind, oid_registry()).map_or_else(|_| kind.to_id_string(), ToOwned::to_owned);
+        match attribute.as_str() {
+            Ok(value) => format!("{kind}={}", escaped(value)),
+            Err(_) => format!("{kind}=#{}", hex(attribute.attr_value().data)),
+        }
+    };
+    let parts: Vec<String> = name.iter().map(|set| set.iter().map(part).collect::<Vec<_>>().join("+")).collect();
+    parts.into_iter().rev().collect::<Vec<_>>().join(",")
+}
+
+/// RFC 4514 §2.4.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let last = value.chars().count().saturating_sub(1);
+    for (index, letter) in value.chars().enumerate() {
+        match letter {
+            '\0' => text.push_str("\\00"),
+            '"' | '+' | ',' | ';' | '<' | '>' | '\\' | '=' => text.extend(['\\', letter]),
+            '#' if index == 0 => text.push_str("\\#"),
+            ' ' if index == 0 || index == last => text.push_str("\\ "),
+            _ => text.push(letter),
+        }
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All certificates of a gateway, by the names they are for.
@@ -152,7 +200,9 @@ impl ResolvesServerCert for ByName {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm};
+    use rcgen::{
+        CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm,
+    };
     use rustls::crypto::aws_lc_rs;
 
     use super::*;
@@ -227,5 +277,34 @@ mod tests {
             assert_eq!(&fault.path, named);
             assert!(fault.reason.contains(reason), "{}", fault.reason);
         }
+    }
+
+    #[test]
+    fn a_subject_is_written_so_that_no_name_reads_as_another() {
+        let named = |parts: &[(DnType, &str)]| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            parts.iter().for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), *value));
+            let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+            subject(params.self_signed(&key).unwrap().der()).unwrap()
+        };
+        let honest = named(&[(DnType::OrganizationName, "Good"), (DnType::CommonName, "acme")]);
+        let sly = named(&[(DnType::CommonName, "acme,O=Good")]);
+        for (subject, text) in [
+            (&honest, "CN=acme,O=Good"),
+            (&sly, r"CN=acme\,O\=Good"),
+            (&named(&[(DnType::CommonName, "#a <b> \"c\"; d+e\\f ")]), r#"CN=\#a \<b\> \"c\"\; d\+e\\f\ "#),
+            (&named(&[(DnType::CommonName, " ")]), r"CN=\ "),
+            (&named(&[(DnType::CommonName, "Größe")]), "CN=Größe"),
+            (&named(&[(DnType::CustomDnType(vec![1, 2, 3]), "x")]), "1.2.3=x"),
+            (&named(&[]), ""),
+        ] {
+            assert_eq!(subject.text, text);
+        }
+        assert_ne!(honest.credential, sly.credential);
+        assert_eq!(
+            honest.credential,
+            named(&[(DnType::OrganizationName, "Good"), (DnType::CommonName, "acme")]).credential
+        );
     }
 }

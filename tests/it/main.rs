@@ -11,6 +11,7 @@
 
 mod balance;
 mod books;
+mod caller_certificates;
 mod callers;
 mod cuts;
 mod database;
