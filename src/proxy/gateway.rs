@@ -124,7 +124,8 @@ impl Handler for WorkerGateway {
         if let Some(media) = Media::of(request.method(), request.headers()) {
             context.speaks_grpc(media);
         }
-        match catch_panic(self.run(request, &mut context)).await {
+        let decided = catch_panic(pin!(self.run(request, &mut context))).await;
+        match decided {
             Some(Ok(Answer::Upstream(response))) => context.accompany(response),
             Some(Ok(Answer::Own(response))) => context.reply(response),
             Some(Ok(Answer::Probe(response))) => {

@@ -7,7 +7,9 @@
 //! Then every client, and on open routes every address, has the same share of requests in a tick,
 //! which falls while the queue stands and grows when it does not. Whoever sends less than the share
 //! is not refused anything: who loses are those who send most (max-min fairness, with one number
-//! for all). Refusing costs a part of serving, so that the queue shrinks.
+//! for all). Refusing costs a part of serving, so that the queue shrinks; callers that come back at
+//! once, whatever they are told, must not have the worker do nothing else: of so many refusals one
+//! request passes, however full it is.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,6 +24,13 @@ use crate::telemetry::metrics::Metrics;
 /// So many ticks in a row have to come late before anybody is refused anything.
 const LATE_TICKS: u32 = 4;
 
+/// For each request that passes, so many are refused at most: a refusal costs a seventh to a quarter of
+/// a request, which leaves two thirds of what the worker can do.
+const REFUSED_FOR_EACH: u32 = 2;
+
+/// So many more: a tick does not begin with who sends most.
+const REFUSED_AT_ONCE: u32 = 32;
+
 /// No share: everybody passes.
 const EVERYTHING: u32 = u32::MAX;
 
@@ -35,6 +44,7 @@ pub(super) struct Shedder {
     share: AtomicU32,
     /// Since the last tick.
     passed: AtomicU32,
+    refused: AtomicU32,
     late_ticks: AtomicU32,
     // A std mutex, because handlers are shared by reference; the worker is one thread, and asks
     // only while it cannot keep up.
@@ -56,6 +66,7 @@ impl Shedder {
             bound,
             share: AtomicU32::new(EVERYTHING),
             passed: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
             late_ticks: AtomicU32::new(0),
             sent: Mutex::default(),
             metrics,
@@ -65,7 +76,7 @@ impl Shedder {
     /// Whether a request of this client, from this address, may pass now.
     pub(super) fn admits(&self, client: ClientId, address: IpAddr) -> bool {
         let share = self.share.load(Relaxed);
-        if share != EVERYTHING && !self.is_within(share, client, address) {
+        if share != EVERYTHING && !self.is_within(share, client, address) && self.may_refuse() {
             return false;
         }
         self.passed.store(self.passed.load(Relaxed).saturating_add(1), Relaxed);
@@ -81,11 +92,20 @@ impl Shedder {
         *sent <= share
     }
 
+    #[cold]
+    fn may_refuse(&self) -> bool {
+        let refused = self.refused.load(Relaxed);
+        let most = self.passed.load(Relaxed).saturating_mul(REFUSED_FOR_EACH).saturating_add(REFUSED_AT_ONCE);
+        self.refused.store(refused.saturating_add(u32::from(refused < most)), Relaxed);
+        refused < most
+    }
+
     /// The worker's tick, which came so late.
     pub(super) fn tick(&self, late: Duration) {
         self.metrics.worker_delay.observe(late.as_secs_f64());
         let Some(bound) = self.bound else { return };
         let passed = self.passed.swap(0, Relaxed);
+        self.refused.store(0, Relaxed);
         let late_ticks = if late > bound { self.late_ticks.load(Relaxed).saturating_add(1) } else { 0 };
         self.late_ticks.store(late_ticks, Relaxed);
         let share = self.share.load(Relaxed);
@@ -173,7 +193,8 @@ mod tests {
             shedder.tick(LATE);
         }
         let passed = [send(&shedder, client(1), 1_000), send(&shedder, client(2), 300), send(&shedder, client(3), 1)];
-        assert!(passed[0] < 100 && passed[0] == passed[1] && passed[2] == 1, "{passed:?}");
+        // The share is one; what passes besides are the third that always do.
+        assert!((250..350).contains(&passed[0]) && passed[1] < 110 && passed[2] == 1, "{passed:?}");
     }
 
     #[test]
@@ -182,7 +203,7 @@ mod tests {
         let mut totals = Vec::new();
         for _ in 0..400 {
             let total =
-                send(&shedder, client(1), 5_000) + send(&shedder, client(2), 5_000) + send(&shedder, client(3), 40);
+                send(&shedder, client(1), 1_200) + send(&shedder, client(2), 1_200) + send(&shedder, client(3), 40);
             // What this worker can do in a tick.
             shedder.tick(if total > 1_000 { LATE } else { SOON });
             totals.push(total);
@@ -199,7 +220,7 @@ mod tests {
             send(&shedder, client(1), 1_000);
             shedder.tick(LATE);
         }
-        assert!(send(&shedder, client(1), 1_000) < 100);
+        assert!(send(&shedder, client(1), 1_000) < 350);
         for _ in 0..60 {
             send(&shedder, client(1), 10);
             shedder.tick(SOON);
@@ -217,8 +238,9 @@ mod tests {
             (0..1_000).for_each(|_| _ = shedder.admits(ClientId::NIL, loud));
             shedder.tick(LATE);
         }
-        (0..100).for_each(|_| _ = shedder.admits(ClientId::NIL, loud));
-        assert!(!shedder.admits(ClientId::NIL, same_network));
+        let passed = (0..1_000).filter(|_| shedder.admits(ClientId::NIL, loud)).count();
+        let of_the_same = (0..100).filter(|_| shedder.admits(ClientId::NIL, same_network)).count();
+        assert!(passed < 350 && of_the_same < 40, "{passed} {of_the_same}");
         assert!(shedder.admits(ClientId::NIL, HERE));
     }
 }

@@ -155,7 +155,8 @@ fn escaped(value: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// All certificates of a gateway, by the names they are for.
@@ -284,7 +285,9 @@ mod tests {
         let named = |parts: &[(DnType, &str)]| {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.distinguished_name = DistinguishedName::new();
-            parts.iter().for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), *value));
+            for (kind, value) in parts {
+                params.distinguished_name.push(kind.clone(), *value);
+            }
             let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
             subject(params.self_signed(&key).unwrap().der()).unwrap()
         };

@@ -244,9 +244,10 @@ impl<H: Handler> Worker<H> {
         }
         if entrance.is_open() {
             let watch = self.watch(Watch::new(address, Arc::clone(self.sweeper.clock()), self.timeouts));
-            let connection = connection::run(stream, Arc::clone(&self.handler), watch, self.protocol.clone());
+            let (handler, protocol) = (Arc::clone(&self.handler), self.protocol.clone());
+            // Made inside: a future that is moved into another stands in it twice.
             Tasks::spawn_here(self.connections.track_future(async move {
-                connection.await;
+                connection::run(stream, handler, watch, protocol).await;
                 drop(place);
             }));
             return;

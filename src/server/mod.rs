@@ -8,6 +8,7 @@
 //! | [`tls`] | what handshakes are made with, and how that changes |
 //! | [`certificates`] | certificates and keys from files, and which a caller gets |
 //! | `connection` | one connection, from the lane to hyper to its end |
+//! | `resting` | one that has asked nothing yet, or nothing for a while |
 //! | `fast_lane` | plain HTTP/1.1, read and answered by ourselves |
 //! | `http2` | a connection of HTTP/2, a watch for each of its streams |
 //! | `places` | how many may be connected, in all and from one address |
@@ -35,6 +36,7 @@ pub mod outbound;
 mod peer;
 mod places;
 mod request_body;
+mod resting;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;

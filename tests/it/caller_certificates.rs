@@ -8,7 +8,7 @@ use crate::tls::Scene;
 
 /// A gateway that asks callers for a certificate of `callers`.
 fn asking(word: &str, callers: &Authority, scene: &Scene) {
-    let asked = format!("[server.tls]\ncaller_certificates = {word:?}\ncaller_ca = {:?}\n", callers.file);
+    let asked = format!("[server.tls]\ncaller_certificates = {word:?}\ncaller_ca = \"{}\"\n", callers.file.display());
     let listed = "[[server.tls.certificates]]";
     scene.setup.write_config(&scene.setup.config().replace(listed, &format!("{asked}{listed}")));
 }

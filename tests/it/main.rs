@@ -17,6 +17,8 @@ mod cuts;
 mod database;
 mod harness;
 mod http2;
+mod idle;
+mod ipv6;
 mod issuer;
 mod journal;
 mod nats;
