@@ -173,6 +173,9 @@ impl WorkerGateway {
             // Boxed: rare, and its state would make every request's future large.
             return Box::pin(self.answer(reserved::find(&path)?, &head, body, context)).await;
         }
+        if let Some(text) = self.shared.challenges.as_ref().and_then(|challenges| challenges.text(path.as_str())) {
+            return reserved::challenge(&head.method, text).map(Answer::Probe);
+        }
         // Before anybody is asked who they are: browsers send no credential with it.
         if let Some(answer) = self.preflight(&head, &path, context) {
             return Ok(Answer::Own(answer));

@@ -15,8 +15,9 @@ use rustls::{RootCertStore, SignatureScheme};
 use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
-use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate, X509Name};
+use x509_parser::prelude::{ASN1Time, AttributeTypeAndValue, FromDer as _, X509Certificate, X509Name};
 
+use super::acme::{ACME_TLS, Challenges};
 use crate::config::tls::CertificateFiles;
 use crate::crypto::key_text;
 
@@ -72,6 +73,8 @@ pub struct Loaded {
     certified: Arc<CertifiedKey>,
     /// Names it is for, in lower case; a wildcard as it stands.
     names: Vec<String>,
+    /// From when on it is good.
+    pub begins: Timestamp,
     /// From when on it is no longer good.
     pub expires: Timestamp,
 }
@@ -83,17 +86,24 @@ impl Loaded {
     /// Which of them is wrong.
     pub fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateFault> {
         let chain = read_chain(&files.certificate)?;
-        let (names, expires) = facts(&chain[0]).map_err(|reason| unusable(&files.certificate, &reason))?;
+        let (names, begins, expires) = facts(&chain[0]).map_err(|reason| unusable(&files.certificate, &reason))?;
         let key = read_key(&files.key)?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
             unusable(&files.key, &format!("it does not fit {}: {error}", files.certificate.display()))
         })?;
-        Ok(Self { certified: Arc::new(certified), names, expires })
+        Ok(Self { certified: Arc::new(certified), names, begins, expires })
     }
 }
 
-/// Names and the end of a certificate.
-fn facts(certificate: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), String> {
+impl Loaded {
+    /// Whether it is for this name, in lower case.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        self.names.iter().any(|of| of == name)
+    }
+}
+
+/// Names, beginning and end of a certificate.
+fn facts(certificate: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp, Timestamp), String> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     let alternatives = certificate.subject_alternative_name().map_err(|error| error.to_string())?;
     let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
@@ -101,8 +111,9 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), S
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,
     });
-    let expires = Timestamp::from_second(certificate.validity().not_after.timestamp()).map_err(|e| e.to_string())?;
-    Ok((names.collect(), expires))
+    let time = |time: ASN1Time| Timestamp::from_second(time.timestamp()).map_err(|error| error.to_string());
+    let validity = certificate.validity();
+    Ok((names.collect(), time(validity.not_before)?, time(validity.not_after)?))
 }
 
 /// Who a certificate is for.
@@ -166,19 +177,21 @@ pub struct ByName {
     names: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// For callers that ask for another name, or none.
     others: Vec<Arc<CertifiedKey>>,
+    /// For an authority that looks whether a name is ours.
+    challenges: Option<Arc<Challenges>>,
 }
 
 impl ByName {
     /// The first is for callers that ask for no name of any.
     #[must_use]
-    pub fn new(loaded: &[Loaded]) -> Self {
+    pub fn new(loaded: &[Loaded], challenges: Option<Arc<Challenges>>) -> Self {
         let mut names: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
         for one in loaded {
             for name in &one.names {
                 names.entry(name.clone()).or_default().push(Arc::clone(&one.certified));
             }
         }
-        Self { names, others: loaded.iter().map(|one| Arc::clone(&one.certified)).collect() }
+        Self { names, others: loaded.iter().map(|one| Arc::clone(&one.certified)).collect(), challenges }
     }
 
     fn find(&self, asked: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
@@ -195,6 +208,10 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // Whoever says that word is an authority, and gets what proves the name or nothing.
+        if hello.alpn().is_some_and(|mut words| words.any(|word| word == ACME_TLS)) {
+            return self.challenges.as_ref()?.certificate(hello.server_name());
+        }
         self.find(hello.server_name(), hello.signature_schemes())
     }
 }
@@ -232,7 +249,7 @@ mod tests {
             write(folder.path(), "older", &["c.example"], &PKCS_ECDSA_P256_SHA256),
         ];
         let loaded: Vec<_> = files.iter().map(|files| Loaded::read(files, &provider).unwrap()).collect();
-        let all = ByName::new(&loaded);
+        let all = ByName::new(&loaded, None);
         let (modern, older) = (SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256);
         for (asked, schemes, found) in [
             (Some("a.example"), &[older][..], Some(0)),

@@ -293,7 +293,7 @@ impl<H: Handler> Worker<H> {
 
     /// Callers' mistakes and scanners: counted, and told to whoever looks for them.
     fn note_lost(&self, lost: &Lost, address: SocketAddr, entrance: &Entrance) {
-        if entrance.tls.is_some() {
+        if entrance.tls.is_some() && !matches!(lost, Lost::Looked) {
             self.places.metrics().tls_handshakes_failed.inc();
         }
         tracing::debug!(%address, error = with_causes(lost), "a connection ended before its first request");

@@ -4,6 +4,7 @@
 //! | file | owns |
 //! |---|---|
 //! | [`listener`] | binding, accepting within the cap, the end of accepting |
+//! | [`acme`] | a certificate that is ordered and renewed by ourselves |
 //! | `arrival` | what comes before HTTP: the PROXY protocol, the TLS handshake |
 //! | [`tls`] | what handshakes are made with, and how that changes |
 //! | [`certificates`] | certificates and keys from files, and which a caller gets |
@@ -23,6 +24,7 @@
 //! Refuses to own: what a request means. That is a [`Handler`], which this module calls and
 //! which never fails.
 
+pub mod acme;
 mod arrival;
 mod caller_io;
 pub mod certificates;

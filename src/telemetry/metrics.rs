@@ -48,6 +48,7 @@ pub struct Metrics {
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
     tls_certificate_expiry: Family<NoLabels, Gauge>,
+    acme_orders: Family<ResultLabels, Counter>,
     endpoints: EndpointFamilies,
     /// Routes that refuse nothing yet.
     pub routes_observing: Gauge,
@@ -252,6 +253,8 @@ impl Metrics {
         registry.register("connections_open", "Caller connections open", connections_open.clone());
         let (worker_delay, workers_shedding) = register_workers(&mut registry);
         let (tls_handshakes, tls_certificate_expiry) = register_tls(&mut registry);
+        let acme_orders = Family::default();
+        registry.register("acme_orders", "Orders of certificates that ended", acme_orders.clone());
         let endpoints = EndpointFamilies::register(&mut registry);
         let auth = Family::<AuthLabels, Counter>::default();
         registry.register("auth", "Authentications, by result and private reason", auth.clone());
@@ -320,6 +323,7 @@ impl Metrics {
             tls_handshakes_done: tls_handshakes.get_or_create_owned(&ResultLabels { result: "ok" }),
             tls_handshakes_failed: tls_handshakes.get_or_create_owned(&ResultLabels { result: "failed" }),
             tls_certificate_expiry,
+            acme_orders,
             endpoints,
             auth,
             auth_stale,
@@ -363,6 +367,12 @@ impl Metrics {
     /// The first certificate shown to callers ends then.
     pub fn tls_certificates_expire(&self, at: jiff::Timestamp) {
         self.tls_certificate_expiry.get_or_create(&NoLabels {}).set(at.as_second());
+    }
+
+    /// Counts an order of a certificate. There is no series before the first.
+    pub fn acme_order_ended(&self, worked: bool) {
+        let result = if worked { "ok" } else { "failed" };
+        self.acme_orders.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a request that was refused.

@@ -29,6 +29,7 @@ mod signer;
 mod stores;
 mod upstream;
 
+mod acme;
 mod adoption;
 mod at_scale;
 mod auth;
