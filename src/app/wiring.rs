@@ -148,7 +148,8 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     tasks.spawn_control(async move {
         stop.run_until_cancelled(watch).await;
     });
-    let gateway = gateway(&config, upstream_tls, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    let gateway =
+        gateway(&config, upstream_tls, tls.as_ref(), &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
     let addresses = Addresses { data, admin: admin_address };
@@ -316,6 +317,7 @@ pub(super) fn upstream_tls(config: &Config) -> Result<Vec<Option<UpstreamTls>>, 
 fn gateway(
     config: &Config,
     upstream_tls: Vec<Option<UpstreamTls>>,
+    tls: Option<&Arc<Tls>>,
     authenticator: &Arc<Authenticator>,
     issuer: Option<Arc<TokenIssuer>>,
     journal: &Arc<Journal>,
@@ -332,6 +334,7 @@ fn gateway(
         proxy: config.proxy,
         key_headers: &config.auth.key_headers,
         query_param: config.auth.query_param.clone(),
+        challenges: tls.filter(|_| config.server.tls.acme.is_some()).map(|tls| Arc::clone(tls.challenges())),
         rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         issuer,

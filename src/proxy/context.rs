@@ -26,6 +26,7 @@ use super::returning::ReturningBody;
 use super::shared::Gateway;
 use super::trace::TraceId;
 use super::{cors, grpc};
+use crate::auth::Presented;
 use crate::clients::Principal;
 use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
@@ -158,6 +159,14 @@ impl RequestContext {
 
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Where its credential can be. What a proxy asks about comes on the proxy's own connection,
+    /// whose certificate says nothing of the caller.
+    pub(super) fn presented<'r>(&'r self, headers: &'r HeaderMap) -> Presented<'r> {
+        let secured = self.peer.secured().filter(|_| self.kind != EventKind::Delegated);
+        let certificate = secured.and_then(|secured| secured.subject.as_ref()).map(|subject| &*subject.credential);
+        Presented { headers, certificate }
     }
 
     pub(super) fn caller(&self) -> IpAddr {

@@ -12,10 +12,11 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use self::auth::{Authentications, CacheCounters, IssuedCounters, register_jwks};
-use self::edge::{NoLabels, register_preflights, register_reloads, register_tls};
+use self::edge::{NoLabels, register_preflights, register_reloads, register_tls, register_workers};
 use self::endpoints::EndpointFamilies;
 use self::metering::{EntryCounters, JournalGauges, register_store_errors};
 use self::requests::Requests;
@@ -43,11 +44,16 @@ pub struct Metrics {
     pub requests_in_flight: Gauge,
     /// Caller connections open.
     pub connections_open: Gauge,
+    /// How long work waits for its worker, in seconds; sampled each tick of each worker.
+    pub worker_delay: Histogram,
+    /// Workers that refuse requests because they cannot keep up.
+    pub workers_shedding: Gauge,
     /// TLS handshakes that led to a connection.
     pub tls_handshakes_done: Counter,
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
     tls_certificate_expiry: Family<NoLabels, Gauge>,
+    acme_orders: Family<ResultLabels, Counter>,
     endpoints: EndpointFamilies,
     /// Routes that refuse nothing yet.
     pub routes_observing: Gauge,
@@ -134,7 +140,10 @@ impl Metrics {
         registry.register("requests_in_flight", "Requests being handled", requests_in_flight.clone());
         let connections_open = Gauge::default();
         registry.register("connections_open", "Caller connections open", connections_open.clone());
+        let (worker_delay, workers_shedding) = register_workers(&mut registry);
         let (tls_handshakes, tls_certificate_expiry) = register_tls(&mut registry);
+        let acme_orders = Family::default();
+        registry.register("acme_orders", "Orders of certificates that ended", acme_orders.clone());
         let cache = CacheCounters::register(&mut registry);
         let auth_stale = Counter::default();
         let help = "Requests served by an identity that could not be confirmed";
@@ -148,9 +157,12 @@ impl Metrics {
         Self {
             requests_in_flight,
             connections_open,
+            worker_delay,
+            workers_shedding,
             tls_handshakes_done: tls_handshakes.get_or_create_owned(&ResultLabels { result: "ok" }),
             tls_handshakes_failed: tls_handshakes.get_or_create_owned(&ResultLabels { result: "failed" }),
             tls_certificate_expiry,
+            acme_orders,
             endpoints: EndpointFamilies::register(&mut registry),
             routes_observing: requests.routes_observing.clone(),
             requests,
@@ -220,6 +232,12 @@ impl Metrics {
     /// What may change while the gateway serves had changed, and was read again.
     pub fn reloaded(&self, good: bool) {
         self.reloads[usize::from(good)].inc();
+    }
+
+    /// Counts an order of a certificate. There is no series before the first.
+    pub fn acme_order_ended(&self, worked: bool) {
+        let result = if worked { "ok" } else { "failed" };
+        self.acme_orders.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a request that would have been refused, had its route not observed.

@@ -1,16 +1,27 @@
-//! What is counted of TLS towards callers, of preflights, and of what changes while it serves.
+//! What is counted of workers, of TLS towards callers, of preflights, and of what changes while it serves.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::ResultLabels;
+use super::requests::DURATION_BUCKETS;
 
 /// Of what is there or not, without telling more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct NoLabels {}
+
+/// How long work waits, and how many refuse some of it.
+pub(super) fn register_workers(registry: &mut Registry) -> (Histogram, Gauge) {
+    let delay = Histogram::new(DURATION_BUCKETS);
+    registry.register("worker_delay_seconds", "How long work waits for its worker", delay.clone());
+    let shedding = Gauge::default();
+    registry.register("workers_shedding", "Workers that refuse requests because they cannot keep up", shedding.clone());
+    (delay, shedding)
+}
 
 /// Handshakes by their result, and when the first certificate ends.
 pub(super) fn register_tls(registry: &mut Registry) -> (Family<ResultLabels, Counter>, Family<NoLabels, Gauge>) {

@@ -13,7 +13,7 @@ use super::words::Words;
 use crate::model::usage::{Outcome, REJECTED};
 
 /// Upper bounds of request and upstream durations, in seconds.
-const DURATION_BUCKETS: [f64; 14] =
+pub(super) const DURATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// Status classes: `1xx` to `5xx`, and `none` when the caller was sent nothing.
