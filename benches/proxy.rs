@@ -28,6 +28,7 @@ fn route(index: usize) -> RouteConfig {
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: Vec::new(),
+        certificate: false,
         scopes: Scopes::default(),
         max_body: None,
         merge_slashes: false,

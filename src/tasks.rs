@@ -6,6 +6,7 @@
 //! half alive is worse than one that restarts.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -149,8 +150,8 @@ pub(crate) mod inline {
 /// Runs a future; a panic in it ends it and nothing else. None: it panicked.
 ///
 /// What the future borrowed is the caller's to distrust: a request's own state, which is dropped.
-pub async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
+/// Pinned, because a future that is moved into another stands in it twice.
+pub async fn catch_panic<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     std::future::poll_fn(|context| {
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(context)));
         match polled {

@@ -121,7 +121,7 @@ impl Bench {
     pub(crate) async fn call(&self, gate: &Gate, headers: &HeaderMap) -> Arc<Principal> {
         let now = self.clock.monotonic();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let principal = gate.authenticator.authenticate(&self.route, headers, address, now).await;
+        let principal = gate.authenticator.authenticate(&self.route, headers.into(), address, now).await;
         Arc::clone(principal.expect("the credential is good").principal())
     }
 }
@@ -185,6 +185,7 @@ fn route() -> RouteConfig {
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],
+        certificate: false,
         scopes: Scopes::default(),
         max_body: None,
         cost: 1,

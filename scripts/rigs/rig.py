@@ -101,15 +101,15 @@ class Rig:
         )
         return self.run([need("nginx", "apt-get install nginx-light"), "-c", path], f"{name}.log")
 
-    def octroi(self, binary, upstreams, routes, tls=True):
-        """Octroi on a plain port and, with TLS, on another."""
-        return Octroi(self, pathlib.Path(binary).resolve(), upstreams, routes, tls)
+    def octroi(self, binary, upstreams, routes, tls=True, server=""):
+        """Octroi on a plain port and, with TLS, on another; `server`: more of that section."""
+        return Octroi(self, pathlib.Path(binary).resolve(), upstreams, routes, tls, server)
 
 
 class Octroi:
     """A throw-away gateway on SQLite: `plain` and `tls` are its ports, `key` opens its routes."""
 
-    def __init__(self, rig, binary, upstreams, routes, tls):
+    def __init__(self, rig, binary, upstreams, routes, tls, server):
         if not binary.exists():
             sys.exit(f"{binary} is missing: cargo build, or name another with --octroi")
         self.rig, self.binary = rig, binary
@@ -119,6 +119,7 @@ class Octroi:
             f"""
 [server]
 listen = ["{HOST}:{self.plain}"]
+{server}
 {self.listener() if tls else ""}
 [admin]
 listen = "{HOST}:{self.admin}"

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::StartError;
+use crate::server::acme::Acme;
 use crate::server::tls::Tls;
 use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
 
 /// SIGHUP, from now on: without a listener for it the process would end.
 pub(super) fn hangups() -> Result<Signal, StartError> {
@@ -14,9 +16,13 @@ pub(super) fn hangups() -> Result<Signal, StartError> {
 }
 
 /// Keeps what may change up to date until a stop.
-pub(super) fn keep_fresh(mut hangups: Signal, tls: Option<Arc<Tls>>, tasks: &Tasks) {
+pub(super) fn keep_fresh(mut hangups: Signal, tls: Option<Arc<Tls>>, metrics: &Arc<Metrics>, tasks: &Tasks) {
+    let acme = tls.as_ref().and_then(|tls| Acme::new(tls, Arc::clone(metrics)));
     if let Some(tls) = &tls {
         tasks.spawn_control(Arc::clone(tls).keep_fresh(tasks.hard().clone()));
+    }
+    if let Some(acme) = &acme {
+        tasks.spawn_control(Arc::clone(acme).keep_in_time(tasks.hard().clone()));
     }
     let stop = tasks.hard().clone();
     tasks.spawn_control(async move {
@@ -24,6 +30,9 @@ pub(super) fn keep_fresh(mut hangups: Signal, tls: Option<Arc<Tls>>, tasks: &Tas
             tokio::select! {
                 hangup = hangups.recv() => if hangup.is_none() { return },
                 () = stop.cancelled() => return,
+            }
+            if let Some(acme) = &acme {
+                acme.hurry();
             }
             if let Some(tls) = &tls {
                 tls.look().await;

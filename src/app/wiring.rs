@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::Addresses;
 use super::error::{StartError, unusable};
 use super::observing::Observing;
-use super::prepare::{migrations_applied, patiently};
+use super::prepare::{make_first_operator, migrations_applied, patiently};
 use crate::auth::{
     Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
@@ -33,6 +33,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Readiness};
+use crate::telemetry::refusals::Refusals;
 
 /// Everything a gateway is made of, before its workers run.
 pub(super) struct Parts {
@@ -148,7 +149,8 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     tasks.spawn_control(async move {
         stop.run_until_cancelled(watch).await;
     });
-    let gateway = gateway(&config, upstream_tls, &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    let gateway =
+        gateway(&config, upstream_tls, tls.as_ref(), &authenticator, issuer, &journal, &metrics, &readiness, &clock);
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
     let addresses = Addresses { data, admin: admin_address };
@@ -316,6 +318,7 @@ pub(super) fn upstream_tls(config: &Config) -> Result<Vec<Option<UpstreamTls>>, 
 fn gateway(
     config: &Config,
     upstream_tls: Vec<Option<UpstreamTls>>,
+    tls: Option<&Arc<Tls>>,
     authenticator: &Arc<Authenticator>,
     issuer: Option<Arc<TokenIssuer>>,
     journal: &Arc<Journal>,
@@ -332,6 +335,7 @@ fn gateway(
         proxy: config.proxy,
         key_headers: &config.auth.key_headers,
         query_param: config.auth.query_param.clone(),
+        challenges: tls.filter(|_| config.server.tls.acme.is_some()).map(|tls| Arc::clone(tls.challenges())),
         rates_by_cost: config.limits.by_cost,
         authenticator: Arc::clone(authenticator),
         issuer,
@@ -340,6 +344,7 @@ fn gateway(
         clock: Arc::clone(clock),
         readiness: Arc::clone(readiness),
         access_log: AccessLog::start(config.telemetry),
+        refusals: Refusals::new(),
     });
     gateway.expect("the configuration refuses routes without an upstream")
 }

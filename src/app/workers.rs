@@ -34,7 +34,7 @@ pub(super) struct Running {
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
     let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses } =
         parts;
-    reload::keep_fresh(reload::hangups()?, tls, &tasks);
+    reload::keep_fresh(reload::hangups()?, tls, &metrics, &tasks);
     for listener in admin {
         let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
         tasks.spawn_control(api::serve(listener, state, tasks.clone()));

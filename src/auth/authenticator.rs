@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::{Cached, Identities, Unknowns};
-use super::credential::{self, Credential};
+use super::credential::{self, Credential, Presented};
 use super::error::{AuthError, InvalidReason};
 use super::failures::Failures;
 use super::feed::{FeedState, Follower};
@@ -56,7 +56,7 @@ use crate::store::tokens::TokenStore;
 use crate::store::{ChangeStore, ClientStore, KeyStore};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 /// What an [`Authenticator`] works with.
 pub struct Dependencies {
@@ -203,7 +203,7 @@ impl Authenticator {
 
     /// The principal behind a request on `route`, from `address`. Counts the outcome.
     ///
-    /// Removes nothing from `headers`: the proxy removes the route's credential headers. A route
+    /// Removes nothing from the headers: the proxy removes the route's credential headers. A route
     /// with `auth = "none"` has the principal *nobody*, and nothing is read or checked.
     ///
     /// # Errors
@@ -211,14 +211,14 @@ impl Authenticator {
     pub async fn authenticate(
         &self,
         route: &RouteConfig,
-        headers: &HeaderMap,
+        presented: Presented<'_>,
         address: IpAddr,
         now: Monotonic,
     ) -> Result<Identified, AuthError> {
         let outcome = match route.auth {
             RouteAuth::None => return Ok(Identified::nobody(&self.nobody)),
             RouteAuth::Required | RouteAuth::Key | RouteAuth::Jwt => {
-                match self.identify(route, headers, address, now).await {
+                match self.identify(route, presented, address, now).await {
                     Ok(cached) => self.judge(&cached).map(|()| Identified::known(cached)),
                     Err(error) => Err(error),
                 }
@@ -312,29 +312,35 @@ impl Authenticator {
     async fn identify(
         &self,
         route: &RouteConfig,
-        headers: &HeaderMap,
+        presented: Presented<'_>,
         address: IpAddr,
         now: Monotonic,
     ) -> Result<Arc<Cached>, AuthError> {
-        let raw = match credential::extract(&route.credentials, headers)? {
+        let raw = match credential::find(route, presented)? {
             Credential::Absent => return Err(AuthError::Missing),
             Credential::Jwt(_) if route.auth == RouteAuth::Key => {
                 return Err(AuthError::invalid(InvalidReason::WrongKind));
             }
             Credential::Jwt(token) => return self.identify_token(token, address, now).await,
-            Credential::Key(_) if route.auth == RouteAuth::Jwt => {
+            Credential::Key(_) | Credential::Certificate(_) if route.auth == RouteAuth::Jwt => {
                 return Err(AuthError::invalid(InvalidReason::WrongKind));
             }
+            Credential::Certificate(subject) => return self.identify_raw(subject, address, now).await,
             Credential::Key(raw) => raw,
         };
         self.identify_key(raw, address, now).await
     }
 
-    /// Steps 2-4 for a key, and on to the others.
+    /// Steps 2-4 for the text of a key, and on to the others.
     async fn identify_key(&self, raw: &[u8], address: IpAddr, now: Monotonic) -> Result<Arc<Cached>, AuthError> {
         if KeyText::parse(&self.prefix, raw).is_err() {
             return Err(AuthError::invalid(InvalidReason::Malformed));
         }
+        self.identify_raw(raw, address, now).await
+    }
+
+    /// Steps 3 and 4, and on to the others.
+    async fn identify_raw(&self, raw: &[u8], address: IpAddr, now: Monotonic) -> Result<Arc<Cached>, AuthError> {
         let hash = self.peppers.current.hash(raw);
         match self.identities.find(&hash) {
             // Its time ran out while it was known: from now on it is a stranger's.

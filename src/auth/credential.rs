@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName};
 use serde::de::IgnoredAny;
 
 use super::error::{AuthError, InvalidReason};
+use crate::config::route::RouteConfig;
 
 /// What a request presents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,37 @@ pub(super) enum Credential<'h> {
     Key(&'h [u8]),
     /// A JWT in a Bearer value. Not printed by whoever holds it.
     Jwt(&'h [u8]),
+    /// What stands for the subject of a certificate.
+    Certificate(&'h [u8]),
+}
+
+/// Where a request can have its credential.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'r> {
+    /// Its headers.
+    pub headers: &'r HeaderMap,
+    /// What stands for the subject of the certificate its caller showed
+    /// ([`of_certificate`](crate::crypto::key_text::of_certificate)).
+    pub certificate: Option<&'r [u8]>,
+}
+
+impl<'r> From<&'r HeaderMap> for Presented<'r> {
+    fn from(headers: &'r HeaderMap) -> Self {
+        Self { headers, certificate: None }
+    }
+}
+
+/// The one credential of those at which `route` looks.
+///
+/// # Errors
+/// As [`extract`]; a certificate beside a header.
+pub(super) fn find<'r>(route: &RouteConfig, presented: Presented<'r>) -> Result<Credential<'r>, AuthError> {
+    let in_headers = extract(&route.credentials, presented.headers)?;
+    match presented.certificate.filter(|_| route.certificate) {
+        None => Ok(in_headers),
+        Some(subject) if in_headers == Credential::Absent => Ok(Credential::Certificate(subject)),
+        Some(_) => Err(AuthError::Ambiguous("a certificate and a header carry one each")),
+    }
 }
 
 /// The one credential in `headers`, of those at which the route looks.
@@ -117,6 +149,7 @@ mod tests {
         }
         extract(&looks_at, &headers).map(|credential| match credential {
             Credential::Absent => "absent".into(),
+            Credential::Certificate(_) => "certificate".into(),
             Credential::Key(key) => format!("key {}", String::from_utf8_lossy(key)),
             Credential::Jwt(_) => "jwt".into(),
         })

@@ -57,6 +57,7 @@ mod double;
 mod testing;
 
 pub use authenticator::{Attempt, Authenticator, Dependencies, Identified};
+pub use credential::Presented;
 pub use error::{AuthError, InvalidReason};
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing as jwt_fuzzing;

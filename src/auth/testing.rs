@@ -187,7 +187,7 @@ impl Bench {
     ) -> Result<Arc<Principal>, AuthError> {
         let now = self.clock.monotonic();
         self.authenticator
-            .authenticate(route, headers, address.parse().unwrap(), now)
+            .authenticate(route, headers.into(), address.parse().unwrap(), now)
             .await
             .map(|who| Arc::clone(who.principal()))
     }
@@ -236,6 +236,7 @@ pub(super) fn route() -> RouteConfig {
         strip_prefix: true,
         auth: RouteAuth::Required,
         credentials: vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")],
+        certificate: false,
         scopes: Scopes::default(),
         max_body: None,
         merge_slashes: false,

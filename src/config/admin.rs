@@ -123,7 +123,12 @@ const LONGEST: Duration = Duration::from_hours(30 * 24);
 impl Default for RawAdmin {
     fn default() -> Self {
         // This machine only: what operators do must not be one firewall rule away from strangers.
-        Self { listen: "127.0.0.1:8081".to_owned(), metrics_listen: String::new(), sessions: RawSessions::default(), first_operator: RawFirstOperator::default() }
+        Self {
+            listen: "127.0.0.1:8081".to_owned(),
+            metrics_listen: String::new(),
+            sessions: RawSessions::default(),
+            first_operator: RawFirstOperator::default(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! `config/reference.toml`. The raw type is the only list of what exists: unknown keys, the
 //! reference and `octroi config show` all follow from it (`tests/config_examples.rs`).
 
+pub mod acme;
 pub mod admin;
 pub mod auth;
 pub mod balancing;

@@ -15,7 +15,11 @@ use super::observe;
 use super::route_path;
 use super::server::ServerConfig;
 use super::shaping::Shaping;
+use super::tls::CallerCertificates;
 use crate::model::access::Scopes;
+
+/// The word for the certificate of a caller.
+const CERTIFICATE: &str = "certificate";
 
 /// Which requests go where, and who may send them.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub struct RouteConfig {
     pub auth: RouteAuth,
     /// Where it looks for them.
     pub credentials: Vec<HeaderName>,
+    /// Whether the certificate a caller shows is one.
+    pub certificate: bool,
     /// What the caller must hold.
     pub scopes: Scopes,
     /// The largest request body; none: the server's limit.
@@ -190,6 +196,7 @@ impl RawRoute {
         let auth = self.resolve_auth(check, around.auth);
         let methods = self.resolve_methods(check);
         let credentials = self.resolve_credentials(check, auth, around.auth);
+        let certificate = self.resolve_certificate(check, auth, around.server);
         RouteConfig {
             shaping: self.resolve_shaping(check, &methods, &credentials, &around.auth.key_headers),
             name: self.effective_name(),
@@ -202,6 +209,7 @@ impl RawRoute {
             strip_prefix: self.strip_prefix,
             auth,
             credentials,
+            certificate,
             scopes: self.resolve_scopes(check, auth),
             max_body: self.resolve_max_body(check, around.server),
             merge_slashes: self.merge_slashes,
@@ -299,7 +307,7 @@ impl RawRoute {
             check.refuse("credentials", "tokens come in `authorization` only", "add it, or leave `credentials` out");
         }
         let mut credentials = Vec::new();
-        for (index, text) in self.credentials.iter().enumerate() {
+        for (index, text) in self.credentials.iter().enumerate().filter(|(_, text)| *text != CERTIFICATE) {
             let key = format!("credentials[{index}]");
             match known.iter().find(|name| name.as_str().eq_ignore_ascii_case(text)) {
                 Some(name) if credentials.contains(name) => {
@@ -308,12 +316,26 @@ impl RawRoute {
                 Some(name) => credentials.push(name.clone()),
                 None => {
                     let known: Vec<&str> = known.iter().map(HeaderName::as_str).collect();
-                    let remedy = format!("write one of {}, or add it to `auth.key_headers`", known.join(", "));
+                    let remedy =
+                        format!("write one of {}, {CERTIFICATE}, or add it to `auth.key_headers`", known.join(", "));
                     check.refuse(&key, format!("`{text}` carries no credentials"), remedy);
                 }
             }
         }
         credentials
+    }
+
+    /// In no route's default: who has one for the connection may call with a key of another's.
+    fn resolve_certificate(&self, check: &Check<'_>, auth: RouteAuth, server: &ServerConfig) -> bool {
+        let is_named = self.credentials.iter().any(|text| text == CERTIFICATE);
+        if is_named && auth == RouteAuth::Jwt {
+            check.refuse("credentials", "a certificate is no token", "write auth = \"required\" or \"key\"");
+        }
+        if is_named && matches!(server.tls.caller_certificates, CallerCertificates::None) {
+            let remedy = "set `server.tls.caller_certificates` to \"optional\" or \"required\"";
+            check.refuse("credentials", "no caller is asked for a certificate", remedy);
+        }
+        is_named
     }
 
     fn resolve_scopes(&self, check: &Check<'_>, auth: RouteAuth) -> Scopes {

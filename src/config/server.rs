@@ -65,6 +65,8 @@ pub struct ServerLimits {
     pub connections_per_address: Option<usize>,
     /// None: no limit.
     pub body: Option<u64>,
+    /// How long work may wait for its worker; none: however long.
+    pub queue_delay: Option<Duration>,
 }
 
 /// `[server.drain]`
@@ -112,6 +114,7 @@ pub(super) struct RawServerLimits {
     connections: i64,
     connections_per_address: i64,
     body: String,
+    queue_delay: String,
 }
 
 /// `[server.drain]` as written.
@@ -165,6 +168,9 @@ impl Default for RawServerLimits {
             connections_per_address: 0,
             // Bodies stream: their size costs no memory.
             body: "0".to_owned(),
+            // More than a burst or a busy neighbour causes, less than callers wait before they try
+            // again and make it worse.
+            queue_delay: "250ms".to_owned(),
         }
     }
 }
@@ -263,6 +269,8 @@ impl RawServerLimits {
             ))
             .filter(|most| *most > 0),
             body: check.size_or_none("body", &self.body),
+            queue_delay: Some(check.duration("queue_delay", &self.queue_delay, Zero::Allowed))
+                .filter(|delay| !delay.is_zero()),
         }
     }
 }

@@ -18,11 +18,11 @@ fn load_with(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems>
     parse(text, Some(PathBuf::from("/srv/octroi.toml")), &Environment::of(variables, Path::new("/home/op")))
 }
 
-fn loaded(text: &str) -> Config {
+pub(super) fn loaded(text: &str) -> Config {
     load_with(text, &[]).unwrap_or_else(|problems| panic!("{text}\n{problems}")).config
 }
 
-fn paths(text: &str) -> Vec<String> {
+pub(super) fn paths(text: &str) -> Vec<String> {
     match load_with(text, &[]) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.0.into_iter().map(|problem| problem.path).collect(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::acme::{AcmeConfig, RawAcme};
 use super::check::Check;
 use super::listener::{ListenProtocol, ListenerConfig};
 
@@ -17,6 +18,8 @@ pub struct TlsConfig {
     pub allows_tls12: bool,
     /// What callers must show.
     pub caller_certificates: CallerCertificates,
+    /// The certificate that is ordered; none: none is.
+    pub acme: Option<AcmeConfig>,
 }
 
 /// A certificate chain and its key, as PEM files.
@@ -47,6 +50,7 @@ pub(super) struct RawTls {
     min_version: String,
     caller_certificates: String,
     caller_ca: String,
+    acme: RawAcme,
 }
 
 /// `[[server.tls.certificates]]` as written.
@@ -65,6 +69,7 @@ impl Default for RawTls {
             min_version: "1.2".to_owned(),
             caller_certificates: "none".to_owned(),
             caller_ca: String::new(),
+            acme: RawAcme::default(),
         }
     }
 }
@@ -72,8 +77,12 @@ impl Default for RawTls {
 impl RawTls {
     pub(super) fn resolve(&self, check: &Check<'_>, listeners: &[ListenerConfig]) -> TlsConfig {
         let speaks_tls = listeners.iter().any(|listener| listener.protocol == ListenProtocol::Https);
-        if speaks_tls && self.certificates.is_empty() && !check.has_problem("certificates") {
-            let remedy = "add `[[server.tls.certificates]]` with `certificate` and `key`, PEM files";
+        let caller_certificates = self.resolve_callers(check);
+        let is_required = matches!(caller_certificates, CallerCertificates::Required(_));
+        let acme = self.acme.resolve(&check.below("acme"), listeners, is_required);
+        if speaks_tls && self.certificates.is_empty() && acme.is_none() && !check.has_problem("certificates") {
+            let remedy = "add `[[server.tls.certificates]]` with `certificate` and `key`, PEM files, or \
+                          `[server.tls.acme]`";
             check.refuse("certificates", "a listener speaks TLS and there is no certificate", remedy);
         }
         let certificates = self.certificates.iter().enumerate();
@@ -82,7 +91,8 @@ impl RawTls {
         TlsConfig {
             certificates: certificates.collect(),
             allows_tls12: check.choice("min_version", &self.min_version, &[("1.2", true), ("1.3", false)]),
-            caller_certificates: self.resolve_callers(check),
+            caller_certificates,
+            acme,
         }
     }
 

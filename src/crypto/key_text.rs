@@ -51,6 +51,13 @@ pub struct GeneratedKey {
     pub key_id: String,
 }
 
+/// What stands for a key where a caller's certificate is the credential: its subject, in DER, behind
+/// bytes that no header and no import can bring.
+#[must_use]
+pub fn of_certificate(subject: &[u8]) -> Vec<u8> {
+    [b"\0certificate\0", subject].concat()
+}
+
 /// Text that cannot be a key, whatever the store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MalformedKey {

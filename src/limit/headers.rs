@@ -27,6 +27,12 @@ impl Standing {
         Self { limits: limits.value(), levels: levels.value() }
     }
 
+    /// Both fields as text: what the limits are, and how they stand.
+    #[must_use]
+    pub fn texts(&self) -> [Option<&str>; 2] {
+        [&self.limits, &self.levels].map(|value| value.as_ref().and_then(|value| value.to_str().ok()))
+    }
+
     /// Writes `RateLimit-Policy` and `RateLimit` into a response's head. Appends, so that an
     /// upstream's own fields stay: a caller under two limits is told of both. Nothing applied:
     /// nothing is written.

@@ -75,6 +75,7 @@ impl Journal {
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, JournalError> {
+        metrics.metering_journal_max_bytes.set(i64::try_from(config.max_bytes).unwrap_or(i64::MAX));
         let id = Uuid::new_v4();
         let copies = match config.sync {
             SyncPolicy::Never => Copies::None,

@@ -7,6 +7,15 @@ use ipnet::IpNet;
 use serde::Serialize;
 use thiserror::Error;
 
+/// What one party usually holds: an IPv4 address, or the /64 of an IPv6 one (RFC 6177).
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// A set of networks (RFC 4632, RFC 4291 §2.3). The empty set is no rule: every address will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]

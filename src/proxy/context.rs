@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
@@ -25,9 +26,11 @@ use super::returning::ReturningBody;
 use super::shared::Gateway;
 use super::trace::TraceId;
 use super::{cors, grpc};
+use crate::auth::Presented;
 use crate::clients::Principal;
 use crate::limit::{Charge, Standing};
 use crate::metering::Entry;
+use crate::model::causes::with_causes;
 use crate::model::clock::Monotonic;
 use crate::model::id::{ApiKeyId, ClientId, EventId, RequestId, TokenId};
 use crate::model::usage::{Admission, CountedMethod, EventKind, Outcome, REJECTED};
@@ -74,7 +77,7 @@ pub struct RequestContext {
     intake: Option<Arc<Intake>>,
     upstream_took: Option<Duration>,
     status: Option<u16>,
-    /// For the access log; none while it is off.
+    /// For the access log; none while it is off, unless another proxy asks.
     target: Option<(Method, Uri)>,
     language: Language,
     /// Which page may read the answer, on a route that says so.
@@ -158,6 +161,14 @@ impl RequestContext {
         &self.peer
     }
 
+    /// Where its credential can be. What a proxy asks about comes on the proxy's own connection,
+    /// whose certificate says nothing of the caller.
+    pub(super) fn presented<'r>(&'r self, headers: &'r HeaderMap) -> Presented<'r> {
+        let secured = self.peer.secured().filter(|_| self.kind != EventKind::Delegated);
+        let certificate = secured.and_then(|secured| secured.subject.as_ref()).map(|subject| &*subject.credential);
+        Presented { headers, certificate }
+    }
+
     pub(super) fn caller(&self) -> IpAddr {
         self.caller
     }
@@ -200,9 +211,7 @@ impl RequestContext {
     pub(super) fn asks_about(&mut self, original: &http::request::Parts) {
         self.method = CountedMethod::of(original.method.as_str());
         self.kind = EventKind::Delegated;
-        if let Some(target) = &mut self.target {
-            *target = (original.method.clone(), original.uri.clone());
-        }
+        self.target = Some((original.method.clone(), original.uri.clone()));
     }
 
     /// Its route observes: from here on nothing of the caller's is refused.
@@ -226,7 +235,7 @@ impl RequestContext {
         *code = Some(public.code);
         let (client, key) = self.whose(rejection);
         let (status, route) = (public.status.as_u16(), self.route.unwrap_or(u16::MAX));
-        self.gateway.metrics.would_refuse(self.gateway.route_name(route), public.code);
+        self.gateway.metrics.would_refuse(self.route, public.code);
         self.gateway.rejected.observe(self.at, client, key, route, status, public.code);
     }
 
@@ -340,7 +349,7 @@ impl RequestContext {
     }
 
     /// Answers with a refusal; settled here, because the answer is ours and whole.
-    pub(super) fn refuse(mut self, rejection: &Rejection) -> Response<ResponseBody> {
+    pub(super) fn refuse(mut self, rejection: &Rejection, head: &Head) -> Response<ResponseBody> {
         let response = self.refusal(rejection);
         let public = rejection.public();
         // Nobody is there to get an answer: the event does not claim one.
@@ -357,11 +366,13 @@ impl RequestContext {
             self.log(outcome.as_str(), &self.causes_of(rejection), bytes);
         } else {
             let status = public.status.as_u16();
-            self.gateway.metrics.request_rejected(self.route, status);
+            self.gateway.metrics.request_rejected(self.route, status, public.code);
             let route = self.route.unwrap_or(u16::MAX);
             let (client, key) = self.whose(rejection);
             self.gateway.rejected.record(self.at, client, key, route, status, public.code);
-            self.log(REJECTED, &self.causes_of(rejection), bytes);
+            let reason = with_causes(rejection);
+            self.log(REJECTED, &reason, bytes);
+            self.note_refusal(rejection, Some(head), reason);
         }
         self.settled = true;
         response.map(|body| Observed::new(Body::Full(body), None))
@@ -403,9 +414,11 @@ impl RequestContext {
         let public = rejection.public();
         let status = public.status.as_u16();
         self.status = Some(status);
-        self.gateway.metrics.request_rejected(None, status);
+        self.gateway.metrics.request_rejected(None, status, public.code);
         self.gateway.rejected.record(self.at, ClientId::NIL, ApiKeyId::NIL, u16::MAX, status, public.code);
-        self.log(REJECTED, &self.causes_of(rejection), response.body().len() as u64);
+        let reason = with_causes(rejection);
+        self.log(REJECTED, &reason, response.body().len() as u64);
+        self.note_refusal(rejection, None, reason);
         self.settled = true;
         response
     }

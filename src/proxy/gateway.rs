@@ -30,6 +30,7 @@ use super::reserved::Reserved;
 use super::returning::ReturningBody;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
+use super::shedding::Shedder;
 use super::upstream::{Call, ExchangeFault, Timeouts, Upstream, is_grpc};
 use super::{forward, health, query_credential, reserved, tokens};
 use crate::auth::Identified;
@@ -64,6 +65,7 @@ pub struct WorkerGateway {
     // A std mutex, because handlers are shared by reference; the worker is one thread, so nobody
     // ever waits for it.
     ids: Mutex<EventIdGenerator>,
+    shedder: Shedder,
 }
 
 /// What `run` comes to.
@@ -106,6 +108,7 @@ impl Gateway {
         Arc::new(WorkerGateway {
             upstreams: self.worker_upstreams(),
             shared: Arc::clone(self),
+            shedder: Shedder::new(self.limits.queue_delay, Arc::clone(&self.metrics)),
             meter,
             ids: Mutex::new(EventIdGenerator::new()),
         })
@@ -121,16 +124,18 @@ impl Handler for WorkerGateway {
         if let Some(media) = Media::of(request.method(), request.headers()) {
             context.speaks_grpc(media);
         }
-        match catch_panic(self.run(request, &mut context)).await {
+        let (mut head, body) = request.into_parts();
+        let decided = catch_panic(pin!(self.run(&mut head, body, &mut context))).await;
+        match decided {
             Some(Ok(Answer::Upstream(response))) => context.accompany(response),
             Some(Ok(Answer::Own(response))) => context.reply(response),
             Some(Ok(Answer::Probe(response))) => {
                 context.forget();
                 response.map(|body| Observed::new(Body::Full(body), None))
             }
-            Some(Err(rejection)) => context.refuse(&rejection),
+            Some(Err(rejection)) => context.refuse(&rejection, &head),
             // The panic was reported by the hook; it costs this one request.
-            None => context.refuse(&Rejection::Internal),
+            None => context.refuse(&Rejection::Internal, &head),
         }
     }
 
@@ -149,7 +154,8 @@ impl Handler for WorkerGateway {
         self.shared.stream_interval
     }
 
-    fn tick(&self) {
+    fn tick(&self, late: Duration) {
+        self.shedder.tick(late);
         let now = self.shared.clock.monotonic();
         self.upstreams.iter().for_each(|upstream| upstream.tick(now));
     }
@@ -157,23 +163,27 @@ impl Handler for WorkerGateway {
 
 impl WorkerGateway {
     /// The policy. Every `?` is a refusal; nothing is taken that is not given back or settled.
-    async fn run(&self, request: Request<RequestBody>, context: &mut RequestContext) -> Result<Answer, Rejection> {
-        let (mut head, body) = request.into_parts();
+    /// The head stays with the caller until it goes on to an upstream, so that a refusal can say
+    /// what was asked for without a copy of it.
+    async fn run(&self, head: &mut Head, body: RequestBody, context: &mut RequestContext) -> Result<Answer, Rejection> {
         // First, because nothing may be decided from a head that can be read in two ways.
-        self.frame(&head, context)?;
+        self.frame(head, context)?;
         // One form, which is matched, authorised and forwarded.
-        let path = canonical_path(&head)?;
+        let path = canonical_path(head)?;
         // Probes before routes: our own space is never an upstream's.
         if reserved::owns(&path) {
             // Boxed: rare, and its state would make every request's future large.
-            return Box::pin(self.answer(reserved::find(&path)?, &head, body, context)).await;
+            return Box::pin(self.answer(reserved::find(&path)?, head, body, context)).await;
+        }
+        if let Some(text) = self.shared.challenges.as_ref().and_then(|challenges| challenges.text(path.as_str())) {
+            return reserved::challenge(&head.method, text).map(Answer::Probe);
         }
         // Before anybody is asked who they are: browsers send no credential with it.
-        if let Some(answer) = self.preflight(&head, &path, context) {
+        if let Some(answer) = self.preflight(head, &path, context) {
             return Ok(Answer::Own(answer));
         }
         // The route says which credentials it takes, and how large a body may be.
-        let mut routed = self.route(&head, &path, &body, context)?;
+        let mut routed = self.route(head, &path, &body, context)?;
         // Before anybody looks at credentials, so that there is one way to look.
         if let Some(name) = &self.shared.query_param
             && routed.route.config.credentials.contains(&AUTHORIZATION)
@@ -182,6 +192,7 @@ impl WorkerGateway {
             query_credential::take(name, &mut routed.target, &mut head.headers);
         }
         let principal = self.decide(routed.route, &head.headers, context).await?;
+        let head = std::mem::replace(head, Request::new(()).into_parts().0);
         self.forward(&routed, head, body, &principal, context).await.map(Answer::Upstream)
     }
 
@@ -199,6 +210,11 @@ impl WorkerGateway {
         let principal = self.authenticate(route, headers, context).await?;
         // Before the limit, so that a forbidden caller cannot drain its client's budget.
         self.authorize(route, &principal, context)?;
+        // When it is known whose it is, so that who sends most is refused first; before anything
+        // that costs more than refusing.
+        if !self.shedder.admits(principal.client.id, context.caller()) {
+            return Err(Rejection::Overloaded);
+        }
         // A client that was just looked up has quotas that the ledger is still asked about.
         limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;
         // Looking up a caller may have taken a while; budgets are measured on the time now.
@@ -311,7 +327,8 @@ impl WorkerGateway {
     ) -> Result<Identified, Rejection> {
         let now = self.shared.clock.monotonic();
         let authenticator = &self.shared.authenticator;
-        let principal = authenticator.authenticate(&route.config, headers, context.caller(), now).await?;
+        let principal =
+            authenticator.authenticate(&route.config, context.presented(headers), context.caller(), now).await?;
         context.identified(&principal);
         if let Some(grant) = principal.grant() {
             context.peer().rests_on(grant);
@@ -327,7 +344,7 @@ impl WorkerGateway {
     async fn own_usage(&self, head: &Head, context: &mut RequestContext) -> Result<Response<Bytes>, Rejection> {
         let (authenticator, own) = (&self.shared.authenticator, &self.shared.own_route);
         let now = self.shared.clock.monotonic();
-        let principal = authenticator.authenticate(own, &head.headers, context.caller(), now).await?;
+        let principal = authenticator.authenticate(own, (&head.headers).into(), context.caller(), now).await?;
         context.identified(&principal);
         authenticator.authorize(own, &principal, context.caller())?;
         limit::quotas_read(&principal).await.map_err(Rejection::Quotas)?;

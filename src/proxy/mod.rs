@@ -22,6 +22,7 @@
 //! | `grpc` | refusals as gRPC puts them |
 //! | `trace` | `traceparent` |
 //! | `loops` | our name in `Via`, and requests that come back for ever |
+//! | `shedding` | what a worker refuses when it cannot keep up, and whose |
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
 //! | `intake` | the request's body on its way up: counted, limited, without trailers |
 //! | `interim` | what is told of a long transfer before its end |
@@ -62,6 +63,7 @@ mod reserved;
 mod returning;
 pub mod route;
 mod shared;
+mod shedding;
 mod tokens;
 mod trace;
 mod upstream;

@@ -64,6 +64,9 @@ pub enum Rejection {
     /// It could not be counted.
     #[error(transparent)]
     Journal(#[from] JournalFull),
+    /// The worker cannot keep up, and this client sends more than its share.
+    #[error("the worker cannot keep up, and the client sends more than its share")]
+    Overloaded,
     /// The body is larger than the route allows.
     #[error("the request body is too large")]
     BodyTooLarge,
@@ -199,6 +202,12 @@ impl Rejection {
                 "Overloaded",
                 "Too many connections are open; try again later.",
             ),
+            Self::Overloaded => row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Overloaded",
+                "More requests come than can be served, and many of them are yours; send fewer, and try again.",
+            ),
             Self::NoRoute => NO_ROUTE,
             Self::Maintenance(_) => MAINTENANCE,
             Self::Loop => LOOP,
@@ -267,6 +276,7 @@ impl Rejection {
             | Self::UnderscoreName
             | Self::Server(_)
             | Self::NoRoute
+            | Self::Overloaded
             | Self::Method(_)
             | Self::Maintenance(_)
             | Self::Loop

@@ -77,6 +77,15 @@ impl Probe {
     }
 }
 
+/// What an authority finds that looks whether a name is ours (RFC 8555 §8.3).
+pub(super) fn challenge(method: &Method, text: String) -> Result<Response<Bytes>, Rejection> {
+    reads(method)?;
+    let mut response = Response::new(Bytes::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
 /// Whether a client's own usage is read, and not written.
 pub(super) fn reads(method: &Method) -> Result<(), Rejection> {
     if matches!(*method, Method::GET | Method::HEAD) { Ok(()) } else { Err(Rejection::Method(PROBES)) }

@@ -178,6 +178,7 @@ pub(super) mod tests {
             strip_prefix: false,
             auth: RouteAuth::None,
             credentials: Vec::new(),
+            certificate: false,
             scopes: Scopes::default(),
             max_body: None,
             merge_slashes: false,

@@ -26,11 +26,13 @@ use crate::metering::RejectedCounts;
 use crate::model::access::Scopes;
 use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
+use crate::server::acme::Challenges;
 use crate::server::dial::{Dialer, UpstreamTls};
 use crate::tasks::Tasks;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
+use crate::telemetry::refusals::Refusals;
 
 /// What a gateway is made of.
 #[expect(missing_docs, reason = "each is the part it names")]
@@ -46,6 +48,8 @@ pub struct Parts<'a> {
     pub key_headers: &'a [HeaderName],
     /// The query parameter that carries a credential.
     pub query_param: Option<String>,
+    /// What an authority asks for that looks whether a name is ours; none: no certificate is ordered.
+    pub challenges: Option<Arc<Challenges>>,
     /// Whether rates are charged what a request costs.
     pub rates_by_cost: bool,
     pub authenticator: Arc<Authenticator>,
@@ -55,6 +59,7 @@ pub struct Parts<'a> {
     pub clock: SharedClock,
     pub readiness: Arc<Readiness>,
     pub access_log: AccessLog,
+    pub refusals: Arc<Refusals>,
 }
 
 /// A route names an upstream that is not configured.
@@ -77,6 +82,7 @@ pub struct Gateway {
     pub(super) dialers: Vec<Vec<Dialer>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) query_param: Option<String>,
+    pub(super) challenges: Option<Arc<Challenges>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) underscores: UnderscoreHeaders,
     pub(super) limits: ServerLimits,
@@ -91,6 +97,7 @@ pub struct Gateway {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: SharedClock,
     pub(super) access_log: AccessLog,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) rates_by_cost: bool,
     /// Which credentials paths of our own take.
     pub(super) own_route: RouteConfig,
@@ -124,6 +131,7 @@ fn own_route(key_headers: &[HeaderName]) -> RouteConfig {
         strip_prefix: false,
         auth: RouteAuth::Required,
         credentials: std::iter::once(AUTHORIZATION).chain(key_headers.iter().cloned()).collect(),
+        certificate: false,
         scopes: Scopes::default(),
         max_body: None,
         merge_slashes: false,
@@ -188,6 +196,7 @@ impl Gateway {
             rates_by_cost: parts.rates_by_cost,
             own_route: own_route(parts.key_headers),
             query_param: parts.query_param,
+            challenges: parts.challenges,
             stream_interval: parts.metering.stream_interval,
             part_ids: Mutex::new(EventIdGenerator::new()),
             cost_header: parts.metering.cost_header.clone().map(|name| CostHeader {
@@ -200,6 +209,7 @@ impl Gateway {
             metrics: parts.metrics,
             clock: parts.clock,
             access_log: parts.access_log,
+            refusals: parts.refusals,
         }))
     }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 use thiserror::Error;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::acme::ACME_TLS;
 use super::certificates;
 use super::stream::Stream;
 use super::tls::{H2, Tls};
@@ -54,8 +55,8 @@ pub enum Speaks {
 /// What TLS told about a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secured {
-    /// Whom the caller's certificate is for (RFC 4514); none: it showed none.
-    pub subject: Option<String>,
+    /// Whom the caller's certificate is for; none: it showed none.
+    pub subject: Option<certificates::Subject>,
 }
 
 /// A connection that is ready for its first request.
@@ -80,6 +81,8 @@ pub(super) enum Lost {
     NoHeader,
     #[error("no TLS with the caller")]
     Tls(#[source] std::io::Error),
+    #[error("an authority looked whether a name is ours")]
+    Looked,
 }
 
 /// Goes through all that `entrance` asks for, within `limit`. `trusted`: whose PROXY protocol
@@ -110,7 +113,12 @@ async fn through(stream: Stream, peer: SocketAddr, entrance: &Entrance, trusted:
         let speaks = if entrance.protocol == ListenProtocol::H2c { Speaks::Http2 } else { Speaks::Http1 };
         return Ok(Arrived { stream, address, speaks, secured: None });
     };
-    let stream = tls.acceptor().accept(stream).await.map_err(Lost::Tls)?;
+    let mut stream = tls.acceptor().accept(stream).await.map_err(Lost::Tls)?;
+    if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) {
+        // RFC 8737 §3: it has seen what it came for.
+        let _ = stream.shutdown().await;
+        return Err(Lost::Looked);
+    }
     let session = stream.get_ref().1;
     let speaks = if session.alpn_protocol() == Some(H2) { Speaks::Http2 } else { Speaks::Http1 };
     let shown = session.peer_certificates().and_then(|chain| chain.first());

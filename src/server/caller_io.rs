@@ -53,7 +53,7 @@ impl<H: Handler> CallerIo<H> {
     }
 
     fn received(&mut self, bytes: &[u8]) {
-        if matches!(self.watch.phase(), Phase::Fresh | Phase::Idle) {
+        if self.watch.phase().is_idle() {
             self.in_request_line = true;
         }
         self.watch.received();
@@ -70,7 +70,7 @@ impl<H: Handler> CallerIo<H> {
 
     /// Whether what hyper writes is its own answer: there is no request that we could answer.
     fn is_automatic(&self) -> bool {
-        self.answer.is_some() || matches!(self.watch.phase(), Phase::Fresh | Phase::Head | Phase::Idle)
+        self.answer.is_some() || (self.watch.phase() == Phase::Head || self.watch.phase().is_idle())
     }
 
     fn exchange(&mut self, first: &[u8]) {

@@ -1,4 +1,5 @@
-//! One connection: the fast lane for as long as it is plain, then hyper, once.
+//! One connection: at rest until it asks, in the fast lane for as long as it is plain, then hyper,
+//! once.
 //!
 //! A head that is not plain leaves [`fast_lane`] for hyper, with the bytes that were read.
 //! hyper answers that one request and closes the connection: whatever comes next is read by the
@@ -25,6 +26,7 @@ use tokio::io::AsyncWrite as _;
 
 use super::caller_io::CallerIo;
 use super::fast_lane::{self, HeadLimits, Leaving};
+use super::resting::{self, Over};
 use super::stream::Stream;
 use super::watch::{Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
@@ -62,20 +64,29 @@ impl Protocol {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run<H: Handler>(stream: Stream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
+pub(super) async fn run<H: Handler>(mut stream: Stream, handler: Arc<H>, watch: Arc<Watch>, protocol: Protocol) {
     let io = |stream, before| CallerIo::new(stream, before, Arc::clone(&watch), Arc::clone(&handler));
-    match fast_lane::serve(stream, &*handler, &watch, protocol.heads).await {
-        Leaving::Gone => {}
-        Leaving::Done(stream) => finish(io(stream, BytesMut::new()), &watch).await,
-        Leaving::Refused(stream, refusal) => {
-            let mut io = io(stream, BytesMut::new());
-            io.answer_with(refusal);
-            finish(io, &watch).await;
-        }
-        Leaving::Other(stream, before) => {
-            let io = io(stream, before);
-            // On the heap, because few connections come here.
-            Box::pin(run_hyper(io, handler, Arc::clone(&watch), protocol.hyper)).await;
+    loop {
+        let before = match resting::until_asked(&mut stream, &watch).await {
+            Ok(before) => before,
+            Err(Over::Gone) => return,
+            Err(Over::Drained) => return finish(io(stream, BytesMut::new()), &watch).await,
+        };
+        // On the heap for as long as it is needed: a connection at rest is a tenth as large.
+        match Box::pin(fast_lane::serve(stream, before, &*handler, &watch, protocol.heads)).await {
+            Leaving::Rests(rests) => stream = rests,
+            Leaving::Gone => return,
+            Leaving::Done(stream) => return finish(io(stream, BytesMut::new()), &watch).await,
+            Leaving::Refused(stream, refusal) => {
+                let mut io = io(stream, BytesMut::new());
+                io.answer_with(refusal);
+                return finish(io, &watch).await;
+            }
+            Leaving::Other(stream, before) => {
+                let io = io(stream, before);
+                // On the heap too, because few connections come here.
+                return Box::pin(run_hyper(io, handler, Arc::clone(&watch), protocol.hyper)).await;
+            }
         }
     }
 }

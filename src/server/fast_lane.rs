@@ -21,9 +21,10 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
 
 use self::answering::Answering;
+pub(super) use self::caller::READ_LEAST;
 use self::caller::{Caller, SharedCaller};
 use super::stream::Stream;
-use super::watch::{Verdict, Watch};
+use super::watch::{Phase, Verdict, Watch};
 use super::{Handler, Peer, Refusal, RequestBody};
 use crate::wire::http1::Framing;
 use crate::wire::http1::fields::head_end;
@@ -35,6 +36,8 @@ pub(super) enum Leaving {
     Gone,
     /// Everything was answered: it is to be closed in order.
     Done(Stream),
+    /// Everything was answered, and nothing has come since.
+    Rests(Stream),
     /// What came is refused, and then it is to be closed in order.
     Refused(Stream, Refusal),
     /// What came is of another shape.
@@ -45,6 +48,7 @@ pub(super) enum Leaving {
 enum Stop {
     Gone,
     Done,
+    Rests,
     Refused(Refusal),
     Other(BytesMut),
 }
@@ -69,9 +73,15 @@ struct Lane<'a, H> {
     limits: HeadLimits,
 }
 
-/// Serves a connection until it ends or leaves the lane.
-pub(super) async fn serve<H: Handler>(stream: Stream, handler: &H, watch: &Arc<Watch>, limits: HeadLimits) -> Leaving {
-    let caller = Caller::shared(stream);
+/// Serves a connection until it ends or leaves the lane. `before`: what has come of its request.
+pub(super) async fn serve<H: Handler>(
+    stream: Stream,
+    before: BytesMut,
+    handler: &H,
+    watch: &Arc<Watch>,
+    limits: HeadLimits,
+) -> Leaving {
+    let caller = Caller::shared(stream, before);
     let lane = Lane {
         caller: Arc::clone(&caller),
         handler,
@@ -86,6 +96,7 @@ pub(super) async fn serve<H: Handler>(stream: Stream, handler: &H, watch: &Arc<W
     match stop {
         Stop::Gone => Leaving::Gone,
         Stop::Done => Leaving::Done(stream),
+        Stop::Rests => Leaving::Rests(stream),
         Stop::Refused(refusal) => Leaving::Refused(stream, refusal),
         Stop::Other(bytes) => Leaving::Other(stream, bytes),
     }
@@ -121,6 +132,10 @@ impl<H: Handler> Lane<'_, H> {
             }
         }
         let mut caller = caller::lock(&self.caller);
+        // Whoever still holds the last request's body holds the socket.
+        if self.watch.phase() == Phase::Resting && caller.incoming.is_empty() && Arc::strong_count(&self.caller) == 2 {
+            return Poll::Ready(Err(Stop::Rests));
+        }
         loop {
             caller.skip_empty_lines();
             let incoming = &mut caller.incoming;

@@ -90,9 +90,10 @@ pub(super) async fn run<H: Handler>(
     let mut told = false;
     while let Some((request, respond)) = next(&mut connection, &streams.watch, &mut told).await {
         let open = streams.open();
-        let exchange = exchange::run(request, respond, Arc::clone(&handler), Arc::clone(&open.watch));
+        let handler = Arc::clone(&handler);
+        // Made inside: a future that is moved into another stands in it twice.
         Tasks::spawn_here(async move {
-            exchange.await;
+            exchange::run(request, respond, handler, Arc::clone(&open.watch)).await;
             drop(open);
         });
     }
@@ -120,7 +121,7 @@ async fn next(connection: &mut Connection<WatchedIo, Bytes>, watch: &Watch, told
                 connection.graceful_shutdown();
             }
             // With nothing open, whoever does not answer is not waited for.
-            if matches!(watch.phase(), Phase::Fresh | Phase::Idle) {
+            if watch.phase().is_idle() {
                 watch.enter(Phase::Linger);
             }
         }

@@ -244,9 +244,10 @@ impl<H: Handler> Worker<H> {
         }
         if entrance.is_open() {
             let watch = self.watch(Watch::new(address, Arc::clone(self.sweeper.clock()), self.timeouts));
-            let connection = connection::run(stream, Arc::clone(&self.handler), watch, self.protocol.clone());
+            let (handler, protocol) = (Arc::clone(&self.handler), self.protocol.clone());
+            // Made inside: a future that is moved into another stands in it twice.
             Tasks::spawn_here(self.connections.track_future(async move {
-                connection.await;
+                connection::run(stream, handler, watch, protocol).await;
                 drop(place);
             }));
             return;
@@ -292,7 +293,7 @@ impl<H: Handler> Worker<H> {
 
     /// Callers' mistakes and scanners: counted, and told to whoever looks for them.
     fn note_lost(&self, lost: &Lost, address: SocketAddr, entrance: &Entrance) {
-        if entrance.tls.is_some() {
+        if entrance.tls.is_some() && !matches!(lost, Lost::Looked) {
             self.places.metrics().tls_handshakes_failed.inc();
         }
         tracing::debug!(%address, error = with_causes(lost), "a connection ended before its first request");
@@ -319,7 +320,7 @@ impl<H: Handler> Worker<H> {
                 now = ticks.tick() => {
                     self.sweeper.clock().set(now - started);
                     self.sweeper.clock().set_date(self.clock.wall());
-                    self.handler.tick();
+                    self.handler.tick(now.elapsed());
                     let remind_each = self.handler.remind_each();
                     self.sweeper.sweep(remind_each, |grant| self.handler.still_stands(grant));
                 }

@@ -4,10 +4,12 @@
 //! | file | owns |
 //! |---|---|
 //! | [`listener`] | binding, accepting within the cap, the end of accepting |
+//! | [`acme`] | a certificate that is ordered and renewed by ourselves |
 //! | `arrival` | what comes before HTTP: the PROXY protocol, the TLS handshake |
 //! | [`tls`] | what handshakes are made with, and how that changes |
 //! | [`certificates`] | certificates and keys from files, and which a caller gets |
 //! | `connection` | one connection, from the lane to hyper to its end |
+//! | `resting` | one that has asked nothing yet, or nothing for a while |
 //! | `fast_lane` | plain HTTP/1.1, read and answered by ourselves |
 //! | `http2` | a connection of HTTP/2, a watch for each of its streams |
 //! | `places` | how many may be connected, in all and from one address |
@@ -22,6 +24,7 @@
 //! Refuses to own: what a request means. That is a [`Handler`], which this module calls and
 //! which never fails.
 
+pub mod acme;
 mod arrival;
 mod caller_io;
 pub mod certificates;
@@ -35,6 +38,7 @@ pub mod outbound;
 mod peer;
 mod places;
 mod request_body;
+mod resting;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -85,8 +89,9 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Called on the worker's thread each tick (about 50 ms): for work that must not cost a
-    /// timer per request.
-    fn tick(&self) {}
+    /// timer per request. `late`: for how long the worker had other work first, as any request has
+    /// to wait now.
+    fn tick(&self, _late: std::time::Duration) {}
 }
 
 /// Why a connection is turned away before there is a request.

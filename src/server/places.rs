@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 use crate::config::server::ServerConfig;
+use crate::model::addresses::network_of;
 use crate::telemetry::metrics::Metrics;
 
 /// `server.limits.connections` and `connections_per_address`, shared by all workers.
@@ -89,14 +90,6 @@ impl Place {
 impl PerAddress {
     fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What one caller can choose from: of IPv6, a /64 is one customer's.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
     }
 }
 

@@ -26,7 +26,12 @@ pub(crate) fn config() -> ServerConfig {
     let long = Duration::from_mins(1);
     ServerConfig {
         listeners: Vec::new(),
-        tls: TlsConfig { certificates: Vec::new(), allows_tls12: true, caller_certificates: CallerCertificates::None },
+        tls: TlsConfig {
+            certificates: Vec::new(),
+            allows_tls12: true,
+            caller_certificates: CallerCertificates::None,
+            acme: None,
+        },
         workers: 1,
         trusted_proxies: Vec::new(),
         underscore_headers: UnderscoreHeaders::Drop,
@@ -44,6 +49,7 @@ pub(crate) fn config() -> ServerConfig {
             connections: 100,
             connections_per_address: None,
             body: None,
+            queue_delay: None,
         },
         drain: DrainConfig { delay: Duration::ZERO, timeout: long },
     }

@@ -18,8 +18,10 @@ use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::acme::{self, ACME_TLS, Challenges};
 use super::certificates::{ByName, CertificateFault, Loaded, read_authorities};
-use crate::config::tls::{CallerCertificates, TlsConfig};
+use crate::config::acme::AcmeConfig;
+use crate::config::tls::{CallerCertificates, CertificateFiles, TlsConfig};
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -50,6 +52,8 @@ pub struct Tls {
     current: ArcSwap<ServerConfig>,
     // A std mutex: held by whoever reads the files, off the workers.
     seen: Mutex<Seen>,
+    /// What an authority finds that looks whether a name is ours.
+    challenges: Arc<Challenges>,
     metrics: Arc<Metrics>,
 }
 
@@ -65,9 +69,22 @@ impl Tls {
     /// They cannot be used.
     pub fn load(settings: TlsConfig, metrics: Arc<Metrics>) -> Result<Arc<Self>, TlsFault> {
         let digest = digest(&settings);
-        let (current, expires) = build(&settings, None)?;
+        let challenges = Arc::new(Challenges::default());
+        let (current, expires) = build(&settings, &challenges, None)?;
         metrics.tls_certificates_expire(expires);
-        Ok(Arc::new(Self { settings, current: ArcSwap::new(current), seen: Mutex::new(Seen { digest }), metrics }))
+        let (current, seen) = (ArcSwap::new(current), Mutex::new(Seen { digest }));
+        Ok(Arc::new(Self { settings, current, seen, challenges, metrics }))
+    }
+
+    /// The certificate that is ordered by ourselves, if one is.
+    pub(super) fn acme(&self) -> Option<&AcmeConfig> {
+        self.settings.acme.as_ref()
+    }
+
+    /// What is proved to its authority.
+    #[must_use]
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     /// What the next handshake is made with.
@@ -85,7 +102,7 @@ impl Tls {
         if std::mem::replace(&mut seen.digest, digest) == digest {
             return Ok(false);
         }
-        let (next, expires) = build(&self.settings, Some(&self.current.load()))?;
+        let (next, expires) = build(&self.settings, &self.challenges, Some(&self.current.load()))?;
         self.metrics.tls_certificates_expire(expires);
         self.current.store(next);
         Ok(true)
@@ -109,8 +126,12 @@ impl Tls {
         let tls = Arc::clone(self);
         match tasks::blocking(move || tls.reload()).await {
             Ok(false) => {}
-            Ok(true) => tracing::info!("new certificates are in force for new connections"),
+            Ok(true) => {
+                self.metrics.reloaded(true);
+                tracing::info!("new certificates are in force for new connections");
+            }
             Err(error) => {
+                self.metrics.reloaded(false);
                 let causes = crate::model::causes::with_causes(&error);
                 tracing::error!(error = causes, "changed certificates cannot be used; those before stay in force");
             }
@@ -125,8 +146,8 @@ fn digest(settings: &TlsConfig) -> [u8; 32] {
         CallerCertificates::None => None,
         CallerCertificates::Optional(path) | CallerCertificates::Required(path) => Some(path),
     };
-    let files = settings.certificates.iter().flat_map(|files| [&files.certificate, &files.key]).chain(authorities);
-    for path in files {
+    let files = all_files(settings);
+    for path in files.iter().flat_map(|files| [&files.certificate, &files.key]).chain(authorities) {
         let bytes = zeroize::Zeroizing::new(std::fs::read(path).unwrap_or_default());
         digest.update(bytes.len().to_le_bytes());
         digest.update(&*bytes);
@@ -134,11 +155,22 @@ fn digest(settings: &TlsConfig) -> [u8; 32] {
     digest.finalize().into()
 }
 
+/// Those of the configuration, and the one that was ordered, once it is there.
+fn all_files(settings: &TlsConfig) -> Vec<CertificateFiles> {
+    let ordered = settings.acme.as_ref().map(acme::certificate).filter(|files| files.certificate.exists());
+    settings.certificates.iter().cloned().chain(ordered).collect()
+}
+
 /// A configuration of these files, and when the first certificate ends. `before`: the one in
 /// force, whose callers may resume their sessions.
-fn build(settings: &TlsConfig, before: Option<&Arc<ServerConfig>>) -> Result<(Arc<ServerConfig>, Timestamp), TlsFault> {
+fn build(
+    settings: &TlsConfig,
+    challenges: &Arc<Challenges>,
+    before: Option<&Arc<ServerConfig>>,
+) -> Result<(Arc<ServerConfig>, Timestamp), TlsFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let loaded = settings.certificates.iter().map(|files| Loaded::read(files, &provider));
+    let files = all_files(settings);
+    let loaded = files.iter().map(|files| Loaded::read(files, &provider));
     let loaded = loaded.collect::<Result<Vec<_>, _>>()?;
     let expires = loaded.iter().map(|one| one.expires).min().unwrap_or(Timestamp::MAX);
     let versions = if settings.allows_tls12 { &[&TLS13, &TLS12][..] } else { &[&TLS13] };
@@ -147,8 +179,12 @@ fn build(settings: &TlsConfig, before: Option<&Arc<ServerConfig>>) -> Result<(Ar
         CallerCertificates::None => builder.with_no_client_auth(),
         asked => builder.with_client_cert_verifier(verifier(asked, &provider)?),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&loaded)));
+    let challenges = settings.acme.is_some().then(|| Arc::clone(challenges));
+    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&loaded, challenges)));
     config.alpn_protocols = vec![H2.to_vec(), HTTP11.to_vec()];
+    if settings.acme.is_some() {
+        config.alpn_protocols.push(ACME_TLS.to_vec());
+    }
     // A renewed certificate ends no session. Where callers show theirs it does: who is no longer
     // good is not to come back by a ticket.
     match before.filter(|_| settings.caller_certificates == CallerCertificates::None) {

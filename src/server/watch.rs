@@ -18,11 +18,12 @@ use http::HeaderValue;
 
 pub(super) use self::clock::CoarseClock;
 use self::clock::{DateText, NEVER, millis};
+pub(super) use self::phase::{Phase, Verdict};
 use super::{Grant, Secured};
 use crate::config::server::TimeoutConfig;
-use crate::wire::websocket::Goodbye;
 
 mod clock;
+mod phase;
 
 /// How often a worker looks at its connections.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -31,62 +32,15 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// closed with unread bytes in it is reset, and the reset overtakes the answer.
 const LINGER: u64 = 5_000;
 
+/// How long an idle connection keeps what serving takes: callers that ask one thing after the other find
+/// it there, and of a crowd that connects only the last fifth of a second has it at once.
+const REST_AFTER: Duration = Duration::from_millis(200);
+
 /// From this age on an exchange is asked after: whatever is shorter was judged a moment ago.
 const LONG: Duration = Duration::from_secs(2);
 
 /// Between two looks at what a long exchange rests on.
 const REVIEW_EACH: Duration = Duration::from_secs(1);
-
-/// What a connection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Phase {
-    /// Nothing has come yet.
-    Fresh,
-    /// A head is on its way.
-    Head,
-    /// A request is being handled.
-    Request,
-    /// The last response is out.
-    Idle,
-    /// Closed for writing; what still comes is thrown away.
-    Linger,
-}
-
-impl Phase {
-    const ALL: [Self; 5] = [Self::Fresh, Self::Head, Self::Request, Self::Idle, Self::Linger];
-}
-
-/// What is to happen to a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Verdict {
-    /// It goes on.
-    None,
-    /// Closed without a word.
-    Close,
-    /// Told that its head came too late, and closed.
-    HeadTimeout,
-    /// Cut in the middle: the caller does not read.
-    Stalled,
-    /// Cut in the middle: the process stops.
-    Shutdown,
-    /// Cut in the middle: what the exchange rests on was withdrawn.
-    Revoked,
-}
-
-impl Verdict {
-    const ALL: [Self; 6] = [Self::None, Self::Close, Self::HeadTimeout, Self::Stalled, Self::Shutdown, Self::Revoked];
-
-    /// What a tunnel is told before it is broken off.
-    pub(super) fn goodbye(self) -> Option<Goodbye> {
-        match self {
-            Self::Revoked => Some(Goodbye::PolicyViolation),
-            Self::Shutdown => Some(Goodbye::GoingAway),
-            Self::None | Self::Close | Self::HeadTimeout | Self::Stalled => None,
-        }
-    }
-}
 
 /// One connection, as the sweep sees it.
 #[derive(Debug)]
@@ -204,7 +158,7 @@ impl Watch {
 
     /// Bytes came: outside of a request they are the beginning of a head.
     pub(super) fn received(&self) {
-        if matches!(self.phase(), Phase::Fresh | Phase::Idle) {
+        if self.phase().is_idle() {
             self.enter(Phase::Head);
         }
     }
@@ -363,7 +317,11 @@ impl Watch {
         match self.phase() {
             Phase::Fresh if over(since, self.timeouts.request_head) => self.judge(Verdict::Close),
             Phase::Head if over(since, self.timeouts.request_head) => self.judge(Verdict::HeadTimeout),
-            Phase::Idle if over(since, self.timeouts.keep_alive) => self.judge(Verdict::Close),
+            Phase::Idle | Phase::Resting if over(since, self.timeouts.keep_alive) => self.judge(Verdict::Close),
+            Phase::Idle if over(since, REST_AFTER) => {
+                self.phase.store(Phase::Resting as u8, Relaxed);
+                self.wake();
+            }
             Phase::Linger if over(since, Duration::from_millis(LINGER)) => self.judge(Verdict::Close),
             Phase::Request if over(since, LONG) && !self.review(now, &over, stands) => self.judge(Verdict::Revoked),
             Phase::Request => {

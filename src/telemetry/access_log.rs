@@ -3,7 +3,7 @@
 //! A line is put together by the worker and handed to one writer thread by a bounded channel;
 //! when standard error is slow, lines are dropped and counted, and no request waits. No header's
 //! value is ever in a line, and so no credential; the query is left out, because that is where
-//! callers put what they should not.
+//! callers put what they should not; a key in a path is masked.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write};
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::masked::masked;
 use crate::config::telemetry::{LogFormat, TelemetryConfig};
 use crate::model::id::{ApiKeyId, ClientId};
 
@@ -185,7 +186,7 @@ fn json(line: &mut String, record: &AccessRecord<'_>) -> fmt::Result {
         ",\"route\":\"{}\",\"method\":\"{}\",\"path\":\"{}\"",
         Escaped(record.route),
         Escaped(record.method),
-        Escaped(record.path)
+        Escaped(&masked(record.path))
     )?;
     if let Some(status) = record.status {
         write!(line, ",\"status\":{status}")?;
@@ -209,7 +210,7 @@ fn json(line: &mut String, record: &AccessRecord<'_>) -> fmt::Result {
 }
 
 fn text(line: &mut String, record: &AccessRecord<'_>) -> fmt::Result {
-    write!(line, "{:.6} {} {} ", record.at, Escaped(record.method), Escaped(record.path))?;
+    write!(line, "{:.6} {} {} ", record.at, Escaped(record.method), Escaped(&masked(record.path)))?;
     match record.status {
         Some(status) => write!(line, "{status}")?,
         None => line.push('-'),

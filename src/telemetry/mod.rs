@@ -1,6 +1,8 @@
-//! What the program tells of itself: logs, metrics, readiness, one record a request.
+//! What the program tells of itself: logs, metrics, readiness, one record a request, recent refusals.
 
 pub mod access_log;
 pub mod logging;
+mod masked;
 pub mod metrics;
 pub mod readiness;
+pub mod refusals;

@@ -183,6 +183,7 @@ mod tests {
         connections: 1,
         connections_per_address: None,
         body: None,
+        queue_delay: None,
     };
 
     fn verdict(method: &str, target: &str, version: Version, headers: &[(&str, &str)]) -> Result<(), HeadFault> {

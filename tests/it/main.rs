@@ -11,11 +11,14 @@
 
 mod balance;
 mod books;
+mod caller_certificates;
 mod callers;
 mod cuts;
 mod database;
 mod harness;
 mod http2;
+mod idle;
+mod ipv6;
 mod issuer;
 mod journal;
 mod nats;
@@ -26,6 +29,7 @@ mod signer;
 mod stores;
 mod upstream;
 
+mod acme;
 mod adoption;
 mod at_scale;
 mod auth;
@@ -44,6 +48,7 @@ mod limits;
 mod migrations;
 mod observe;
 mod outage;
+mod overload;
 mod quickstart;
 mod quotas;
 mod revocation;

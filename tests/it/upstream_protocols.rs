@@ -47,7 +47,7 @@ struct Service {
     _runtime: Runtime,
 }
 
-fn acceptor(files: &Files, alpn: &[&[u8]], callers: Option<&Path>) -> TlsAcceptor {
+pub(crate) fn acceptor(files: &Files, alpn: &[&[u8]], callers: Option<&Path>) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let chain = CertificateDer::pem_file_iter(&files.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();

@@ -54,7 +54,8 @@ impl Authenticator {
         now: Monotonic,
     ) -> Result<Option<Arc<Principal>>, AuthError> {
         let raw = match (credential::extract(&self.looks_at, headers)?, beside) {
-            (Credential::Absent, None) => return Ok(None),
+            // Headers bring no certificate; whoever shows one for the connection has to bring a key too.
+            (Credential::Absent | Credential::Certificate(_), None) => return Ok(None),
             (Credential::Jwt(_), None) => return Err(AuthError::invalid(InvalidReason::WrongKind)),
             (Credential::Key(raw), None) | (Credential::Absent, Some(raw)) => raw,
             (_, Some(_)) => return Err(AuthError::Ambiguous("a header and the body carry one each")),

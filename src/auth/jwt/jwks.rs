@@ -9,6 +9,7 @@
 //! not 401. A revoked key is thus obeyed at the next refresh, and at the latest after a day.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -186,7 +187,7 @@ impl KeySource {
     /// comes is a stranger's) is a failure like others.
     pub(super) async fn attempt(&self) -> bool {
         let now = self.clock.monotonic();
-        let outcome = catch_panic(self.refresh(now)).await.unwrap_or(Err(RefreshFault::Panic));
+        let outcome = catch_panic(pin!(self.refresh(now))).await.unwrap_or(Err(RefreshFault::Panic));
         let good = outcome.is_ok();
         let recovered = {
             let mut asking = self.lock();

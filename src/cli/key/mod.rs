@@ -6,6 +6,7 @@ mod verify;
 
 use std::io::Write;
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -26,6 +27,7 @@ use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, KeyHash, NewApiKey};
 use crate::model::rate::Rate;
 use crate::model::secret::SecretText;
+use crate::server::certificates::{self, Subject};
 use crate::store::Store;
 
 /// `octroi key …`
@@ -61,9 +63,13 @@ pub(super) struct Create {
     /// The client's id or name
     #[arg(value_name = "C")]
     client: String,
-    /// What people call the key
-    #[arg(long, default_value = "default", value_parser = client::parse_name)]
-    name: String,
+    /// What people call the key; without it "default", or the certificate's subject
+    #[arg(long, value_parser = client::parse_name)]
+    name: Option<String>,
+    /// In place of a text: whoever shows a certificate with the same subject as this one's (PEM) is the
+    /// client, on routes whose `credentials` name "certificate"
+    #[arg(long, value_name = "FILE", conflicts_with = "kind")]
+    certificate: Option<PathBuf>,
     /// How long it works, like 90d; without it, until it is revoked
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     expires: Option<Duration>,
@@ -189,6 +195,7 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     let scopes = Scopes::new(arguments.scopes.iter().cloned()).map_err(|name| {
         Failure::usage(format!("`{name}` is not a scope: visible ASCII without blank, quote, backslash"))
     })?;
+    let subject = arguments.certificate.as_deref().map(read_subject).transpose()?;
     client::check_refill(arguments.rate, arguments.burst)?;
     let allowed_addresses =
         AddressRanges::new(&arguments.allowed_addresses).map_err(|error| Failure::usage(error.to_string()))?;
@@ -198,14 +205,20 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     loaded.config.auth.require_pepper()?;
     let store = open_store(context, &loaded.config).await?;
     let client = client::find(&store, &arguments.client).await?;
-    let made = make(&store, &loaded.config.auth, arguments.kind).await?;
+    let (text, key_id, hashed) = match &subject {
+        None => {
+            let made = make(&store, &loaded.config.auth, arguments.kind).await?;
+            (Some(made.text), Some(made.key_id), made.hashed)
+        }
+        Some(subject) => (None, None, hashed(&store, &loaded.config.auth, &subject.credential).await?),
+    };
     warn_of_unaware(context, &store, &loaded.config.auth).await?;
     let key = NewApiKey {
         client_id: client.id,
-        name: arguments.name.clone(),
-        key_id: Some(made.key_id),
-        hash: made.hash,
-        pepper_version: Some(made.pepper_version),
+        name: name_of(arguments, subject.as_ref()),
+        key_id,
+        hash: hashed.hash,
+        pepper_version: Some(hashed.pepper_version),
         scopes,
         rate: arguments.rate,
         burst: arguments.burst,
@@ -213,10 +226,24 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
         expires_at,
     };
     let key = store.keys.create(key).await?;
-    let shown = Row::new().with("key", made.text.expose()).followed_by(row(&key));
+    let Some(text) = text else { return Ok(output::write_object(&row(&key), context.format, out)?) };
+    let shown = Row::new().with("key", text.expose()).followed_by(row(&key));
     output::write_object(&shown, context.format, out)?;
     context.tell("keep the key: it is not shown again");
     Ok(())
+}
+
+fn name_of(arguments: &Create, subject: Option<&Subject>) -> String {
+    let given = arguments.name.clone();
+    given.or_else(|| subject.map(|subject| subject.text.clone())).unwrap_or_else(|| "default".to_owned())
+}
+
+fn read_subject(file: &Path) -> Result<Subject, Failure> {
+    let chain = certificates::read_chain(file).map_err(|fault| Failure::usage(fault.to_string()))?;
+    chain
+        .first()
+        .and_then(certificates::subject)
+        .ok_or_else(|| Failure::usage(format!("{}: what stands first is no X.509 certificate", file.display())))
 }
 
 pub(super) fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Failure> {
@@ -225,8 +252,14 @@ pub(super) fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Fa
 
 /// A key that was just made.
 pub(super) struct MadeKey {
+    /// None: a certificate stands for it.
     pub(super) text: SecretText,
     pub(super) key_id: String,
+    pub(super) hashed: Hashed,
+}
+
+/// Under what a key is found.
+pub(super) struct Hashed {
     pub(super) hash: KeyHash,
     pub(super) pepper_version: i32,
 }
@@ -244,8 +277,8 @@ pub(super) async fn make_plain(
         client_id,
         name: name.to_owned(),
         key_id: Some(made.key_id),
-        hash: made.hash,
-        pepper_version: Some(made.pepper_version),
+        hash: made.hashed.hash,
+        pepper_version: Some(made.hashed.pepper_version),
         scopes: Scopes::default(),
         rate: None,
         burst: None,
@@ -270,14 +303,19 @@ pub(super) async fn warn_of_unaware(context: &Context, store: &Store, auth: &Aut
     Ok(())
 }
 
-/// Passes the pepper guard, then makes a key and its hash. A key hashed under another pepper than
-/// the store's would be unknown to every gateway.
+/// Makes a key and its hash.
 pub(super) async fn make(store: &Store, auth: &AuthConfig, kind: Kind) -> Result<MadeKey, Failure> {
+    let made = key_text::generate(&auth.prefix, kind.into());
+    let hashed = hashed(store, auth, made.text.expose().as_bytes()).await?;
+    Ok(MadeKey { text: made.text, key_id: made.key_id, hashed })
+}
+
+/// Passes the pepper guard, then hashes: under another pepper than the store's, a key would be
+/// unknown to every gateway.
+async fn hashed(store: &Store, auth: &AuthConfig, raw: &[u8]) -> Result<Hashed, Failure> {
     let peppers = Peppers::new(auth.require_pepper()?, auth.pepper_previous.as_ref());
     let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
-    let made = key_text::generate(&auth.prefix, kind.into());
-    let hash = peppers.current.hash(made.text.expose().as_bytes());
-    Ok(MadeKey { text: made.text, key_id: made.key_id, hash, pepper_version: versions.current })
+    Ok(Hashed { hash: peppers.current.hash(raw), pepper_version: versions.current })
 }
 
 async fn write_list(context: &Context, list: &List, out: &mut dyn Write) -> Result<(), Failure> {

@@ -51,8 +51,8 @@ pub(super) async fn run(context: &Context, arguments: &Rotate, out: &mut dyn Wri
     warn_of_unaware(context, &store, &loaded.config.auth).await?;
     let rotation = Rotation {
         key_id: Some(made.key_id),
-        hash: made.hash,
-        pepper_version: Some(made.pepper_version),
+        hash: made.hashed.hash,
+        pepper_version: Some(made.hashed.pepper_version),
         expires_at: arguments.expires.map(|lifetime| expiry(at, lifetime)).transpose()?,
         at,
         old_until: at.checked_add(arguments.grace).map_err(|_| Failure::usage("--grace lies beyond the calendar"))?,

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use http::request::Parts as Head;
+
 use super::RequestContext;
 use crate::model::causes::with_causes;
 use crate::model::usage::{CutReason, Outcome, Settlement};
@@ -11,6 +13,7 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::returning::ReturnFault;
 use crate::proxy::trace::TraceId;
 use crate::telemetry::access_log::AccessRecord;
+use crate::telemetry::refusals::Refusal;
 use crate::wire::observed::{End, Observer};
 
 impl RequestContext {
@@ -88,6 +91,36 @@ impl RequestContext {
     pub(super) fn observation(&self) -> String {
         let code = self.observing.and_then(|observing| observing.code).filter(|_| self.target.is_some());
         code.map(|code| format!("observed: {code}")).unwrap_or_default()
+    }
+
+    /// Notes it among the recent refusals, for whoever asks why.
+    pub(super) fn note_refusal(&self, rejection: &Rejection, head: Option<&Head>, reason: String) {
+        let public = rejection.public();
+        let (client, key) = self.whose(rejection);
+        let standing = match rejection {
+            Rejection::Limit(exceeded) => &exceeded.standing,
+            _ => &self.standing,
+        };
+        // Of what another proxy asks about, not of its question; of nothing where there was no head.
+        let asked = self.target.as_ref().map(|(method, uri)| (method, uri)).filter(|_| head.is_some());
+        let (method, uri) = asked.or(head.map(|head| (&head.method, &head.uri))).unzip();
+        let [limit_policies, limit_levels] = standing.texts().map(|text| text.map(str::to_owned));
+        self.gateway.refusals.record(Refusal {
+            at: self.at,
+            request_id: self.request_id.as_str().to_owned(),
+            route: self.route.map(|route| self.gateway.route_name(route).to_owned()),
+            method: method.map(ToString::to_string).unwrap_or_default(),
+            path: uri.map(|uri| uri.path().to_owned()).unwrap_or_default(),
+            client_id: (!client.is_nil()).then_some(client),
+            api_key_id: (!key.is_nil()).then_some(key),
+            address: self.caller,
+            status: public.status.as_u16(),
+            code: public.code,
+            reason,
+            limit_policies,
+            limit_levels,
+            retry_after: rejection.retry_after_seconds(),
+        });
     }
 
     /// A refusal with all its causes, in one line; only for the log.

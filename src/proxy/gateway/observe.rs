@@ -31,14 +31,15 @@ impl WorkerGateway {
         context.is_being_observed();
         let authenticator = &self.shared.authenticator;
         let now = self.shared.clock.monotonic();
-        let principal = match authenticator.authenticate(&route.config, headers, context.caller(), now).await {
-            // Its exchange rests on nothing: a stream that goes on is not cut either.
-            Ok(principal) => principal,
-            Err(error) => {
-                context.would_be(&error.into());
-                authenticator.nobody()
-            }
-        };
+        let principal =
+            match authenticator.authenticate(&route.config, context.presented(headers), context.caller(), now).await {
+                // Its exchange rests on nothing: a stream that goes on is not cut either.
+                Ok(principal) => principal,
+                Err(error) => {
+                    context.would_be(&error.into());
+                    authenticator.nobody()
+                }
+            };
         context.identified(&principal);
         // Nobody's lack of scopes is no second reason.
         if !context.would_be_refused()

@@ -69,8 +69,8 @@ impl WorkerGateway {
         }
         .apply(&mut head.headers);
         // Under a name that no caller can send.
-        if let Some(subject) = context.peer().secured().and_then(|secured| secured.subject.as_deref())
-            && let Ok(subject) = HeaderValue::try_from(percent::encoded(subject))
+        if let Some(subject) = context.peer().secured().and_then(|secured| secured.subject.as_ref())
+            && let Ok(subject) = HeaderValue::try_from(percent::encoded(&subject.text))
         {
             head.headers.insert(CERTIFICATE_SUBJECT, subject);
         }

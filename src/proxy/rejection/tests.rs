@@ -27,6 +27,7 @@ fn all() -> Vec<(Rejection, u16, &'static str, &'static [&'static str])> {
         (Rejection::Server(Refusal::HeadersTooLarge), 431, "headers_too_large", &[]),
         (Rejection::Server(Refusal::HeadTimeout), 408, "request_timeout", &[]),
         (Rejection::Server(Refusal::Overloaded), 503, "overloaded", &["retry-after"]),
+        (Rejection::Overloaded, 503, "overloaded", &["retry-after"]),
         (
             Rejection::Maintenance(Maintenance { message: "".into(), retry_after: std::time::Duration::from_mins(5) }),
             503,

@@ -19,7 +19,7 @@ use crate::wire::http1::Framing;
 use crate::wire::http1::chunks::{Chunks, Piece};
 
 /// The first read: a head of an API, whole, with a small body.
-const READ_LEAST: usize = 4 * 1024;
+pub(in crate::server) const READ_LEAST: usize = 4 * 1024;
 
 /// The largest read, and the most that is taken of requests whose turn has not come.
 const READ_MOST: usize = 64 * 1024;
@@ -65,8 +65,8 @@ pub(super) fn into_stream(caller: SharedCaller) -> Option<Stream> {
 }
 
 impl Caller {
-    pub(super) fn shared(stream: Stream) -> SharedCaller {
-        let incoming = BytesMut::new();
+    /// `incoming`: what has come already.
+    pub(super) fn shared(stream: Stream, incoming: BytesMut) -> SharedCaller {
         Arc::new(Mutex::new(Self {
             stream,
             incoming,

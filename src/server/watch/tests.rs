@@ -27,6 +27,25 @@ fn after(sweeper: &Sweeper, seconds: u64) {
 }
 
 #[test]
+fn an_idle_connection_comes_to_rest_and_that_prolongs_nothing() {
+    let (sweeper, watch) = watched();
+    watch.enter(Phase::Idle);
+    after(&sweeper, 0);
+    assert_eq!(watch.phase(), Phase::Idle);
+    after(&sweeper, 1);
+    assert_eq!(watch.phase(), Phase::Resting);
+    after(&sweeper, 74);
+    assert_eq!(watch.verdict(), Verdict::None);
+    after(&sweeper, 1);
+    assert_eq!(watch.verdict(), Verdict::Close);
+    let (sweeper, watch) = watched();
+    watch.enter(Phase::Idle);
+    after(&sweeper, 1);
+    watch.received();
+    assert_eq!(watch.phase(), Phase::Head, "what comes is the next head");
+}
+
+#[test]
 fn each_phase_has_its_deadline() {
     type Act = fn(&Watch);
     let enter: [(&str, Act, u64, Verdict); 5] = [
