@@ -178,7 +178,11 @@ mod tests {
             ("listen = []", "listen", "did you mean `admin.listen`?"),
             ("[servers]", "servers", "did you mean `server`?"),
             ("strip_prefix = true", "strip_prefix", "did you mean `routes[].strip_prefix`?"),
-            ("[admin]\ncolour = 1", "admin.colour", "remove it; known here are listen, metrics_listen"),
+            (
+                "[admin]\ncolour = 1",
+                "admin.colour",
+                "remove it; known here are first_operator, listen, metrics_listen, sessions",
+            ),
             ("[server]\nworkers = \"4\"", "server.workers", "write it without quotes: 4"),
             ("[server.limits]\nbody = 0", "server.limits.body", "put it in quotes: \"0\""),
             ("[server]\nlisten = \"0.0.0.0:80\"", "server.listen", "write a list: [\"0.0.0.0:80\"]"),

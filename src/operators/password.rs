@@ -1,7 +1,7 @@
 //! Passwords: argon2id (RFC 9106), made and checked on threads that may be kept busy.
 //!
 //! Parameters are OWASP's (Password Storage Cheat Sheet): 19 MiB, two passes, one lane; about 20 ms
-//! of one core. At most [`AT_ONCE`] are computed at the same time, so that a flood of logins takes
+//! of one core. At most two are computed at the same time, so that a flood of logins takes
 //! neither the memory nor the cores that requests need.
 
 use std::sync::Arc;

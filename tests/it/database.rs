@@ -35,6 +35,12 @@ impl TestDatabase {
         self.runtime.block_on(async { connect(&self.url).await.batch_execute(sql).await.unwrap() });
     }
 
+    /// What is said of a statement that must be refused.
+    pub(crate) fn refusal(&self, sql: &str) -> String {
+        let refused = self.runtime.block_on(async { connect(&self.url).await.batch_execute(sql).await.unwrap_err() });
+        refused.as_db_error().map_or_else(|| refused.to_string(), |said| said.message().to_owned())
+    }
+
     /// Runs a query.
     pub(crate) fn query(&self, sql: &str) -> Vec<Row> {
         self.runtime.block_on(async { connect(&self.url).await.query(sql, &[]).await.unwrap() })

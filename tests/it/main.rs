@@ -47,6 +47,7 @@ mod kill;
 mod limits;
 mod migrations;
 mod observe;
+mod operators;
 mod outage;
 mod overload;
 mod quickstart;

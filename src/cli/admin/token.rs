@@ -25,7 +25,7 @@ pub(in crate::cli) enum Command {
     /// Revoke a token
     Revoke {
         /// Its id, or the public part of its text
-        token: String,
+        id: String,
     },
 }
 
@@ -88,8 +88,8 @@ pub(super) async fn run(
             Ok(())
         }
         Command::List(list) => write_list(context, store, list, out).await,
-        Command::Revoke { token } => {
-            let found = find(store, token).await?;
+        Command::Revoke { id } => {
+            let found = find(store, id).await?;
             let revoked = store.admin_tokens.revoke(found.id, context.clock.wall()).await?;
             let revoked = revoked.ok_or_else(|| Failure::not_found(format!("the token {} is gone", found.id)))?;
             Ok(output::write_object(&row(&revoked), context.format, out)?)
