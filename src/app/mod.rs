@@ -10,6 +10,7 @@ mod error;
 mod observing;
 mod prepare;
 mod reload;
+mod running;
 mod stop;
 mod wiring;
 mod workers;
@@ -22,7 +23,7 @@ pub use error::StartError;
 pub use prepare::{await_store, migrations_applied};
 
 use crate::config::listener::ListenAddress;
-use crate::config::{Config, Problem};
+use crate::config::{Config, Effective, Problem};
 use crate::issuer::SigningKeys;
 use crate::model::clock::SharedClock;
 use crate::tasks::Tasks;
@@ -42,7 +43,8 @@ pub struct Addresses {
 #[must_use]
 pub fn check(config: &Config) -> Option<Problem> {
     let tls = || wiring::tls(config, &Metrics::new(&[], &[])).err();
-    wiring::signing_keys(config).err().or_else(tls).or_else(|| wiring::upstream_tls(config).err())
+    let admin = || wiring::admin_tls(config, &Metrics::new(&[], &[])).err();
+    wiring::signing_keys(config).err().or_else(tls).or_else(admin).or_else(|| wiring::upstream_tls(config).err())
 }
 
 /// The keys that sign what is issued, tokens and statements; none where none is configured.
@@ -58,6 +60,7 @@ pub fn signing_keys(config: &Config) -> Result<Option<SigningKeys>, Problem> {
 /// Called on the control runtime. `started` is called once, when everything listens.
 pub async fn serve(
     config: Config,
+    effective: &Effective,
     clock: SharedClock,
     started: impl FnOnce(&Addresses) + Send,
 ) -> Result<(), StartError> {
@@ -65,7 +68,7 @@ pub async fn serve(
         tracing::warn!("no route is configured: every request is answered 404 (config/octroi.toml has an example)");
     }
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let parts = wiring::build(config, clock, tasks.clone()).await?;
+    let parts = wiring::build(config, effective, clock, tasks.clone()).await?;
     let presence = Arc::clone(&parts.presence);
     // Before anybody is served: a signal in the first moment must not cut whom we let in.
     let started_workers = stop::Signals::listen().and_then(|signals| Ok((signals, workers::start(parts)?)));

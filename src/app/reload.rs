@@ -16,9 +16,9 @@ pub(super) fn hangups() -> Result<Signal, StartError> {
 }
 
 /// Keeps what may change up to date until a stop.
-pub(super) fn keep_fresh(mut hangups: Signal, tls: Option<Arc<Tls>>, metrics: &Arc<Metrics>, tasks: &Tasks) {
-    let acme = tls.as_ref().and_then(|tls| Acme::new(tls, Arc::clone(metrics)));
-    if let Some(tls) = &tls {
+pub(super) fn keep_fresh(mut hangups: Signal, tls: Vec<Arc<Tls>>, metrics: &Arc<Metrics>, tasks: &Tasks) {
+    let acme = tls.iter().find_map(|tls| Acme::new(tls, Arc::clone(metrics)));
+    for tls in &tls {
         tasks.spawn_control(Arc::clone(tls).keep_fresh(tasks.hard().clone()));
     }
     if let Some(acme) = &acme {
@@ -34,9 +34,10 @@ pub(super) fn keep_fresh(mut hangups: Signal, tls: Option<Arc<Tls>>, metrics: &A
             if let Some(acme) = &acme {
                 acme.hurry();
             }
-            if let Some(tls) = &tls {
+            for tls in &tls {
                 tls.look().await;
-            } else {
+            }
+            if tls.is_empty() {
                 tracing::info!("SIGHUP: there are no certificates to be read again");
             }
         }

@@ -10,20 +10,25 @@ use super::Addresses;
 use super::error::{StartError, unusable};
 use super::observing::Observing;
 use super::prepare::{make_first_operator, migrations_applied, patiently};
+use super::running::Running;
+use crate::api::{Api, Parts as ApiParts};
 use crate::auth::{
-    Authenticator, Dependencies, Issuers, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
+    Authenticator, Dependencies, Issuers, Mint, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
 use crate::clients::{Ledger, LiveClients};
 use crate::config::listener::{ListenAddress, ListenProtocol};
+use crate::config::tls::{CallerCertificates, TlsConfig};
 use crate::config::upstream::{Transport, UpstreamConfig};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Effective, Problem};
 use crate::crypto::pepper::Peppers;
+use crate::crypto::shell_text::ShellTexts;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
 use crate::limit::{MarkListener, QuotaKeeper};
 use crate::metering::{Journal, keep_retention};
 use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
+use crate::operators::Operators;
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server::dial::UpstreamTls;
 use crate::server::tls::Tls;
@@ -34,6 +39,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Readiness};
 use crate::telemetry::refusals::Refusals;
+use crate::telemetry::tail::Tail;
 
 /// Everything a gateway is made of, before its workers run.
 pub(super) struct Parts {
@@ -49,18 +55,25 @@ pub(super) struct Parts {
     /// None: no listener speaks TLS.
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) admin: Vec<TcpListener>,
+    pub(super) admin_tls: Option<Arc<Tls>>,
+    pub(super) api: Arc<Api>,
     pub(super) addresses: Addresses,
 }
 
 /// Builds the parts; nothing is served yet.
-pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> Result<Parts, StartError> {
+pub(super) async fn build(
+    config: Config,
+    effective: &Effective,
+    clock: SharedClock,
+    tasks: Tasks,
+) -> Result<Parts, StartError> {
     let pepper = config.auth.require_pepper().map_err(StartError::Configuration)?;
     config.sinks.require_secrets().map_err(StartError::Configuration)?;
     let peppers = Peppers::new(pepper, config.auth.pepper_previous.as_ref());
     let known =
         patiently(&config.store, clock.as_ref(), async || know(&config, &peppers, clock.as_ref()).await).await?;
     let presence = Arc::clone(&known.presence);
-    let built = assemble(config, clock, tasks, known).await;
+    let built = assemble(config, effective, clock, tasks, known).await;
     if built.is_err() {
         // Who never served holds no re-hash up.
         presence.end().await;
@@ -87,15 +100,23 @@ struct Known {
 }
 
 /// Takes the addresses and the journal, and wires everything.
-async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known) -> Result<Parts, StartError> {
+async fn assemble(
+    config: Config,
+    effective: &Effective,
+    clock: SharedClock,
+    tasks: Tasks,
+    known: Known,
+) -> Result<Parts, StartError> {
     let Known { store, peppers, versions, presence } = known;
     let metrics = metrics(&config);
     let tls = tls(&config, &metrics).map_err(StartError::Configuration)?;
+    let admin_tls = admin_tls(&config, &metrics).map_err(StartError::Configuration)?;
     let upstream_tls = upstream_tls(&config).map_err(StartError::Configuration)?;
     let (listeners, data) = listen(&config, tls.as_ref())?;
     let (admin, admin_address) = listen_admin(&config).await?;
     let journal = Arc::new(open_journal(&config, &clock, &metrics)?);
     let clients = LiveClients::new(&metrics);
+    let mint = Mint::new(&config.auth.prefix, peppers.current.clone(), versions.current);
     let signing_keys = signing_keys(&config).map_err(StartError::Configuration)?;
     let issuers = issuers(&config, signing_keys.as_ref(), &clock)?;
     let authenticator = Authenticator::new(
@@ -149,12 +170,49 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     tasks.spawn_control(async move {
         stop.run_until_cancelled(watch).await;
     });
-    let gateway =
-        gateway(&config, upstream_tls, tls.as_ref(), &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    let (refusals, tail) = (Refusals::new(), Tail::new());
+    let told = (Arc::clone(&refusals), Arc::clone(&tail));
+    let gateway = gateway(
+        &config,
+        upstream_tls,
+        tls.as_ref(),
+        &authenticator,
+        issuer,
+        &journal,
+        &metrics,
+        &readiness,
+        &clock,
+        told,
+    );
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
+    let running = Running {
+        gateway: Arc::clone(&gateway),
+        store: store.clone(),
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+        refusals,
+        tail,
+        written: config.written.clone(),
+        since: clock.wall(),
+    };
+    let api = api(&config, effective, store, mint, clock, running, &readiness, &tasks);
     let addresses = Addresses { data, admin: admin_address };
-    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })
+    Ok(Parts {
+        config,
+        tasks,
+        journal,
+        gateway,
+        metrics,
+        readiness,
+        presence,
+        listeners,
+        tls,
+        admin,
+        admin_tls,
+        api,
+        addresses,
+    })
 }
 
 /// Says which peppers this process knows, then sees that no key needs another. In this order: no
@@ -179,10 +237,58 @@ pub(super) fn tls(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<
     if config.server.listeners.iter().all(|listener| listener.protocol != ListenProtocol::Https) {
         return Ok(None);
     }
-    let loaded = Tls::load(config.server.tls.clone(), Arc::clone(metrics));
+    let loaded = Tls::load(config.server.tls.clone(), "data", Arc::clone(metrics));
     loaded.map(Some).map_err(|fault| {
         let remedy = "put PEM texts there: a chain with the server's own certificate first, and its private key";
         Problem::new("server.tls", with_causes(&fault), remedy)
+    })
+}
+
+/// What handshakes on the admin listener are made with, where it speaks TLS.
+pub(super) fn admin_tls(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Tls>>, Problem> {
+    let Some(files) = &config.admin.tls else { return Ok(None) };
+    let settings = TlsConfig {
+        offers_http2: false,
+        certificates: vec![files.clone()],
+        allows_tls12: false,
+        caller_certificates: CallerCertificates::None,
+        acme: None,
+    };
+    Tls::load(settings, "admin", Arc::clone(metrics)).map(Some).map_err(|fault| {
+        let remedy = "put PEM texts there: a chain with the listener's own certificate first, and its private key";
+        Problem::new("admin.tls", with_causes(&fault), remedy)
+    })
+}
+
+/// The admin API, with everything it answers from.
+#[expect(clippy::too_many_arguments, reason = "the parts are made here, and put together here")]
+fn api(
+    config: &Config,
+    effective: &Effective,
+    store: Store,
+    mint: Mint,
+    clock: SharedClock,
+    running: Running,
+    readiness: &Arc<Readiness>,
+    tasks: &Tasks,
+) -> Arc<Api> {
+    let secret = config.issuer.secret.as_ref();
+    let operators = Arc::new(Operators::new(store.clone(), config.admin.sessions, secret, Arc::clone(&clock)));
+    operators.keep_up(tasks);
+    let pepper = config.auth.require_pepper().expect("nothing was built without a pepper");
+    Api::new(ApiParts {
+        operators,
+        shells: ShellTexts::new(pepper),
+        store,
+        mint,
+        clock,
+        settings: serde_json::to_value(effective).unwrap_or_default(),
+        hosts: config.admin.hosts.clone(),
+        secure: config.admin.tls.is_some(),
+        default_limit: config.limits.default,
+        metrics: Arc::clone(&running.metrics),
+        readiness: Arc::clone(readiness),
+        gateway: Arc::new(running),
     })
 }
 
@@ -325,6 +431,7 @@ fn gateway(
     metrics: &Arc<Metrics>,
     readiness: &Arc<Readiness>,
     clock: &SharedClock,
+    (refusals, tail): (Arc<Refusals>, Arc<Tail>),
 ) -> Arc<Gateway> {
     let gateway = Gateway::new(GatewayParts {
         routes: config.routes.clone(),
@@ -344,7 +451,8 @@ fn gateway(
         clock: Arc::clone(clock),
         readiness: Arc::clone(readiness),
         access_log: AccessLog::start(config.telemetry),
-        refusals: Refusals::new(),
+        refusals,
+        tail,
     });
     gateway.expect("the configuration refuses routes without an upstream")
 }

@@ -32,13 +32,18 @@ pub(super) struct Running {
 
 /// Starts the admin listener and every worker.
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses } =
-        parts;
-    reload::keep_fresh(reload::hangups()?, tls, &metrics, &tasks);
-    for listener in admin {
-        let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
-        tasks.spawn_control(api::serve(listener, state, tasks.clone()));
+    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, .. } = parts;
+    let hangups = reload::hangups()?;
+    let certificates = [tls, parts.admin_tls.clone()].into_iter().flatten().collect();
+    reload::keep_fresh(hangups, certificates, &metrics, &tasks);
+    // The first has everything, a second one probes and metrics.
+    let (mut api, mut tls) = (Some(parts.api), parts.admin_tls);
+    for listener in parts.admin {
+        let state =
+            AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), api: api.take() };
+        tasks.spawn_control(api::serve(listener, state, tls.take(), tasks.clone()));
     }
+    let addresses = parts.addresses;
     let places = Places::new(descriptors::connections(config.server.limits.connections), &config.server, metrics);
     let mut threads = Vec::new();
     for (number, listeners) in listeners.into_iter().enumerate() {

@@ -18,12 +18,14 @@
 //! Steps 1-4 and 8 are all that a known caller costs: no lock, no allocation, no await.
 
 mod endpoints;
+mod explaining;
 mod look_up;
 mod refusal;
 mod standing;
 mod tokens;
 
 pub use endpoints::Attempt;
+pub use explaining::Remembered;
 pub use standing::Identified;
 
 use std::net::IpAddr;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::{ApiKeyId, ClientId, TokenId};
 use crate::model::issued::{NewRefreshToken, NewToken, RefreshRecord, TokenRecord};
-use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyChange, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::changes::Change;
 use crate::store::rotation::{HashCounts, HashMove, MoveTarget, Moved, NodeRecord, RotationStore};
 use crate::store::tokens::TokenStore;
@@ -144,6 +144,10 @@ impl KeyStore for Double {
 
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
         unimplemented!("authentication revokes nothing")
+    }
+
+    async fn update(&self, _: ApiKeyId, _: KeyChange) -> Result<Option<ApiKey>> {
+        unimplemented!("authentication changes nothing")
     }
 
     async fn rotate(&self, _: ApiKeyId, _: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {

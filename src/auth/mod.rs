@@ -20,6 +20,7 @@
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
 //! | `slots` | when a refusal is told |
 //! | `upkeep` | letting go of what nobody uses |
+//! | `minting` | making keys and their hashes |
 //! | `backfill` | raw keys of an adopted database become hashes |
 //! | `pepper_guard` | whether this pepper is the one the store was hashed with |
 //! | `presence` | which peppers this process knows, for the others to see |
@@ -43,6 +44,7 @@ mod identity;
 mod issued;
 mod jwt;
 mod loader;
+mod minting;
 mod pepper_guard;
 mod presence;
 mod rehash;
@@ -56,11 +58,12 @@ mod double;
 #[cfg(test)]
 mod testing;
 
-pub use authenticator::{Attempt, Authenticator, Dependencies, Identified};
+pub use authenticator::{Attempt, Authenticator, Dependencies, Identified, Remembered};
 pub use credential::Presented;
 pub use error::{AuthError, InvalidReason};
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing as jwt_fuzzing;
 pub use jwt::{Issuers, OwnKeys, TokenFault};
+pub use minting::{MadeKey, Mint, MintFault};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};
 pub use presence::Presence;

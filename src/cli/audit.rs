@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::open::open;
 use super::output::{ListWriter, Row};
 use super::pages::{Window, write_pages};
-use super::time::Moment;
+use crate::config::moment::Moment;
 use super::{Context, Failure, client};
 use crate::model::audit::{AuditEntry, AuditFilter};
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::open::open;
 use super::output::{Format, Row, write_csv, write_csv_rows, write_json};
-use super::time::Moment;
+use crate::config::moment::Moment;
 use super::{Context, Failure, client};
 use crate::store::events::{EventQuery, EventRow};
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::Format;
 use crate::app::StartError;
-use crate::auth::PepperError;
+use crate::auth::{MintFault, PepperError};
 use crate::config::{Problem, Problems};
 use crate::model::causes::with_causes;
 use crate::store::StoreError;
@@ -143,6 +143,15 @@ impl From<PepperError> for Failure {
                 Self::new(Exit::Configuration, "wrong_pepper", error.to_string())
             }
             PepperError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MintFault> for Failure {
+    fn from(fault: MintFault) -> Self {
+        match fault {
+            MintFault::Configuration(problem) => problem.into(),
+            MintFault::Pepper(error) => error.into(),
         }
     }
 }

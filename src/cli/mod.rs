@@ -25,7 +25,6 @@ mod prove;
 pub mod quickstart;
 pub mod serve;
 mod shell;
-mod time;
 mod usage;
 
 #[cfg(test)]

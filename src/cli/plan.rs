@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::open::open;
 use super::output::{self, ListWriter, Row};
 use super::pages::{Window, write_pages};
-use super::time::Moment;
+use crate::config::moment::Moment;
 use super::{Context, Exit, Failure, client};
 use crate::model::plan::{Allowed, NewPlan, Plan, PlanChange, PlanPolicy, Policies, PolicyMode, QuotaMark, check_name};
 use crate::model::quota::Quota;

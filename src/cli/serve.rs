@@ -2,7 +2,7 @@
 
 use super::{Context, Failure};
 use crate::app::{self, Addresses, StartError};
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::config::telemetry::LogFormat;
 use crate::model::clock::SharedClock;
 use crate::telemetry::logging;
@@ -17,16 +17,16 @@ const CONTROL_THREADS: usize = 2;
 pub fn run(context: &Context) -> Result<(), Failure> {
     let loaded = context.load()?;
     install_log(context, loaded.config.telemetry.log_format);
-    control_runtime()?.block_on(serve(loaded.config, context.clock.clone(), |_| {}))
+    control_runtime()?.block_on(serve(loaded, context.clock.clone(), |_| {}))
 }
 
-/// Serves under `config`; `started` is called once, when everything listens.
+/// Serves under these settings; `started` is called once, when everything listens.
 pub(super) async fn serve(
-    config: Config,
+    loaded: Loaded,
     clock: SharedClock,
     started: impl FnOnce(&Addresses) + Send,
 ) -> Result<(), Failure> {
-    Ok(app::serve(config, clock, started).await?)
+    Ok(app::serve(loaded.config, &loaded.effective, clock, started).await?)
 }
 
 pub(super) fn install_log(context: &Context, format: LogFormat) {

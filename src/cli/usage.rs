@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::open::open;
 use super::output::{self, Format, Row};
-use super::time::{self, Moment};
+use crate::config::moment::{self as time, Moment};
 use super::{Context, Failure, client, events};
 use crate::model::id::ClientId;
 use crate::store::months::Adjustment;

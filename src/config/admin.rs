@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
 use super::secrets::{SecretSource, Secrets};
+use super::tls::CertificateFiles;
 use crate::model::secret::SecretText;
 
 /// Where operators and scrapers connect.
@@ -16,6 +17,10 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// A second one with only `/livez`, `/readyz` and `/metrics`.
     pub metrics_listen: Option<SocketAddr>,
+    /// What TLS is spoken with there; none: it is not.
+    pub tls: Option<CertificateFiles>,
+    /// Names, besides `localhost` and addresses, under which browsers may come.
+    pub hosts: Vec<String>,
     /// `[admin.sessions]`
     pub sessions: SessionsConfig,
     /// The owner that is made at the first start, where a password is given for it.
@@ -48,6 +53,8 @@ pub struct SessionsConfig {
 pub(super) struct RawAdmin {
     pub(super) listen: String,
     pub(super) metrics_listen: String,
+    pub(super) hosts: Vec<String>,
+    pub(super) tls: RawAdminTls,
     pub(super) sessions: RawSessions,
     pub(super) first_operator: RawFirstOperator,
 }
@@ -85,6 +92,33 @@ impl RawFirstOperator {
             return None;
         };
         Some(FirstOperator { name: self.name.clone(), password: SecretText::new(password), origin: found.origin })
+    }
+}
+
+/// `[admin.tls]` as written.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAdminTls {
+    certificate: String,
+    key: String,
+}
+
+impl RawAdminTls {
+    fn resolve(&self, check: &Check<'_>) -> Option<CertificateFiles> {
+        match (self.certificate.is_empty(), self.key.is_empty()) {
+            (true, true) => None,
+            (false, false) => {
+                Some(CertificateFiles { certificate: check.place(&self.certificate), key: check.place(&self.key) })
+            }
+            (true, false) => {
+                check.refuse("certificate", "there is a key and no certificate", "name both, as PEM files");
+                None
+            }
+            (false, true) => {
+                check.refuse("key", "there is a certificate and no key", "name both, as PEM files");
+                None
+            }
+        }
     }
 }
 
@@ -126,6 +160,8 @@ impl Default for RawAdmin {
         Self {
             listen: "127.0.0.1:8081".to_owned(),
             metrics_listen: String::new(),
+            hosts: Vec::new(),
+            tls: RawAdminTls::default(),
             sessions: RawSessions::default(),
             first_operator: RawFirstOperator::default(),
         }
@@ -136,8 +172,22 @@ impl RawAdmin {
     pub(super) fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> AdminConfig {
         let metrics_listen =
             (!self.metrics_listen.is_empty()).then(|| check.address("metrics_listen", &self.metrics_listen));
+        let listen = check.address("listen", &self.listen);
+        let tls = self.tls.resolve(&check.below("tls"));
+        if !listen.ip().is_loopback() && tls.is_none() && !check.has_problem("listen") {
+            let remedy = "listen on 127.0.0.1, or name `certificate` and `key` in [admin.tls]; for probes and scrapers \
+                          there is `admin.metrics_listen`";
+            check.refuse("listen", "passwords and tokens would cross a network in the clear", remedy);
+        }
+        for (index, host) in self.hosts.iter().enumerate() {
+            if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')) {
+                check.refuse(&format!("hosts[{index}]"), format!("`{host}` is no host name"), "write it without a port");
+            }
+        }
         AdminConfig {
-            listen: check.address("listen", &self.listen),
+            listen,
+            tls,
+            hosts: self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             metrics_listen,
             sessions: self.sessions.resolve(&check.below("sessions")),
             first_operator: self.first_operator.resolve(&check.below("first_operator"), secrets),

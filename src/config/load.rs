@@ -20,6 +20,7 @@ use super::route::{RawRoute, RouteConfig, Surroundings};
 use super::secrets::Secrets;
 use super::show::Effective;
 use super::upstream::UpstreamConfig;
+use super::written::Written;
 use super::{Config, walk};
 use crate::model::clock::{Clock as _, SystemClock};
 
@@ -77,7 +78,8 @@ pub fn parse(text: &str, file: Option<PathBuf>, environment: &Environment) -> Re
     let data_dir = data_dir(&raw.data_dir, file.as_deref(), environment, &findings);
     let secrets = Secrets::new(environment, &findings, &data_dir);
     take_database_url(&mut raw, &secrets, &findings, &mut origins);
-    let config = resolve(&raw, &Check::root(&findings, &data_dir), &secrets, data_dir.clone());
+    let mut config = resolve(&raw, &Check::root(&findings, &data_dir), &secrets, data_dir.clone());
+    config.written = Written::of(text, file.as_deref());
     let mut warnings = secrets.into_warnings();
     if environment.find("REDIS_URL").is_some() {
         warnings.push("REDIS_URL is set and has no effect: shared limits are not in this version".to_owned());
@@ -198,6 +200,7 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
         issuer: raw.issuer.resolve(&check.below("issuer"), secrets),
         upstreams,
         routes,
+        written: Written::default(),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod limits;
 pub mod listener;
 mod load;
 pub mod metering;
+pub mod moment;
 mod observe;
 mod overrides;
 mod problem;
@@ -44,6 +45,7 @@ pub mod token_issuer;
 pub mod units;
 pub mod upstream;
 mod walk;
+pub mod written;
 
 #[cfg(test)]
 mod tests;
@@ -85,6 +87,8 @@ pub struct Config {
     pub upstreams: Vec<upstream::UpstreamConfig>,
     /// `[[routes]]`, in the file's order.
     pub routes: Vec<route::RouteConfig>,
+    /// Where all of it is written.
+    pub written: written::Written,
 }
 
 /// A setting of the test suite itself, from the environment.

@@ -8,9 +8,11 @@ use super::acme::{AcmeConfig, RawAcme};
 use super::check::Check;
 use super::listener::{ListenProtocol, ListenerConfig};
 
-/// TLS towards callers.
+/// TLS towards callers, or operators.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
+    /// Whether HTTP/2 is spoken besides HTTP/1.1.
+    pub offers_http2: bool,
     /// At least one, where any listener speaks TLS; the first is shown to callers that name no
     /// host, or one that none is for.
     pub certificates: Vec<CertificateFiles>,
@@ -89,6 +91,7 @@ impl RawTls {
         let certificates =
             certificates.map(|(index, raw)| raw.resolve(&check.below(&format!("certificates[{index}]"))));
         TlsConfig {
+            offers_http2: true,
             certificates: certificates.collect(),
             allows_tls12: check.choice("min_version", &self.min_version, &[("1.2", true), ("1.3", false)]),
             caller_certificates,

@@ -12,4 +12,5 @@ pub mod key_text;
 pub mod pepper;
 pub mod refresh_text;
 pub mod session_text;
+pub mod shell_text;
 pub mod signing;

@@ -195,6 +195,23 @@ pub struct NewApiKey {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A change of what stands beside a key's text: each `Some` replaces, an inner `None` clears.
+#[derive(Clone, Debug, Default)]
+pub struct KeyChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// Other scopes, all of them.
+    pub scopes: Option<Scopes>,
+    /// A rate of its own, or none.
+    pub rate: Option<Option<Rate>>,
+    /// A burst of its own, or its rate's default.
+    pub burst: Option<Option<NonZeroU32>>,
+    /// From where it may be used; empty: from everywhere.
+    pub allowed_addresses: Option<AddressRanges>,
+    /// When it stops working, or never.
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
 /// A key that was made elsewhere.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {

@@ -13,6 +13,7 @@ pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod event_id;
+pub mod explanation;
 pub mod id;
 pub mod issued;
 pub mod key;

@@ -136,6 +136,20 @@ impl Cluster {
         &self.name
     }
 
+    /// Of each endpoint in turn: its text, whether it gets requests, how many are open there.
+    pub(super) fn view(&self, now: Monotonic) -> impl Iterator<Item = (&str, bool, u64)> {
+        self.endpoints.iter().map(move |standing| {
+            let serves = standing.is_well() && !standing.is_ejected(now);
+            let open = u64::try_from(standing.metrics.open.get()).unwrap_or(0);
+            (standing.metrics.endpoint(), serves, open)
+        })
+    }
+
+    /// How it chooses among them, in a word.
+    pub(super) fn balance(&self) -> Balance {
+        self.balance
+    }
+
     /// Which endpoint is next.
     pub(super) fn choose(self: &Arc<Self>, ask: &Ask) -> Choice {
         if self.endpoints.len() == 1 && !self.counts {

@@ -77,7 +77,7 @@ pub struct RequestContext {
     intake: Option<Arc<Intake>>,
     upstream_took: Option<Duration>,
     status: Option<u16>,
-    /// For the access log; none while it is off, unless another proxy asks.
+    /// For the access log and who watches; none while there is neither, unless another proxy asks.
     target: Option<(Method, Uri)>,
     language: Language,
     /// Which page may read the answer, on a route that says so.
@@ -148,7 +148,7 @@ impl RequestContext {
             intake: None,
             upstream_took: None,
             status: None,
-            target: gateway.access_log.is_on().then(|| (method.clone(), uri.clone())),
+            target: (gateway.access_log.is_on() || gateway.tail.is_watched()).then(|| (method.clone(), uri.clone())),
             language: Language::Problem,
             origin: None,
             trace: None,

@@ -35,6 +35,7 @@
 //! | `query_credential` | a credential in the query, where that is allowed |
 //! | `reserved` | `/.octroi/…`: what is answered here |
 //! | `tokens` | the endpoints of the token issuer |
+//! | `explaining` | what would become of a request, told step by step |
 //!
 //! To add a phase: a function in `gateway` called from `run`, with the reason for its position;
 //! what it can refuse is a variant of [`rejection::Rejection`], which does not compile until the
@@ -45,6 +46,7 @@ pub mod cluster;
 mod context;
 mod cors;
 mod cost;
+mod explaining;
 mod forward;
 pub mod forwarded;
 pub mod gateway;
@@ -68,5 +70,6 @@ mod tokens;
 mod trace;
 mod upstream;
 
+pub use explaining::Asked;
 pub use gateway::WorkerGateway;
 pub use shared::{Gateway, Parts, UnknownUpstream};

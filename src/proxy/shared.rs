@@ -33,6 +33,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::refusals::Refusals;
+use crate::telemetry::tail::Tail;
 
 /// What a gateway is made of.
 #[expect(missing_docs, reason = "each is the part it names")]
@@ -60,6 +61,7 @@ pub struct Parts<'a> {
     pub readiness: Arc<Readiness>,
     pub access_log: AccessLog,
     pub refusals: Arc<Refusals>,
+    pub tail: Arc<Tail>,
 }
 
 /// A route names an upstream that is not configured.
@@ -98,6 +100,7 @@ pub struct Gateway {
     pub(super) clock: SharedClock,
     pub(super) access_log: AccessLog,
     pub(super) refusals: Arc<Refusals>,
+    pub(super) tail: Arc<Tail>,
     pub(super) rates_by_cost: bool,
     /// Which credentials paths of our own take.
     pub(super) own_route: RouteConfig,
@@ -210,6 +213,7 @@ impl Gateway {
             clock: parts.clock,
             access_log: parts.access_log,
             refusals: parts.refusals,
+            tail: parts.tail,
         }))
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn config() -> ServerConfig {
         listeners: Vec::new(),
         tls: TlsConfig {
             certificates: Vec::new(),
+            offers_http2: true,
             allows_tls12: true,
             caller_certificates: CallerCertificates::None,
             acme: None,

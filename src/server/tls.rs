@@ -49,6 +49,7 @@ pub enum TlsFault {
 /// What handshakes are made with.
 pub struct Tls {
     settings: TlsConfig,
+    listener: &'static str,
     current: ArcSwap<ServerConfig>,
     // A std mutex: held by whoever reads the files, off the workers.
     seen: Mutex<Seen>,
@@ -63,17 +64,21 @@ struct Seen {
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files. `listener` is what metrics call it: `data` or `admin`.
     ///
     /// # Errors
     /// They cannot be used.
-    pub fn load(settings: TlsConfig, metrics: Arc<Metrics>) -> Result<Arc<Self>, TlsFault> {
+    pub fn load(
+        settings: TlsConfig,
+        listener: &'static str,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, TlsFault> {
         let digest = digest(&settings);
         let challenges = Arc::new(Challenges::default());
         let (current, expires) = build(&settings, &challenges, None)?;
-        metrics.tls_certificates_expire(expires);
+        metrics.tls_certificates_expire(listener, expires);
         let (current, seen) = (ArcSwap::new(current), Mutex::new(Seen { digest }));
-        Ok(Arc::new(Self { settings, current, seen, challenges, metrics }))
+        Ok(Arc::new(Self { settings, listener, current, seen, challenges, metrics }))
     }
 
     /// The certificate that is ordered by ourselves, if one is.
@@ -88,7 +93,8 @@ impl Tls {
     }
 
     /// What the next handshake is made with.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    #[must_use]
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }
 
@@ -103,7 +109,7 @@ impl Tls {
             return Ok(false);
         }
         let (next, expires) = build(&self.settings, &self.challenges, Some(&self.current.load()))?;
-        self.metrics.tls_certificates_expire(expires);
+        self.metrics.tls_certificates_expire(self.listener, expires);
         self.current.store(next);
         Ok(true)
     }
@@ -181,7 +187,7 @@ fn build(
     };
     let challenges = settings.acme.is_some().then(|| Arc::clone(challenges));
     let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&loaded, challenges)));
-    config.alpn_protocols = vec![H2.to_vec(), HTTP11.to_vec()];
+    config.alpn_protocols = if settings.offers_http2 { vec![H2.to_vec(), HTTP11.to_vec()] } else { vec![HTTP11.to_vec()] };
     if settings.acme.is_some() {
         config.alpn_protocols.push(ACME_TLS.to_vec());
     }

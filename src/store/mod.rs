@@ -40,7 +40,7 @@ use crate::config::store::StoreConfig;
 use crate::model::audit::Author;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyChange, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::model::usage::{RejectedCount, UsageEvent};
 
 /// The answer of a store.
@@ -177,6 +177,8 @@ pub trait KeyStore: Send + Sync {
     /// Keys in order of (created_at, id), of one client or of all, after the one named; after an
     /// unknown one, none.
     async fn list(&self, client: Option<ClientId>, after: Option<ApiKeyId>, limit: u32) -> Result<Page<ApiKey>>;
+    /// Changes what stands beside a key's text; none: there is no such key.
+    async fn update(&self, id: ApiKeyId, change: KeyChange) -> Result<Option<ApiKey>>;
     /// Revokes a key; one revoked already keeps its time, one to be revoked later is revoked at
     /// `at`. None: there is no such key.
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>>;

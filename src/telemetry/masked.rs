@@ -18,7 +18,8 @@ const ID_LENGTH: usize = 12;
 const MASK: &str = "[masked]";
 
 /// The path, without secrets of keys.
-pub(super) fn masked(path: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn masked(path: &str) -> Cow<'_, str> {
     let Some(mut at) = secret(path, 0) else { return Cow::Borrowed(path) };
     let (mut text, mut told) = (String::with_capacity(path.len()), 0);
     loop {

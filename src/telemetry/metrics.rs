@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use self::auth::{Authentications, CacheCounters, IssuedCounters, register_jwks};
-use self::edge::{NoLabels, register_preflights, register_reloads, register_tls, register_workers};
+use self::edge::{ListenerLabels, register_preflights, register_reloads, register_tls, register_workers};
 use self::endpoints::EndpointFamilies;
 use self::metering::{EntryCounters, JournalGauges, register_store_errors};
 use self::requests::Requests;
@@ -52,7 +52,7 @@ pub struct Metrics {
     pub tls_handshakes_done: Counter,
     /// TLS handshakes that did not.
     pub tls_handshakes_failed: Counter,
-    tls_certificate_expiry: Family<NoLabels, Gauge>,
+    tls_certificate_expiry: Family<ListenerLabels, Gauge>,
     acme_orders: Family<ResultLabels, Counter>,
     endpoints: EndpointFamilies,
     /// Routes that refuse nothing yet.
@@ -219,9 +219,9 @@ impl Metrics {
         self.preflights[usize::from(is_allowed)].inc();
     }
 
-    /// The first certificate shown to callers ends then.
-    pub fn tls_certificates_expire(&self, at: jiff::Timestamp) {
-        self.tls_certificate_expiry.get_or_create(&NoLabels {}).set(at.as_second());
+    /// The first certificate of a listener, `data` or `admin`, ends then.
+    pub fn tls_certificates_expire(&self, listener: &'static str, at: jiff::Timestamp) {
+        self.tls_certificate_expiry.get_or_create(&ListenerLabels { listener }).set(at.as_second());
     }
 
     /// Counts a request that was refused, with the code (a closed set) that its caller was told.

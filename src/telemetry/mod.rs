@@ -1,8 +1,11 @@
-//! What the program tells of itself: logs, metrics, readiness, one record a request, recent refusals.
+//! What the program tells of itself: logs, metrics, readiness, one record a request, recent refusals,
+//! what goes on.
 
 pub mod access_log;
 pub mod logging;
-mod masked;
+pub mod masked;
 pub mod metrics;
 pub mod readiness;
 pub mod refusals;
+pub mod snapshot;
+pub mod tail;

@@ -16,15 +16,14 @@ use super::open::{open, open_store};
 use super::output::{self, ListWriter, Row};
 use super::pages::{Window, write_pages};
 use super::{Context, Failure, client};
-use crate::auth::guard_pepper;
+use crate::auth::Mint;
 use crate::config::auth::AuthConfig;
 use crate::config::units::{self, DURATION_FORM};
 use crate::crypto::key_text;
-use crate::crypto::pepper::{Pepper, Peppers};
 use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, KeyHash, NewApiKey};
+use crate::model::key::{ApiKey, NewApiKey};
 use crate::model::rate::Rate;
 use crate::model::secret::SecretText;
 use crate::server::certificates::{self, Subject};
@@ -205,20 +204,21 @@ async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> R
     loaded.config.auth.require_pepper()?;
     let store = open_store(context, &loaded.config).await?;
     let client = client::find(&store, &arguments.client).await?;
-    let (text, key_id, hashed) = match &subject {
+    let mint = Mint::open(&loaded.config.auth, &store).await?;
+    let (text, key_id, hash) = match &subject {
         None => {
-            let made = make(&store, &loaded.config.auth, arguments.kind).await?;
-            (Some(made.text), Some(made.key_id), made.hashed)
+            let made = mint.make(arguments.kind.into());
+            (Some(made.text), Some(made.key_id), made.hash)
         }
-        Some(subject) => (None, None, hashed(&store, &loaded.config.auth, &subject.credential).await?),
+        Some(subject) => (None, None, mint.hash(&subject.credential)),
     };
-    warn_of_unaware(context, &store, &loaded.config.auth).await?;
+    warn_of_unaware(context, &store, &mint).await?;
     let key = NewApiKey {
         client_id: client.id,
         name: name_of(arguments, subject.as_ref()),
         key_id,
-        hash: hashed.hash,
-        pepper_version: Some(hashed.pepper_version),
+        hash,
+        pepper_version: Some(mint.pepper_version()),
         scopes,
         rate: arguments.rate,
         burst: arguments.burst,
@@ -250,20 +250,6 @@ pub(super) fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Fa
     now.checked_add(lifetime).map_err(|_| Failure::usage("--expires lies beyond the calendar"))
 }
 
-/// A key that was just made.
-pub(super) struct MadeKey {
-    /// None: a certificate stands for it.
-    pub(super) text: SecretText,
-    pub(super) key_id: String,
-    pub(super) hashed: Hashed,
-}
-
-/// Under what a key is found.
-pub(super) struct Hashed {
-    pub(super) hash: KeyHash,
-    pub(super) pepper_version: i32,
-}
-
 /// Makes a key with nothing special about it, for a client of ours.
 pub(super) async fn make_plain(
     store: &Store,
@@ -272,13 +258,14 @@ pub(super) async fn make_plain(
     client_id: ClientId,
     name: &str,
 ) -> Result<SecretText, Failure> {
-    let made = make(store, auth, kind).await?;
+    let mint = Mint::open(auth, store).await?;
+    let made = mint.make(kind.into());
     let key = NewApiKey {
         client_id,
         name: name.to_owned(),
         key_id: Some(made.key_id),
-        hash: made.hashed.hash,
-        pepper_version: Some(made.hashed.pepper_version),
+        hash: made.hash,
+        pepper_version: Some(mint.pepper_version()),
         scopes: Scopes::default(),
         rate: None,
         burst: None,
@@ -290,9 +277,8 @@ pub(super) async fn make_plain(
 }
 
 /// A process that has not been given the pepper yet refuses what is made with it.
-pub(super) async fn warn_of_unaware(context: &Context, store: &Store, auth: &AuthConfig) -> Result<(), Failure> {
-    let Some(pepper) = &auth.pepper else { return Ok(()) };
-    let unaware = store.rotation.unaware(&Pepper::new(pepper).fingerprint()).await?;
+pub(super) async fn warn_of_unaware(context: &Context, store: &Store, mint: &Mint) -> Result<(), Failure> {
+    let unaware = mint.unaware(store).await?;
     if !unaware.is_empty() {
         context.tell(&format!(
             "warning: a running gateway ({}) does not know this pepper and refuses keys made with it; start it anew \
@@ -301,21 +287,6 @@ pub(super) async fn warn_of_unaware(context: &Context, store: &Store, auth: &Aut
         ));
     }
     Ok(())
-}
-
-/// Makes a key and its hash.
-pub(super) async fn make(store: &Store, auth: &AuthConfig, kind: Kind) -> Result<MadeKey, Failure> {
-    let made = key_text::generate(&auth.prefix, kind.into());
-    let hashed = hashed(store, auth, made.text.expose().as_bytes()).await?;
-    Ok(MadeKey { text: made.text, key_id: made.key_id, hashed })
-}
-
-/// Passes the pepper guard, then hashes: under another pepper than the store's, a key would be
-/// unknown to every gateway.
-async fn hashed(store: &Store, auth: &AuthConfig, raw: &[u8]) -> Result<Hashed, Failure> {
-    let peppers = Peppers::new(auth.require_pepper()?, auth.pepper_previous.as_ref());
-    let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
-    Ok(Hashed { hash: peppers.current.hash(raw), pepper_version: versions.current })
 }
 
 async fn write_list(context: &Context, list: &List, out: &mut dyn Write) -> Result<(), Failure> {

@@ -10,12 +10,12 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Kind, expiry, find, lifetime, make, row, warn_of_unaware};
+use super::{expiry, find, lifetime, row, warn_of_unaware};
+use crate::auth::Mint;
 use crate::cli::open::open_store;
 use crate::cli::output::{self, Row};
 use crate::cli::{Context, Exit, Failure};
 use crate::config::units::{self, DURATION_FORM};
-use crate::crypto::key_text;
 use crate::model::key::{ApiKey, KeyDefect, NotRotated, Rotation};
 
 /// `octroi key rotate`
@@ -47,12 +47,13 @@ pub(super) async fn run(context: &Context, arguments: &Rotate, out: &mut dyn Wri
     if let Some(refusal) = old.rotation_refusal(at) {
         return Err(refused(&old, refusal));
     }
-    let made = make(&store, &loaded.config.auth, kind_of(&old, &loaded.config.auth.prefix)).await?;
-    warn_of_unaware(context, &store, &loaded.config.auth).await?;
+    let mint = Mint::open(&loaded.config.auth, &store).await?;
+    let made = mint.make(mint.kind_of(&old));
+    warn_of_unaware(context, &store, &mint).await?;
     let rotation = Rotation {
         key_id: Some(made.key_id),
-        hash: made.hashed.hash,
-        pepper_version: Some(made.hashed.pepper_version),
+        hash: made.hash,
+        pepper_version: Some(mint.pepper_version()),
         expires_at: arguments.expires.map(|lifetime| expiry(at, lifetime)).transpose()?,
         at,
         old_until: at.checked_add(arguments.grace).map_err(|_| Failure::usage("--grace lies beyond the calendar"))?,
@@ -73,15 +74,6 @@ fn farewell(old: &ApiKey, at: Timestamp, grace: Duration) -> String {
     }
     let until = at.saturating_add(grace).expect("it was added before");
     format!("{named} works until {}", old.expires_at.map_or(until, |already| already.min(until)))
-}
-
-/// The successor says `test` where the old key's text does; keys that came from elsewhere say nothing.
-fn kind_of(old: &ApiKey, prefix: &str) -> Kind {
-    let word = old.key_id.as_deref().and_then(|id| id.strip_prefix(prefix)?.strip_prefix('_')?.split('_').next());
-    match word.and_then(key_text::Environment::parse) {
-        Some(key_text::Environment::Test) => Kind::Test,
-        Some(key_text::Environment::Live) | None => Kind::Live,
-    }
 }
 
 fn refused(old: &ApiKey, why: NotRotated) -> Failure {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::output::{self, Format, Row};
-use crate::cli::time::{self, Moment};
+use crate::config::moment::{self as time, Moment};
 use crate::cli::{Context, Failure, client};
 use crate::config::Config;
 use crate::limit::{ExceededKind, Recorded, Replay, WouldRefuse};

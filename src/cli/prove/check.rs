@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::callers::Answer;
-use crate::cli::time;
+use crate::config::moment as time;
 use crate::model::id::ClientId;
 use crate::store::Store;
 use crate::store::StoreError;

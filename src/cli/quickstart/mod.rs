@@ -69,15 +69,16 @@ fn endpoint(text: &str) -> Result<String, String> {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
     install_log(context, LogFormat::Auto);
     let file = make_folder(arguments)?;
-    let mut config = config::load(Some(&file), &context.environment)?.config;
-    overrule(&mut config, arguments, &file, context)?;
+    let mut loaded = config::load(Some(&file), &context.environment)?;
+    overrule(&mut loaded.config, arguments, &file, context)?;
     control_runtime()?.block_on(async {
-        start_demo(&mut config).await?;
+        start_demo(&mut loaded.config).await?;
+        let config = &loaded.config;
         let store = app::await_store(&config.store, context.clock.as_ref()).await?;
         app::migrations_applied(&store, true).await?;
-        let key = demo_key(&config, &store, context.clock.as_ref()).await?;
+        let key = demo_key(config, &store, context.clock.as_ref()).await?;
         let shown = arguments.dir.join("octroi.toml");
-        serve(config, context.clock.clone(), move |addresses| announce(addresses, &key, &shown)).await
+        serve(loaded, context.clock.clone(), move |addresses| announce(addresses, &key, &shown)).await
     })
 }
 

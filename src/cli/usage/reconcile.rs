@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::cli::open::open;
 use crate::cli::output::{self, Format, Row};
-use crate::cli::time::{self, Moment};
+use crate::config::moment::{self as time, Moment};
 use crate::cli::{Context, Exit, Failure, client};
 use crate::metering::{LocalEntry, LocalJournals, Where};
 use crate::model::id::ClientId;

@@ -13,7 +13,9 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::returning::ReturnFault;
 use crate::proxy::trace::TraceId;
 use crate::telemetry::access_log::AccessRecord;
+use crate::telemetry::masked::masked;
 use crate::telemetry::refusals::Refusal;
+use crate::telemetry::tail::Tailed;
 use crate::wire::observed::{End, Observer};
 
 impl RequestContext {
@@ -129,6 +131,9 @@ impl RequestContext {
     }
 
     pub(super) fn log(&self, outcome: &'static str, reason: &str, bytes_out: u64) {
+        if self.gateway.tail.is_watched() {
+            self.tell(outcome, reason, bytes_out);
+        }
         let Some((method, uri)) = &self.target else { return };
         self.gateway.access_log.write(&AccessRecord {
             at: self.at,
@@ -147,6 +152,29 @@ impl RequestContext {
             bytes_out,
             duration: self.gateway.clock.monotonic().since(self.started),
             upstream: self.upstream_took,
+        });
+    }
+}
+
+impl RequestContext {
+    /// Tells those who watch.
+    #[cold]
+    fn tell(&self, outcome: &'static str, reason: &str, bytes_out: u64) {
+        let (method, path) = self.target.as_ref().map_or(("", ""), |(method, uri)| (method.as_str(), uri.path()));
+        let took = self.gateway.clock.monotonic().since(self.started);
+        self.gateway.tail.tell(Tailed {
+            at: self.at,
+            request_id: self.request_id.as_str().to_owned(),
+            client_id: self.client,
+            route: self.route.map_or("", |route| self.gateway.route_name(route)).to_owned(),
+            method: method.to_owned(),
+            path: masked(path).into_owned(),
+            status: self.status,
+            outcome,
+            reason: masked(reason).into_owned(),
+            bytes_in: self.bytes_in(),
+            bytes_out,
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         });
     }
 }

@@ -9,7 +9,7 @@ use super::row::{CLIENT, Columns, KEY, all, client, key};
 use super::trail::note;
 use crate::model::audit::Note;
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyChange, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::trail::{Pen, import_note};
 use crate::store::{KeyStore, Page, Result, preferred};
 
@@ -102,6 +102,43 @@ impl KeyStore for Postgres {
         note(&mut lease, &self.pen, Note::of("key.revoke", before.as_ref(), revoked.as_ref())).await?;
         lease.commit().await?;
         Ok(revoked)
+    }
+
+    async fn update(&self, id: ApiKeyId, change: KeyChange) -> Result<Option<ApiKey>> {
+        let statement = format!(
+            "UPDATE api_keys AS k SET
+                 name = coalesce($2, k.name),
+                 scopes = coalesce($3, k.scopes),
+                 rate = CASE WHEN $4::boolean THEN $5 ELSE k.rate END,
+                 burst = CASE WHEN $6::boolean THEN $7 ELSE k.burst END,
+                 allowed_addresses = coalesce($8, k.allowed_addresses),
+                 expires_at = CASE WHEN $9::boolean THEN $10 ELSE k.expires_at END
+             WHERE k.id = $1 RETURNING {KEY}"
+        );
+        let scopes: Option<Vec<String>> = change.scopes.map(|scopes| scopes.iter().map(ToOwned::to_owned).collect());
+        let rate = change.rate.flatten().map(|rate| rate.to_string());
+        let burst = change.burst.flatten().map(|burst| i64::from(burst.get()));
+        let ranges: Option<Vec<String>> = change.allowed_addresses.map(|ranges| ranges.iter().collect());
+        let expires_at = change.expires_at.flatten();
+        let values: Params<'_> = &[
+            &id.0,
+            &change.name,
+            &scopes,
+            &change.rate.is_some(),
+            &rate,
+            &change.burst.is_some(),
+            &burst,
+            &ranges,
+            &change.expires_at.is_some(),
+            &expires_at,
+        ];
+        let mut lease = self.work.lease("update key", WORK).await?;
+        lease.begin().await?;
+        let before = by_id(&mut lease, id, "FOR UPDATE").await?;
+        let changed = one(&mut lease, &statement, values).await?;
+        note(&mut lease, &self.pen, Note::of("key.update", before.as_ref(), changed.as_ref())).await?;
+        lease.commit().await?;
+        Ok(changed)
     }
 
     async fn rotate(&self, id: ApiKeyId, by: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {

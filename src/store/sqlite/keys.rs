@@ -11,7 +11,7 @@ use super::trail::note;
 use super::{Sqlite, time};
 use crate::model::audit::Note;
 use crate::model::id::{ApiKeyId, ClientId};
-use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyHash, NewApiKey, NotRotated, Rotation};
+use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyChange, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::trail::{Pen, import_note};
 use crate::store::{KeyStore, Page, Result, preferred};
 
@@ -104,6 +104,42 @@ impl KeyStore for Sqlite {
             Ok(revoked)
         };
         self.writer.run("revoke key", WRITE, update).await
+    }
+
+    async fn update(&self, id: ApiKeyId, change: KeyChange) -> Result<Option<ApiKey>> {
+        let pen = self.pen.clone();
+        let update = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let id = id.to_string();
+            let before = one(&transaction, "k.id = ?1", &id)?;
+            transaction.execute(
+                "UPDATE api_keys SET
+                     name = coalesce(?2, name),
+                     scopes = coalesce(?3, scopes),
+                     rate = CASE WHEN ?4 THEN ?5 ELSE rate END,
+                     burst = CASE WHEN ?6 THEN ?7 ELSE burst END,
+                     allowed_addresses = coalesce(?8, allowed_addresses),
+                     expires_at = CASE WHEN ?9 THEN ?10 ELSE expires_at END
+                 WHERE id = ?1",
+                params![
+                    id,
+                    change.name,
+                    change.scopes.map(|scopes| serde_json::json!(scopes).to_string()),
+                    change.rate.is_some(),
+                    change.rate.flatten().map(|rate| rate.to_string()),
+                    change.burst.is_some(),
+                    change.burst.flatten().map(std::num::NonZeroU32::get),
+                    change.allowed_addresses.map(|ranges| serde_json::json!(ranges).to_string()),
+                    change.expires_at.is_some(),
+                    change.expires_at.flatten().map(time::text),
+                ],
+            )?;
+            let changed = one(&transaction, "k.id = ?1", &id)?;
+            note(&transaction, &pen, Note::of("key.update", before.as_ref(), changed.as_ref()))?;
+            transaction.commit()?;
+            Ok(changed)
+        };
+        self.writer.run("update key", WRITE, update).await
     }
 
     async fn rotate(&self, id: ApiKeyId, by: Rotation) -> Result<std::result::Result<ApiKey, NotRotated>> {

@@ -10,9 +10,11 @@ use prometheus_client::registry::Registry;
 use super::ResultLabels;
 use super::requests::DURATION_BUCKETS;
 
-/// Of what is there or not, without telling more.
+/// Of whose listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct NoLabels {}
+pub(super) struct ListenerLabels {
+    pub(super) listener: &'static str,
+}
 
 /// How long work waits, and how many refuse some of it.
 pub(super) fn register_workers(registry: &mut Registry) -> (Histogram, Gauge) {
@@ -24,11 +26,11 @@ pub(super) fn register_workers(registry: &mut Registry) -> (Histogram, Gauge) {
 }
 
 /// Handshakes by their result, and when the first certificate ends.
-pub(super) fn register_tls(registry: &mut Registry) -> (Family<ResultLabels, Counter>, Family<NoLabels, Gauge>) {
+pub(super) fn register_tls(registry: &mut Registry) -> (Family<ResultLabels, Counter>, Family<ListenerLabels, Gauge>) {
     let handshakes = Family::<ResultLabels, Counter>::default();
     registry.register("tls_handshakes", "TLS handshakes of callers", handshakes.clone());
-    let expiry = Family::<NoLabels, Gauge>::default();
-    let help = "When the first certificate shown to callers ends, in Unix seconds; absent without TLS";
+    let expiry = Family::<ListenerLabels, Gauge>::default();
+    let help = "When the first certificate of a listener (data, admin) ends, in Unix seconds; absent without TLS";
     registry.register("tls_certificate_expiry_seconds", help, expiry.clone());
     (handshakes, expiry)
 }

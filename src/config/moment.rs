@@ -8,11 +8,11 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::config::units;
+use super::units;
 
 /// A point in time, as an argument names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
+pub enum Moment {
     /// This one.
     At(Timestamp),
     /// This long before now.
@@ -22,7 +22,7 @@ pub(super) enum Moment {
 /// Text that names no point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("write a time like 2026-11-22T20:00:00Z, a day like 2026-11-22 (UTC), or how long ago, like -24h")]
-pub(super) struct InvalidMoment;
+pub struct InvalidMoment;
 
 impl FromStr for Moment {
     type Err = InvalidMoment;
@@ -44,7 +44,7 @@ impl FromStr for Moment {
 impl Moment {
     /// The point it names when it is `now`; never before 1970.
     #[must_use]
-    pub(super) fn at(self, now: Timestamp) -> Timestamp {
+    pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
             Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH).max(Timestamp::UNIX_EPOCH),
@@ -54,28 +54,28 @@ impl Moment {
 
 /// The hour a time lies in.
 #[must_use]
-pub(super) fn hour_of(time: Timestamp) -> Timestamp {
+pub fn hour_of(time: Timestamp) -> Timestamp {
     let seconds = time.as_second();
     Timestamp::from_second(seconds - seconds.rem_euclid(3600)).unwrap_or(time)
 }
 
 /// The first full hour at or after a time.
 #[must_use]
-pub(super) fn hour_from(time: Timestamp) -> Timestamp {
+pub fn hour_from(time: Timestamp) -> Timestamp {
     let hour = hour_of(time);
     if hour == time { hour } else { Timestamp::from_second(hour.as_second() + 3600).unwrap_or(time) }
 }
 
 /// The first moment of a time's month, UTC.
 #[must_use]
-pub(super) fn month_of(time: Timestamp) -> Timestamp {
+pub fn month_of(time: Timestamp) -> Timestamp {
     let day = time.to_zoned(TimeZone::UTC).date().first_of_month();
     start_of(day).unwrap_or(time)
 }
 
 /// The first moment of the month after a time's, UTC.
 #[must_use]
-pub(super) fn month_after(time: Timestamp) -> Timestamp {
+pub fn month_after(time: Timestamp) -> Timestamp {
     let last = time.to_zoned(TimeZone::UTC).date().last_of_month();
     last.tomorrow().ok().and_then(start_of).unwrap_or(time)
 }

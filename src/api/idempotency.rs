@@ -1,0 +1,97 @@
+//! `Idempotency-Key`: a write that is sent twice is done once (draft-ietf-httpapi-idempotency-key).
+//!
+//! The answer of a write that was done is kept for a day, without what is shown once: a key or token
+//! that was lost on the way is not shown again, and the answer says so by leaving it out. What was
+//! refused changed nothing, and is tried anew.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::caller::Caller;
+use super::extract::BODY_MAX;
+use super::fault::{Fault, Result};
+use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
+
+/// The header.
+pub(super) const HEADER: &str = "idempotency-key";
+
+/// Says of an answer that it was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The longest key.
+const LONGEST: usize = 255;
+
+/// Members of answers that are shown once.
+const SHOWN_ONCE: [&str; 2] = ["key", "token"];
+
+/// Does a write, or gives the answer that it got before.
+pub(super) async fn once(caller: &Caller, request: Request, next: Next) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, BODY_MAX).await.map_err(|_| Fault::too_large(BODY_MAX))?;
+    let text = parts.headers.get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if text.is_empty() || text.len() > LONGEST {
+        return Err(Fault::bad_request(format!("an Idempotency-Key has 1 to {LONGEST} visible ASCII characters")));
+    }
+    let mut digest = Sha256::new();
+    for part in [parts.method.as_str().as_bytes(), parts.uri.to_string().as_bytes(), &body] {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part);
+    }
+    let actor = caller.actor();
+    let key = IdempotencyKey {
+        scope: format!("{}:{}:{}", actor.kind.as_str(), actor.id, actor.name),
+        key: text.to_owned(),
+        request_hash: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let store = &caller.store.idempotency;
+    match store.claim(&key).await? {
+        Claim::New => {}
+        Claim::Answered(answer) => return Ok(replay(&answer)),
+        Claim::Mismatch => return Err(Fault::idempotency_mismatch()),
+        Claim::Running(_) => return Err(Fault::conflict("the same request is being done: ask again in a moment")),
+    }
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    if !response.status().is_success() {
+        store.release(&key).await?;
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.map_err(|_| Fault::internal())?;
+    store.complete(&key, &StoredAnswer { status: head.status.as_u16(), body: without_secrets(&body) }).await?;
+    Ok(Response::from_parts(head, Body::from(body)))
+}
+
+fn without_secrets(body: &[u8]) -> String {
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return String::new() };
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|name, _| !SHOWN_ONCE.contains(&name.as_str()));
+    }
+    value.to_string()
+}
+
+fn replay(answer: &StoredAnswer) -> Response {
+    let mut response = Response::new(Body::from(answer.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    if !answer.body.is_empty() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_once_is_not_kept() {
+        let body = br#"{"id":"1","key":"octroi_live_secret","token":"octroi_admin_secret","key_id":"octroi_live_1"}"#;
+        assert_eq!(without_secrets(body), r#"{"id":"1","key_id":"octroi_live_1"}"#);
+        assert_eq!(without_secrets(b""), "");
+    }
+}

@@ -1,0 +1,88 @@
+//! What the admin API answers from.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::gateway::RunningGateway;
+use crate::auth::Mint;
+use crate::crypto::shell_text::ShellTexts;
+use crate::model::clock::SharedClock;
+use crate::model::event_id::EventIdGenerator;
+use crate::model::rate::RateLimit;
+use crate::operators::Operators;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+
+/// What the app gives the admin API.
+pub struct Parts {
+    /// Who may come.
+    pub operators: Arc<Operators>,
+    /// Texts of the command line on this machine.
+    pub shells: ShellTexts,
+    /// Where everything lives, for reading; changes go through [`Operators::store_for`].
+    pub store: Store,
+    /// Makes keys.
+    pub mint: Mint,
+    /// Time.
+    pub clock: SharedClock,
+    /// Settings in force, secrets masked.
+    pub settings: Value,
+    /// Names under which browsers may come, besides `localhost` and addresses.
+    pub hosts: Vec<String>,
+    /// Whether the listener speaks TLS: then cookies are `Secure`.
+    pub secure: bool,
+    /// For clients without a limit of their own.
+    pub default_limit: RateLimit,
+    /// The gateway that serves beside it.
+    pub gateway: Arc<dyn RunningGateway>,
+    /// Counters, for the overview.
+    pub metrics: Arc<Metrics>,
+    /// Health, for the overview.
+    pub readiness: Arc<Readiness>,
+}
+
+/// The parts, and what handlers share.
+pub struct Api {
+    pub(super) parts: Parts,
+    /// Changes that are made on condition of an ETag, one after the other: between the look and the
+    /// change of one there is no other's.
+    pub(super) conditional: tokio::sync::Mutex<()>,
+    ids: Mutex<EventIdGenerator>,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+impl Api {
+    /// Of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let ids = Mutex::new(EventIdGenerator::new());
+        Arc::new(Self { parts, conditional: tokio::sync::Mutex::new(()), ids })
+    }
+
+    /// The id of a request that came now.
+    pub(super) fn request_id(&self) -> String {
+        let now = self.parts.clock.wall();
+        // A short section: an id is made, nothing is awaited.
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(now).to_string()
+    }
+}
+
+impl std::ops::Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[admin API]")
+    }
+}

@@ -1,0 +1,146 @@
+//! The gateway as the admin API sees it: what it asks of a gateway, answered by the one that serves
+//! beside it and by the store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::api::RunningGateway;
+use crate::config::written::Written;
+use crate::model::client::Client;
+use crate::model::clock::SharedClock;
+use crate::model::explanation::{
+    CodeCount, Counts, EndpointView, Explanation, LimitState, Question, RouteCounts, Setting,
+};
+use crate::model::key::ApiKey;
+use crate::model::plan::Allowed;
+use crate::model::quota::Quota;
+use crate::proxy::{Asked, Gateway};
+use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
+use crate::telemetry::snapshot::Snapshot;
+use crate::telemetry::tail::Tail;
+
+/// See the module.
+pub(super) struct Running {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) store: Store,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) written: Written,
+    pub(super) since: Timestamp,
+}
+
+impl Running {
+    async fn look_up(&self, question: &Question) -> Result<Option<(ApiKey, Client, Vec<LimitState>)>, StoreError> {
+        let Some(id) = question.key else { return Ok(None) };
+        let Some(key) = self.store.keys.find(id).await? else { return Ok(None) };
+        let Some(client) = self.store.clients.find(key.client_id).await? else { return Ok(None) };
+        let quotas = self.quotas(&client).await?;
+        Ok(Some((key, client, quotas)))
+    }
+
+    /// What is left of a client's quotas by the ledger, also where no request of it was seen here.
+    async fn quotas(&self, client: &Client) -> Result<Vec<LimitState>, StoreError> {
+        let own = client.allowance.quota.iter().map(|quota| ("client".to_owned(), quota.clone()));
+        let plan = client.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
+        let of_plan = plan.filter_map(|policy| match &policy.allows {
+            Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
+            Allowed::Rate(_) => None,
+        });
+        let quotas: Vec<(String, Quota)> = own.chain(of_plan).collect();
+        let now = self.clock.wall();
+        let mut states = Vec::with_capacity(quotas.len());
+        for (policy, quota) in quotas {
+            let window = quota.period.window(now);
+            let used = u64::try_from(self.store.quotas.units(client.id, window).await?).unwrap_or(0);
+            states.push(LimitState {
+                policy,
+                kind: "quota".to_owned(),
+                allows: quota.to_string(),
+                left: quota.units.get().saturating_sub(used),
+                resets_in: window.seconds_left(now),
+            });
+        }
+        Ok(states)
+    }
+}
+
+#[async_trait]
+impl RunningGateway for Running {
+    async fn explain(&self, question: Question) -> Explanation {
+        let found = match self.look_up(&question).await {
+            Ok(found) => found,
+            Err(error) => {
+                let detail = format!("the store does not answer: {error}");
+                return Explanation { verdict: detail, ..Explanation::default() };
+            }
+        };
+        let (key, quotas) = match &found {
+            Some((key, client, quotas)) => (Some((key, client)), quotas.clone()),
+            None => (None, Vec::new()),
+        };
+        self.gateway.explain(&Asked { question: &question, key, written: &self.written, quotas })
+    }
+
+    fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    fn tail(&self) -> &Arc<Tail> {
+        &self.tail
+    }
+
+    fn endpoints(&self) -> Vec<EndpointView> {
+        self.gateway.endpoints()
+    }
+
+    fn setting_of_route(&self, name: &str) -> Option<Setting> {
+        self.gateway.setting_of_route(name, &self.written)
+    }
+
+    fn counts(&self) -> Counts {
+        let snapshot = Snapshot::read(&self.metrics.encode().unwrap_or_default());
+        let count = |name: &str, labels: &[(&str, &str)]| whole(snapshot.sum(name, labels));
+        let all = |labels: &[(&str, &str)]| count("octroi_requests_total", labels);
+        let refused = all(&[("outcome", "rejected")]);
+        let routes = snapshot.by("octroi_requests_total", "route", &[]).into_keys().map(|route| {
+            let of = ("route", route.as_str());
+            let refused = all(&[of, ("outcome", "rejected")]);
+            RouteCounts {
+                requests: all(&[of]) - refused,
+                errors: all(&[of, ("status_class", "5xx")]),
+                refused,
+                median_seconds: snapshot.quantile("octroi_request_duration_seconds", 0.5, &[of]),
+                p99_seconds: snapshot.quantile("octroi_request_duration_seconds", 0.99, &[of]),
+                route: route.clone(),
+            }
+        });
+        let refusals = snapshot.by("octroi_refusals_total", "code", &[]);
+        Counts {
+            at: self.clock.wall(),
+            since: self.since,
+            requests: all(&[]) - refused,
+            errors: all(&[("status_class", "5xx")]),
+            refused,
+            in_flight: count("octroi_requests_in_flight", &[]),
+            connections: count("octroi_connections_open", &[]),
+            metering_lag_seconds: snapshot.sum("octroi_metering_lag_seconds", &[]),
+            journal_bytes: count("octroi_metering_journal_bytes", &[]),
+            journal_bytes_max: count("octroi_metering_journal_max_bytes", &[]),
+            metering_lost: count("octroi_metering_lost_total", &[]),
+            routes: routes.collect(),
+            refusals: refusals.into_iter().map(|(code, count)| CodeCount { code, count: whole(count) }).collect(),
+        }
+    }
+}
+
+/// A count, which metrics hold as a number with a fraction.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not below zero")]
+fn whole(count: f64) -> u64 {
+    count.max(0.0) as u64
+}
