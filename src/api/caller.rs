@@ -125,13 +125,12 @@ pub(super) async fn guard(
 pub(super) async fn identify(api: &Arc<Api>, head: &Parts) -> Result<Caller> {
     let peer = head.extensions.get::<Peer>().ok_or_else(Fault::internal)?.0.ip();
     let request_id = head.extensions.get::<RequestId>().ok_or_else(Fault::internal)?.0.clone();
-    let known = match bearer(&head.headers)? {
-        Some(text) => with_token(api, text, peer).await?,
-        None => {
-            let text = cookie(&head.headers, api.secure).ok_or_else(Fault::missing_credentials)?;
-            same_site(api, &head.method, &head.headers)?;
-            api.operators.authenticate_session(&text, Some(peer)).await?
-        }
+    let known = if let Some(text) = bearer(&head.headers)? {
+        with_token(api, text, peer).await?
+    } else {
+        let text = cookie(&head.headers, api.secure).ok_or_else(Fault::missing_credentials)?;
+        same_site(api, &head.method, &head.headers)?;
+        api.operators.authenticate_session(&text, Some(peer)).await?
     };
     let store = api.operators.store_for(&known.actor, Some(&request_id));
     Ok(Caller { known, store, request_id, address: peer })
@@ -151,10 +150,8 @@ async fn with_token(api: &Arc<Api>, text: &str, peer: IpAddr) -> Result<Known> {
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return match headers.contains_key(header::AUTHORIZATION) {
-            true => Err(Fault::bad_request("send one Authorization header")),
-            false => Ok(None),
-        };
+        let is_there = headers.contains_key(header::AUTHORIZATION);
+        return if is_there { Err(Fault::bad_request("send one Authorization header")) } else { Ok(None) };
     };
     let text = value.to_str().map_err(|_| Fault::invalid_credentials())?;
     match text.split_once(' ') {
@@ -246,9 +243,9 @@ mod tests {
     fn one_bearer_and_no_other_scheme() {
         let read = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
-            values.iter().for_each(|value| {
+            for value in values {
                 headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
-            });
+            }
             bearer(&headers).map(|text| text.map(ToOwned::to_owned)).map_err(|fault| fault.status.as_u16())
         };
         assert_eq!(read(&[]), Ok(None));

@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
 
 use super::fault::{Fault, Result};
+use crate::crypto::pepper::sha256;
 
 /// The most of a body that is read.
 pub(super) const BODY_MAX: usize = 1024 * 1024;
@@ -116,9 +116,7 @@ pub(super) fn etag(shown: &impl Serialize) -> String {
         object.retain(|name, _| !MOVING.contains(&name.as_str()));
     }
     let bytes = serde_json::to_vec(&value).unwrap_or_default();
-    let digest = Sha256::digest(bytes);
-    let short: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{short}\"")
+    format!("\"{}\"", &sha256(&bytes).to_hex()[..24])
 }
 
 /// An object with its ETag.

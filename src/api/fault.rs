@@ -35,7 +35,8 @@ impl Fault {
 
     /// Nobody is signed in, and there is no token.
     pub(super) fn missing_credentials() -> Self {
-        let detail = "sign in, or send an admin token: `Authorization: Bearer octroi_admin_…` (octroi admin token create)";
+        let detail =
+            "sign in, or send an admin token: `Authorization: Bearer octroi_admin_…` (octroi admin token create)";
         Self::new(StatusCode::UNAUTHORIZED, "missing_credentials", detail)
     }
 

@@ -10,11 +10,11 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::caller::Caller;
 use super::extract::BODY_MAX;
 use super::fault::{Fault, Result};
+use crate::crypto::pepper::sha256;
 use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
 
 /// The header.
@@ -37,16 +37,16 @@ pub(super) async fn once(caller: &Caller, request: Request, next: Next) -> Resul
     if text.is_empty() || text.len() > LONGEST {
         return Err(Fault::bad_request(format!("an Idempotency-Key has 1 to {LONGEST} visible ASCII characters")));
     }
-    let mut digest = Sha256::new();
+    let mut covered = Vec::with_capacity(body.len() + 256);
     for part in [parts.method.as_str().as_bytes(), parts.uri.to_string().as_bytes(), &body] {
-        digest.update(part.len().to_be_bytes());
-        digest.update(part);
+        covered.extend_from_slice(&part.len().to_be_bytes());
+        covered.extend_from_slice(part);
     }
     let actor = caller.actor();
     let key = IdempotencyKey {
         scope: format!("{}:{}:{}", actor.kind.as_str(), actor.id, actor.name),
         key: text.to_owned(),
-        request_hash: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        request_hash: sha256(&covered).to_hex(),
     };
     let store = &caller.store.idempotency;
     match store.claim(&key).await? {

@@ -10,7 +10,8 @@
 //! handled in `v1` or `pages`, whose handlers share the functions that do things.
 //!
 //! To add an endpoint: a function in `v1/RESOURCE.rs` and a row in `v1::rows`, which does not compile
-//! without who may use it; then `scripts/openapi` writes the description anew.
+//! without who may use it, and a row in `tests/it/api.rs`; the test of the description there writes it
+//! anew when OCTROI_WRITE_OPENAPI is set.
 
 mod caller;
 mod extract;

@@ -72,7 +72,23 @@ pub fn document(api: &Arc<Api>) -> OpenApi {
 fn finish(document: &mut OpenApi) {
     // No address: it is served where it is used.
     document.servers = Some(vec![utoipa::openapi::Server::new("/")]);
-    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    // Names of functions repeat; method and path do not.
+    for (path, item) in &mut document.paths.paths {
+        let name = path.trim_start_matches("/v1/").replace(['/', '-'], "_").replace(['{', '}'], "");
+        let operations = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(format!("{method}_{name}"));
+            }
+        }
+    }
 }
 
 /// A router for one connection.
@@ -83,16 +99,23 @@ pub(super) fn for_peer(router: &Router, peer: SocketAddr) -> Router {
 /// Gives each request its id, and each fault its form: problem+json to programs, a page to people.
 async fn enter(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let id = api.request_id();
-    let wants_page = pages::wants_page(&request);
+    let asked = pages::wants_page(&request).then(|| (request.method().clone(), path_and_query(&request)));
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     if let Some(fault) = response.extensions_mut().remove::<Fault>() {
-        response = if wants_page { pages::fault(&fault, &id) } else { problem(&fault, &id) };
+        response = match &asked {
+            Some(asked) => pages::fault(&fault, &id, asked),
+            None => problem(&fault, &id),
+        };
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", value);
     }
     response
+}
+
+fn path_and_query(request: &Request) -> String {
+    request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)
 }
 
 fn problem(fault: &Fault, request_id: &str) -> Response {

@@ -13,7 +13,6 @@ use crate::model::event_id::EventIdGenerator;
 use crate::model::rate::RateLimit;
 use crate::operators::Operators;
 use crate::store::Store;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 
 /// What the app gives the admin API.
@@ -38,8 +37,6 @@ pub struct Parts {
     pub default_limit: RateLimit,
     /// The gateway that serves beside it.
     pub gateway: Arc<dyn RunningGateway>,
-    /// Counters, for the overview.
-    pub metrics: Arc<Metrics>,
     /// Health, for the overview.
     pub readiness: Arc<Readiness>,
 }

@@ -12,6 +12,7 @@ use crate::model::audit::AuditEntry;
 use crate::model::client::Client;
 use crate::model::key::ApiKey;
 use crate::model::plan::Plan;
+use crate::store::Page;
 use crate::store::events::EventRow;
 
 /// A part of a list.
@@ -26,7 +27,7 @@ pub(super) struct Listed<T> {
 
 impl<T> Listed<T> {
     /// A page of a store, as what is shown; `id` names the cursor of a row.
-    pub(super) fn of<R>(page: crate::store::Page<R>, id: impl Fn(&R) -> String, show: impl Fn(&R) -> T) -> Self {
+    pub(super) fn of<R>(page: &Page<R>, id: impl Fn(&R) -> String, show: impl Fn(&R) -> T) -> Self {
         let next = page.items.last().filter(|_| page.more).map(id);
         Self { items: page.items.iter().map(show).collect(), next }
     }
@@ -408,7 +409,6 @@ impl From<&EventRow> for EventView {
 /// What went wrong (RFC 9457), `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
-#[expect(dead_code, reason = "it describes what `wire::problem` writes")]
 pub(super) struct ProblemView {
     /// `urn:octroi:error:` and the code.
     pub(super) r#type: String,

@@ -4,6 +4,7 @@
 //! order in which a start can fail: settings, store, migrations, pepper, addresses, journal. Only when all
 //! of it holds does a worker accept its first connection.
 
+mod administration;
 mod demo;
 mod descriptors;
 mod error;
@@ -43,7 +44,7 @@ pub struct Addresses {
 #[must_use]
 pub fn check(config: &Config) -> Option<Problem> {
     let tls = || wiring::tls(config, &Metrics::new(&[], &[])).err();
-    let admin = || wiring::admin_tls(config, &Metrics::new(&[], &[])).err();
+    let admin = || administration::admin_tls(config, &Metrics::new(&[], &[])).err();
     wiring::signing_keys(config).err().or_else(tls).or_else(admin).or_else(|| wiring::upstream_tls(config).err())
 }
 

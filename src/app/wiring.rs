@@ -1,34 +1,30 @@
 //! Builds the parts, in the order in which a start can fail.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 use super::Addresses;
+use super::administration::{Administration, Told, admin_tls, listen_admin};
 use super::error::{StartError, unusable};
 use super::observing::Observing;
 use super::prepare::{make_first_operator, migrations_applied, patiently};
-use super::running::Running;
-use crate::api::{Api, Parts as ApiParts};
+use crate::api::Api;
 use crate::auth::{
     Authenticator, Dependencies, Issuers, Mint, OwnKeys, PepperVersions, Presence, guard_hashes, guard_pepper,
 };
 use crate::clients::{Ledger, LiveClients};
 use crate::config::listener::{ListenAddress, ListenProtocol};
-use crate::config::tls::{CallerCertificates, TlsConfig};
 use crate::config::upstream::{Transport, UpstreamConfig};
 use crate::config::{Config, Effective, Problem};
 use crate::crypto::pepper::Peppers;
-use crate::crypto::shell_text::ShellTexts;
 use crate::issuer::{Dependencies as IssuerDependencies, SigningKeys, TokenIssuer};
 use crate::limit::{MarkListener, QuotaKeeper};
 use crate::metering::{Journal, keep_retention};
 use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
-use crate::operators::Operators;
 use crate::proxy::{Gateway, Parts as GatewayParts};
 use crate::server::dial::UpstreamTls;
 use crate::server::tls::Tls;
@@ -170,8 +166,7 @@ async fn assemble(
     tasks.spawn_control(async move {
         stop.run_until_cancelled(watch).await;
     });
-    let (refusals, tail) = (Refusals::new(), Tail::new());
-    let told = (Arc::clone(&refusals), Arc::clone(&tail));
+    let told = Told { refusals: Refusals::new(), tail: Tail::new() };
     let gateway = gateway(
         &config,
         upstream_tls,
@@ -182,21 +177,12 @@ async fn assemble(
         &metrics,
         &readiness,
         &clock,
-        told,
+        &told,
     );
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
-    let running = Running {
-        gateway: Arc::clone(&gateway),
-        store: store.clone(),
-        clock: Arc::clone(&clock),
-        metrics: Arc::clone(&metrics),
-        refusals,
-        tail,
-        written: config.written.clone(),
-        since: clock.wall(),
-    };
-    let api = api(&config, effective, store, mint, clock, running, &readiness, &tasks);
+    let administration = Administration { config: &config, effective, store, mint, clock, tasks: &tasks };
+    let api = administration.api(&gateway, &metrics, &readiness, told);
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts {
         config,
@@ -244,54 +230,6 @@ pub(super) fn tls(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<
     })
 }
 
-/// What handshakes on the admin listener are made with, where it speaks TLS.
-pub(super) fn admin_tls(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Tls>>, Problem> {
-    let Some(files) = &config.admin.tls else { return Ok(None) };
-    let settings = TlsConfig {
-        offers_http2: false,
-        certificates: vec![files.clone()],
-        allows_tls12: false,
-        caller_certificates: CallerCertificates::None,
-        acme: None,
-    };
-    Tls::load(settings, "admin", Arc::clone(metrics)).map(Some).map_err(|fault| {
-        let remedy = "put PEM texts there: a chain with the listener's own certificate first, and its private key";
-        Problem::new("admin.tls", with_causes(&fault), remedy)
-    })
-}
-
-/// The admin API, with everything it answers from.
-#[expect(clippy::too_many_arguments, reason = "the parts are made here, and put together here")]
-fn api(
-    config: &Config,
-    effective: &Effective,
-    store: Store,
-    mint: Mint,
-    clock: SharedClock,
-    running: Running,
-    readiness: &Arc<Readiness>,
-    tasks: &Tasks,
-) -> Arc<Api> {
-    let secret = config.issuer.secret.as_ref();
-    let operators = Arc::new(Operators::new(store.clone(), config.admin.sessions, secret, Arc::clone(&clock)));
-    operators.keep_up(tasks);
-    let pepper = config.auth.require_pepper().expect("nothing was built without a pepper");
-    Api::new(ApiParts {
-        operators,
-        shells: ShellTexts::new(pepper),
-        store,
-        mint,
-        clock,
-        settings: serde_json::to_value(effective).unwrap_or_default(),
-        hosts: config.admin.hosts.clone(),
-        secure: config.admin.tls.is_some(),
-        default_limit: config.limits.default,
-        metrics: Arc::clone(&running.metrics),
-        readiness: Arc::clone(readiness),
-        gateway: Arc::new(running),
-    })
-}
-
 /// Takes all addresses: for each worker its sockets, and where callers connect.
 fn listen(config: &Config, tls: Option<&Arc<Tls>>) -> Result<(Vec<Vec<Bound>>, Vec<ListenAddress>), StartError> {
     let count = config.server.workers;
@@ -321,22 +259,6 @@ fn listen(config: &Config, tls: Option<&Arc<Tls>>) -> Result<(Vec<Vec<Bound>>, V
         }
     }
     Ok((workers, bound))
-}
-
-async fn listen_admin(config: &Config) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
-    let mut listeners = Vec::new();
-    let named = [("admin.listen", Some(config.admin.listen)), ("admin.metrics_listen", config.admin.metrics_listen)];
-    for (setting, address) in named {
-        let Some(address) = address else { continue };
-        let listener = TcpListener::bind(address).await;
-        listeners.push(listener.map_err(|source| StartError::Listen {
-            setting,
-            address: address.to_string(),
-            source,
-        })?);
-    }
-    let address = listeners[0].local_addr().map_err(StartError::Runtime)?;
-    Ok((listeners, address))
 }
 
 fn metrics(config: &Config) -> Arc<Metrics> {
@@ -431,7 +353,7 @@ fn gateway(
     metrics: &Arc<Metrics>,
     readiness: &Arc<Readiness>,
     clock: &SharedClock,
-    (refusals, tail): (Arc<Refusals>, Arc<Tail>),
+    told: &Told,
 ) -> Arc<Gateway> {
     let gateway = Gateway::new(GatewayParts {
         routes: config.routes.clone(),
@@ -451,8 +373,8 @@ fn gateway(
         clock: Arc::clone(clock),
         readiness: Arc::clone(readiness),
         access_log: AccessLog::start(config.telemetry),
-        refusals,
-        tail,
+        refusals: Arc::clone(&told.refusals),
+        tail: Arc::clone(&told.tail),
     });
     gateway.expect("the configuration refuses routes without an upstream")
 }

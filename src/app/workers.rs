@@ -39,8 +39,7 @@ pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
     // The first has everything, a second one probes and metrics.
     let (mut api, mut tls) = (Some(parts.api), parts.admin_tls);
     for listener in parts.admin {
-        let state =
-            AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), api: api.take() };
+        let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), api: api.take() };
         tasks.spawn_control(api::serve(listener, state, tls.take(), tasks.clone()));
     }
     let addresses = parts.addresses;

@@ -120,9 +120,11 @@ impl Identities {
 
     /// The latest identity of a key. Walks all of them.
     pub(super) fn of_key(&self, key: ApiKeyId) -> Option<Arc<Cached>> {
-        let of_key = self.entries.iter().map(|(_, cached)| cached).filter(|cached| {
-            cached.principal.api_key_id == key && matches!(cached.source, Source::Key(_))
-        });
+        let of_key = self
+            .entries
+            .iter()
+            .map(|(_, cached)| cached)
+            .filter(|cached| cached.principal.api_key_id == key && matches!(cached.source, Source::Key(_)));
         of_key.max_by_key(|cached| cached.loaded_at)
     }
 

@@ -46,7 +46,8 @@ impl Mint {
     /// # Errors
     /// There is no pepper, or it is not the store's; the store is away.
     pub async fn open(auth: &AuthConfig, store: &Store) -> Result<Self, MintFault> {
-        let peppers = Peppers::new(auth.require_pepper().map_err(MintFault::Configuration)?, auth.pepper_previous.as_ref());
+        let peppers =
+            Peppers::new(auth.require_pepper().map_err(MintFault::Configuration)?, auth.pepper_previous.as_ref());
         let versions = guard_pepper(&peppers, store.peppers.as_ref()).await?;
         Ok(Self::new(&auth.prefix, peppers.current, versions.current))
     }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::open::open;
 use super::output::{ListWriter, Row};
 use super::pages::{Window, write_pages};
-use crate::config::moment::Moment;
 use super::{Context, Failure, client};
+use crate::config::moment::Moment;
 use crate::model::audit::{AuditEntry, AuditFilter};
 
 /// `octroi audit`

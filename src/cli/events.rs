@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::open::open;
 use super::output::{Format, Row, write_csv, write_csv_rows, write_json};
-use crate::config::moment::Moment;
 use super::{Context, Failure, client};
+use crate::config::moment::Moment;
 use crate::store::events::{EventQuery, EventRow};
 
 /// How many are read at a time.

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::open::open;
 use super::output::{self, Format, Row};
-use crate::config::moment::{self as time, Moment};
 use super::{Context, Failure, client, events};
+use crate::config::moment::{self as time, Moment};
 use crate::model::id::ClientId;
 use crate::store::months::Adjustment;
 use crate::store::{Store, UsageColumn, UsageQuery, UsageSum};

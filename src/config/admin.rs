@@ -180,8 +180,13 @@ impl RawAdmin {
             check.refuse("listen", "passwords and tokens would cross a network in the clear", remedy);
         }
         for (index, host) in self.hosts.iter().enumerate() {
-            if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')) {
-                check.refuse(&format!("hosts[{index}]"), format!("`{host}` is no host name"), "write it without a port");
+            if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+            {
+                check.refuse(
+                    &format!("hosts[{index}]"),
+                    format!("`{host}` is no host name"),
+                    "write it without a port",
+                );
             }
         }
         AdminConfig {

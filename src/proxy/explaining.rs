@@ -104,7 +104,7 @@ impl Gateway {
             walk.note("route", "the route only observes: what is refused below would be counted and let pass", None);
         }
         self.explain_credential(walk, route, &path)?;
-        self.explain_access(walk, route, &path)?;
+        Self::explain_access(walk, route, &path)?;
         self.explain_limits(walk, now)?;
         self.explain_upstream(walk, route, &path)
     }
@@ -138,7 +138,9 @@ impl Gateway {
                 walk.pass("route", &why, Some((&format!("routes[{index}].path"), &route.path)));
                 Ok(Some(index))
             }
-            Err(NoRoute::Unknown) => walk.refuse("route", &Rejection::NoRoute, "no route is for this host and path", None),
+            Err(NoRoute::Unknown) => {
+                walk.refuse("route", &Rejection::NoRoute, "no route is for this host and path", None)
+            }
             Err(NoRoute::Method(allow)) => {
                 let why = format!("the routes for this path take {}", allow.to_str().unwrap_or_default());
                 walk.refuse("route", &Rejection::Method(allow), &why, None)
@@ -170,7 +172,12 @@ impl Gateway {
             }
             RouteAuth::Jwt => {
                 let refusal = AuthError::invalid(InvalidReason::WrongKind).into();
-                return walk.refuse("credential", &refusal, "the route takes tokens only, and this is a key", Some(&auth));
+                return walk.refuse(
+                    "credential",
+                    &refusal,
+                    "the route takes tokens only, and this is a key",
+                    Some(&auth),
+                );
             }
             RouteAuth::Required | RouteAuth::Key => {}
         }
@@ -206,11 +213,13 @@ impl Gateway {
         Ok(())
     }
 
-    fn explain_access(&self, walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
+    fn explain_access(walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
         let Some((key, _)) = walk.asked.key.filter(|_| route.config.auth != RouteAuth::None) else { return Ok(()) };
         if !key.allowed_addresses.is_empty() {
             match walk.asked.question.address {
-                None => walk.note("addresses", &format!("the key may be used from {} only", key.allowed_addresses), None),
+                None => {
+                    walk.note("addresses", &format!("the key may be used from {} only", key.allowed_addresses), None);
+                }
                 Some(address) if key.allowed_addresses.admit(address) => {
                     walk.pass("addresses", &format!("{address} is among {}", key.allowed_addresses), None);
                 }
@@ -253,13 +262,16 @@ impl Gateway {
             None => walk.asked.quotas.clone(),
         };
         walk.told.limits = limits;
-        if let Some(most) = client.allowance.concurrency.or(client.allowance.plan.as_ref().and_then(|plan| plan.concurrency)) {
+        if let Some(most) =
+            client.allowance.concurrency.or(client.allowance.plan.as_ref().and_then(|plan| plan.concurrency))
+        {
             let open = seen.as_ref().map_or(0, |seen| seen.principal.client.open_requests());
             walk.note("limits", &format!("{open} of {most} requests at once are open in this process"), None);
         }
         let spent = walk.told.limits.iter().find(|limit| limit.left == 0).cloned();
         if let Some(limit) = spent {
-            let why = format!("nothing is left of `{}` ({}); more in {} s", limit.policy, limit.allows, limit.resets_in);
+            let why =
+                format!("nothing is left of `{}` ({}); more in {} s", limit.policy, limit.allows, limit.resets_in);
             let code = if limit.kind == QUOTA { "quota_exhausted" } else { "rate_limited" };
             let path = (limit.policy == "default").then_some("limits.default.rate");
             return walk.end("limits", 429, code, &why, path);
@@ -280,7 +292,11 @@ impl Gateway {
         }
         walk.pass("metering", "the journal takes entries", None);
         let Some((upstream, _)) = route.upstream else {
-            walk.pass("upstream", "another proxy forwards (forward-auth)", Some((&format!("{path}.delegated"), "true")));
+            walk.pass(
+                "upstream",
+                "another proxy forwards (forward-auth)",
+                Some((&format!("{path}.delegated"), "true")),
+            );
             return Ok(());
         };
         walk.told.endpoints = self.endpoints_of(upstream);

@@ -68,11 +68,7 @@ impl Tls {
     ///
     /// # Errors
     /// They cannot be used.
-    pub fn load(
-        settings: TlsConfig,
-        listener: &'static str,
-        metrics: Arc<Metrics>,
-    ) -> Result<Arc<Self>, TlsFault> {
+    pub fn load(settings: TlsConfig, listener: &'static str, metrics: Arc<Metrics>) -> Result<Arc<Self>, TlsFault> {
         let digest = digest(&settings);
         let challenges = Arc::new(Challenges::default());
         let (current, expires) = build(&settings, &challenges, None)?;
@@ -187,7 +183,8 @@ fn build(
     };
     let challenges = settings.acme.is_some().then(|| Arc::clone(challenges));
     let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&loaded, challenges)));
-    config.alpn_protocols = if settings.offers_http2 { vec![H2.to_vec(), HTTP11.to_vec()] } else { vec![HTTP11.to_vec()] };
+    config.alpn_protocols =
+        if settings.offers_http2 { vec![H2.to_vec(), HTTP11.to_vec()] } else { vec![HTTP11.to_vec()] };
     if settings.acme.is_some() {
         config.alpn_protocols.push(ACME_TLS.to_vec());
     }

@@ -65,15 +65,12 @@ impl Snapshot {
 
 /// `name{label="value",…} number`
 fn sample(line: &str) -> Option<Sample> {
-    let (series, rest) = match line.find('{') {
-        Some(open) => {
-            let close = line.rfind('}')?;
-            (line[..open].to_owned(), (line.get(open + 1..close)?, line.get(close + 1..)?))
-        }
-        None => {
-            let (name, value) = line.split_once(' ')?;
-            (name.to_owned(), ("", value))
-        }
+    let (series, rest) = if let Some(open) = line.find('{') {
+        let close = line.rfind('}')?;
+        (line[..open].to_owned(), (line.get(open + 1..close)?, line.get(close + 1..)?))
+    } else {
+        let (name, value) = line.split_once(' ')?;
+        (name.to_owned(), ("", value))
     };
     let value = rest.1.split_whitespace().next()?.parse().ok()?;
     Some(Sample { name: series, labels: labels(rest.0), value })

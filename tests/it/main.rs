@@ -31,6 +31,7 @@ mod upstream;
 
 mod acme;
 mod adoption;
+mod api;
 mod at_scale;
 mod auth;
 mod authority;

@@ -96,10 +96,7 @@ fn callers_get_the_protocol_they_prefer_and_the_upstream_the_same_request() {
     }
     let metrics = text(&raw(scene.setup.admin, b"GET /metrics HTTP/1.0\r\n\r\n"));
     assert!(metrics.contains("octroi_tls_handshakes_total{result=\"ok\"} "), "{metrics}");
-    assert!(
-        metrics.contains("octroi_tls_certificate_expiry_seconds{listener=\"data\"} "),
-        "{metrics}"
-    );
+    assert!(metrics.contains("octroi_tls_certificate_expiry_seconds{listener=\"data\"} "), "{metrics}");
     // Everything is in the books, and a stop lets nobody wait.
     assert_eq!(gateway.stop(), 0);
     assert_eq!(scene.setup.usage("client")["total"]["requests"], 12);

@@ -51,7 +51,7 @@ pub(in crate::api) async fn list(
     Parameters(query): Parameters<AuditQuery>,
 ) -> Result<Json<Listed<AuditView>>> {
     let page = listed(&api, &caller, &query).await?;
-    Ok(Json(Listed::of(page, |entry| entry.id.to_string(), |entry| AuditView::from(entry))))
+    Ok(Json(Listed::of(&page, |entry| entry.id.to_string(), |entry| AuditView::from(entry))))
 }
 
 /// The rows that are asked for.

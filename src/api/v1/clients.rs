@@ -118,7 +118,7 @@ pub(in crate::api) async fn list(
     Parameters(query): Parameters<ClientQuery>,
 ) -> Result<Json<Listed<ClientView>>> {
     let page = listed(&caller, &query).await?;
-    Ok(Json(Listed::of(page, |client| client.id.to_string(), |client| ClientView::from(client))))
+    Ok(Json(Listed::of(&page, |client| client.id.to_string(), |client| ClientView::from(client))))
 }
 
 /// The clients that are asked for, of those that may be seen.
@@ -211,9 +211,10 @@ pub(in crate::api) async fn update(
 /// Changes a client.
 pub(in crate::api) async fn changed(store: &Store, client: &Client, patch: ClientPatch) -> Result<Client> {
     patch.name.as_deref().map(check_name).transpose()?;
-    let status = patch.status.as_deref().map(|word| {
-        ClientStatus::parse(word).ok_or_else(|| Fault::bad_request("a status is `active` or `suspended`"))
-    });
+    let status = patch
+        .status
+        .as_deref()
+        .map(|word| ClientStatus::parse(word).ok_or_else(|| Fault::bad_request("a status is `active` or `suspended`")));
     // A burst alone means nothing: without a rate of its own, a client has the default's whole.
     let rate_stays = patch.rate.unwrap_or(client.rate).is_some();
     if patch.burst.flatten().is_some() && !rate_stays {
@@ -258,7 +259,11 @@ pub(in crate::api) async fn erased(api: &Api, caller: &Caller, id: ClientId) -> 
 /// A name of a client or a key.
 pub(in crate::api) fn check_name(name: &str) -> Result<()> {
     let legal = !name.trim().is_empty() && name.chars().count() <= 200 && !name.chars().any(char::is_control);
-    if legal { Ok(()) } else { Err(Fault::bad_request("a name has 1 to 200 characters, none of them a control character")) }
+    if legal {
+        Ok(())
+    } else {
+        Err(Fault::bad_request("a name has 1 to 200 characters, none of them a control character"))
+    }
 }
 
 /// Whether rate and burst make a limit that ever comes back whole.

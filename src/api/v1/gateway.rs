@@ -1,7 +1,9 @@
 //! `/v1/config`, `/v1/nodes`, `/v1/live`, `/v1/tail`, `/v1/peppers`: the process that answers, and the
 //! others.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -14,6 +16,7 @@ use http_body_util::StreamBody;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Sleep;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -143,7 +146,7 @@ pub(in crate::api) async fn tail(
     let enough = || Fault::unavailable("too_many_watchers", "enough watch already: end one of them");
     let watcher = api.gateway.tail().watch().ok_or_else(enough)?;
     let seconds = query.seconds.unwrap_or(600);
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(seconds.into());
+    let until = Box::pin(tokio::time::sleep(Duration::from_secs(seconds.into())));
     let lines = Lines { watcher, client, left: query.limit.unwrap_or(u32::MAX), until };
     let body = Body::new(StreamBody::new(stream(lines)));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], body).into_response())
@@ -153,7 +156,7 @@ struct Lines {
     watcher: Watcher,
     client: Option<ClientId>,
     left: u32,
-    until: tokio::time::Instant,
+    until: Pin<Box<Sleep>>,
 }
 
 type Line = std::result::Result<Frame<Bytes>, std::convert::Infallible>;
@@ -172,7 +175,10 @@ impl Lines {
             return None;
         }
         loop {
-            let told = tokio::time::timeout_at(self.until, self.watcher.next()).await.ok()??;
+            let told = tokio::select! {
+                told = self.watcher.next() => told?,
+                () = self.until.as_mut() => return None,
+            };
             match told {
                 Told::Missed(count) => return Some(format!("{}\n", json!({ "missed": count }))),
                 Told::Request(tailed) => {

@@ -156,7 +156,7 @@ async fn shown(
     after: Option<Uuid>,
 ) -> Result<Json<Listed<KeyView>>> {
     let page = listed(caller, client, limit, after).await?;
-    Ok(Json(Listed::of(page, |key| key.id.to_string(), |key| KeyView::from(key))))
+    Ok(Json(Listed::of(&page, |key| key.id.to_string(), |key| KeyView::from(key))))
 }
 
 /// Keys of a client, or of all.

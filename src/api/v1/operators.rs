@@ -91,7 +91,7 @@ pub(in crate::api) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Json<Listed<OperatorView>>> {
     let page = listed(&caller, &query).await?;
-    Ok(Json(Listed::of(page, |operator| operator.id.to_string(), |operator| OperatorView::from(operator))))
+    Ok(Json(Listed::of(&page, |operator| operator.id.to_string(), |operator| OperatorView::from(operator))))
 }
 
 /// The operators that are asked for.
@@ -123,9 +123,8 @@ pub(in crate::api) async fn made(caller: &Caller, input: OperatorInput) -> Resul
 
 /// A role with its clients, which must be there.
 pub(in crate::api) async fn reach(caller: &Caller, role: &str, clients: &[Uuid]) -> Result<Reach> {
-    let role: Role = role.parse().map_err(|error: crate::model::operator::UnknownRole| {
-        Fault::bad_request(error.to_string())
-    })?;
+    let role: Role =
+        role.parse().map_err(|error: crate::model::operator::UnknownRole| Fault::bad_request(error.to_string()))?;
     for client in clients {
         if caller.store.clients.find(ClientId(*client)).await?.is_none() {
             return Err(Fault::bad_request(format!("there is no client {client}")));

@@ -141,7 +141,7 @@ pub(in crate::api) async fn list(
     Parameters(query): Parameters<PlanQuery>,
 ) -> Result<Json<Listed<PlanView>>> {
     let page = listed(&caller.store, &query).await?;
-    Ok(Json(Listed::of(page, |plan| plan.id.to_string(), |plan| PlanView::from(plan))))
+    Ok(Json(Listed::of(&page, |plan| plan.id.to_string(), |plan| PlanView::from(plan))))
 }
 
 /// The plans that are asked for.

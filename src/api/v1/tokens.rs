@@ -47,7 +47,7 @@ pub(in crate::api) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Json<Listed<TokenView>>> {
     let page = listed(&caller, &query).await?;
-    Ok(Json(Listed::of(page, |token| token.id.to_string(), |token| TokenView::from(token))))
+    Ok(Json(Listed::of(&page, |token| token.id.to_string(), |token| TokenView::from(token))))
 }
 
 /// The tokens that are asked for.

@@ -243,22 +243,18 @@ pub(in crate::api) async fn events_listed(
     responses((status = 200, body = EventView), Problems))]
 pub(in crate::api) async fn event(caller: Caller, Named(id): Named<Uuid>) -> Result<Json<EventView>> {
     let found = event_found(&caller, id).await?;
-    found.as_ref().map(|row| Json(EventView::from(row))).ok_or_else(|| {
-        Fault::not_found(format!("there is no event {id}; one shows within 2 s of its request's end"))
-    })
+    found
+        .as_ref()
+        .map(|row| Json(EventView::from(row)))
+        .ok_or_else(|| Fault::not_found(format!("there is no event {id}; one shows within 2 s of its request's end")))
 }
 
 /// An event by its id, if it is there for whoever asks.
 pub(in crate::api) async fn event_found(caller: &Caller, id: Uuid) -> Result<Option<EventRow>> {
     let Some(at) = time_of(id) else { return Ok(None) };
     let second = SignedDuration::from_secs(2);
-    let asked = EventQuery {
-        from: Timestamp::UNIX_EPOCH,
-        to: Timestamp::MAX,
-        client: None,
-        outcome: None,
-        route: None,
-    };
+    let asked =
+        EventQuery { from: Timestamp::UNIX_EPOCH, to: Timestamp::MAX, client: None, outcome: None, route: None };
     let asked = EventQuery {
         from: at.checked_sub(second).unwrap_or(asked.from),
         to: at.checked_add(second).unwrap_or(asked.to),
@@ -371,7 +367,7 @@ mod tests {
     #[test]
     fn an_event_is_looked_for_at_the_time_in_its_id() {
         let id: Uuid = "019adeb6-3c00-7000-8000-000000000001".parse().unwrap();
-        assert_eq!(time_of(id).map(|at| at.as_millisecond()), Some(0x019a_deb6_3c00));
+        assert_eq!(time_of(id).map(Timestamp::as_millisecond), Some(0x019a_deb6_3c00));
         assert_eq!(time_of(Uuid::nil()), None);
         assert_eq!(time_of(Uuid::max()), None);
     }

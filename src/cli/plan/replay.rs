@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::output::{self, Format, Row};
-use crate::config::moment::{self as time, Moment};
 use crate::cli::{Context, Failure, client};
 use crate::config::Config;
+use crate::config::moment::{self as time, Moment};
 use crate::limit::{ExceededKind, Recorded, Replay, WouldRefuse};
 use crate::model::id::ClientId;
 use crate::model::usage::{REJECTED, STREAM};

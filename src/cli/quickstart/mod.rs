@@ -78,7 +78,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         app::migrations_applied(&store, true).await?;
         let key = demo_key(config, &store, context.clock.as_ref()).await?;
         let shown = arguments.dir.join("octroi.toml");
-        serve(loaded, context.clock.clone(), move |addresses| announce(addresses, &key, &shown)).await
+        Box::pin(serve(loaded, context.clock.clone(), move |addresses| announce(addresses, &key, &shown))).await
     })
 }
 

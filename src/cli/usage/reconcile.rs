@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::cli::open::open;
 use crate::cli::output::{self, Format, Row};
-use crate::config::moment::{self as time, Moment};
 use crate::cli::{Context, Exit, Failure, client};
+use crate::config::moment::{self as time, Moment};
 use crate::metering::{LocalEntry, LocalJournals, Where};
 use crate::model::id::ClientId;
 use crate::model::usage::UsageEvent;

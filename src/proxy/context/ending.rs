@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use http::request::Parts as Head;
+use http::{Method, Uri};
 
 use super::RequestContext;
 use crate::model::causes::with_causes;
@@ -131,10 +132,11 @@ impl RequestContext {
     }
 
     pub(super) fn log(&self, outcome: &'static str, reason: &str, bytes_out: u64) {
-        if self.gateway.tail.is_watched() {
-            self.tell(outcome, reason, bytes_out);
-        }
+        // Nothing is known of what came before anybody watched or logged.
         let Some((method, uri)) = &self.target else { return };
+        if self.gateway.tail.is_watched() {
+            self.tell((method, uri), outcome, reason, bytes_out);
+        }
         self.gateway.access_log.write(&AccessRecord {
             at: self.at,
             request_id: self.request_id.as_str(),
@@ -159,16 +161,15 @@ impl RequestContext {
 impl RequestContext {
     /// Tells those who watch.
     #[cold]
-    fn tell(&self, outcome: &'static str, reason: &str, bytes_out: u64) {
-        let (method, path) = self.target.as_ref().map_or(("", ""), |(method, uri)| (method.as_str(), uri.path()));
+    fn tell(&self, (method, uri): (&Method, &Uri), outcome: &'static str, reason: &str, bytes_out: u64) {
         let took = self.gateway.clock.monotonic().since(self.started);
         self.gateway.tail.tell(Tailed {
             at: self.at,
             request_id: self.request_id.as_str().to_owned(),
             client_id: self.client,
             route: self.route.map_or("", |route| self.gateway.route_name(route)).to_owned(),
-            method: method.to_owned(),
-            path: masked(path).into_owned(),
+            method: method.to_string(),
+            path: masked(uri.path()).into_owned(),
             status: self.status,
             outcome,
             reason: masked(reason).into_owned(),

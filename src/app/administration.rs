@@ -1,0 +1,113 @@
+//! The admin listener and what it answers from, put together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::error::StartError;
+use super::running::Running;
+use crate::api::{Api, Parts};
+use crate::auth::Mint;
+use crate::config::tls::{CallerCertificates, TlsConfig};
+use crate::config::{Config, Effective, Problem};
+use crate::crypto::shell_text::ShellTexts;
+use crate::model::causes::with_causes;
+use crate::model::clock::SharedClock;
+use crate::operators::Operators;
+use crate::proxy::Gateway;
+use crate::server::tls::Tls;
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+use crate::telemetry::refusals::Refusals;
+use crate::telemetry::tail::Tail;
+
+/// What requests tell operators of themselves.
+pub(super) struct Told {
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) tail: Arc<Tail>,
+}
+
+/// What the admin API is made of, besides the gateway.
+pub(super) struct Administration<'a> {
+    pub(super) config: &'a Config,
+    pub(super) effective: &'a Effective,
+    pub(super) store: Store,
+    pub(super) mint: Mint,
+    pub(super) clock: SharedClock,
+    pub(super) tasks: &'a Tasks,
+}
+
+impl Administration<'_> {
+    /// The admin API, with everything it answers from.
+    pub(super) fn api(
+        self,
+        gateway: &Arc<Gateway>,
+        metrics: &Arc<Metrics>,
+        readiness: &Arc<Readiness>,
+        told: Told,
+    ) -> Arc<Api> {
+        let Self { config, effective, store, mint, clock, tasks } = self;
+        let running = Running {
+            gateway: Arc::clone(gateway),
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(metrics),
+            refusals: told.refusals,
+            tail: told.tail,
+            written: config.written.clone(),
+            since: clock.wall(),
+        };
+        let secret = config.issuer.secret.as_ref();
+        let operators = Arc::new(Operators::new(store.clone(), config.admin.sessions, secret, Arc::clone(&clock)));
+        operators.keep_up(tasks);
+        let pepper = config.auth.require_pepper().expect("nothing is built without a pepper");
+        Api::new(Parts {
+            operators,
+            shells: ShellTexts::new(pepper),
+            store,
+            mint,
+            clock,
+            settings: serde_json::to_value(effective).unwrap_or_default(),
+            hosts: config.admin.hosts.clone(),
+            secure: config.admin.tls.is_some(),
+            default_limit: config.limits.default,
+            readiness: Arc::clone(readiness),
+            gateway: Arc::new(running),
+        })
+    }
+}
+
+/// What handshakes on the admin listener are made with, where it speaks TLS.
+pub(super) fn admin_tls(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Tls>>, Problem> {
+    let Some(files) = &config.admin.tls else { return Ok(None) };
+    let settings = TlsConfig {
+        offers_http2: false,
+        certificates: vec![files.clone()],
+        allows_tls12: false,
+        caller_certificates: CallerCertificates::None,
+        acme: None,
+    };
+    Tls::load(settings, "admin", Arc::clone(metrics)).map(Some).map_err(|fault| {
+        let remedy = "put PEM texts there: a chain with the listener's own certificate first, and its private key";
+        Problem::new("admin.tls", with_causes(&fault), remedy)
+    })
+}
+
+pub(super) async fn listen_admin(config: &Config) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
+    let mut listeners = Vec::new();
+    let named = [("admin.listen", Some(config.admin.listen)), ("admin.metrics_listen", config.admin.metrics_listen)];
+    for (setting, address) in named {
+        let Some(address) = address else { continue };
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|source| StartError::Listen {
+            setting,
+            address: address.to_string(),
+            source,
+        })?);
+    }
+    let address = listeners[0].local_addr().map_err(StartError::Runtime)?;
+    Ok((listeners, address))
+}
