@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::open::open;
 use super::output::{ListWriter, Row};
 use super::pages::{Window, write_pages};
+use super::server::Server;
 use super::{Context, Failure, client};
 use crate::config::moment::Moment;
 use crate::model::audit::{AuditEntry, AuditFilter};
@@ -124,6 +125,37 @@ pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn 
         (entry.id, if for_people { row.with("changed", changed(entry)) } else { row })
     };
     write_pages(writer, window, fetch, describe).await
+}
+
+/// Lists what an admin API has.
+///
+/// # Errors
+/// What the server says.
+pub(super) async fn run_remote(
+    context: &Context,
+    server: &Server,
+    arguments: &Arguments,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let now = context.clock.wall();
+    let client = match &arguments.client {
+        Some(named) => Some(server.client(named).await?.to_string()),
+        None => None,
+    };
+    let (from, to) =
+        (arguments.from.map(|from| from.at(now).to_string()), arguments.to.map(|to| to.at(now).to_string()));
+    let query = [
+        ("client", client.as_deref()),
+        ("actor", arguments.actor.as_deref()),
+        ("action", arguments.action.as_deref()),
+        ("subject", arguments.subject.as_deref()),
+        ("from", from.as_deref()),
+        ("to", to.as_deref()),
+    ];
+    let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let window = (arguments.after.map(|after| after.to_string()), Some(arguments.limit));
+    let shown = &SHOWN[..SHOWN.len() - 1];
+    server.write_list("/v1/audit", &query, (COLUMNS, shown), window, (context, out)).await
 }
 
 #[cfg(test)]

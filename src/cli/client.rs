@@ -19,6 +19,8 @@ use crate::model::quota::Quota;
 use crate::model::rate::{Rate, RateLimit};
 use crate::store::Store;
 
+pub(super) mod remote;
+
 /// `octroi client …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::open::open;
 use super::output::{Format, Row, write_csv, write_csv_rows, write_json};
+use super::server::{Server, items, path};
 use super::{Context, Failure, client};
 use crate::config::moment::Moment;
 use crate::store::events::{EventQuery, EventRow};
@@ -96,6 +97,52 @@ const COLUMNS: &[&str] = &[
     "parent_id",
     "corrects",
 ];
+
+/// Prints those of an admin API.
+///
+/// # Errors
+/// What the server says.
+pub(super) async fn run_remote(
+    context: &Context,
+    server: &Server,
+    arguments: &Arguments,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let now = context.clock.wall();
+    let client = match &arguments.client {
+        Some(named) => Some(server.client(named).await?.to_string()),
+        None => None,
+    };
+    let (from, to) = (arguments.from.at(now).to_string(), arguments.to.map(|to| to.at(now).to_string()));
+    let mut after: Option<String> = None;
+    if context.format != Format::Json {
+        write_csv(COLUMNS, &[], out)?;
+    }
+    loop {
+        let query = [
+            ("client", client.as_deref()),
+            ("from", Some(from.as_str())),
+            ("to", to.as_deref()),
+            ("route", arguments.route.as_deref()),
+            ("outcome", arguments.outcome.as_deref()),
+            ("limit", Some("1000")),
+            ("after", after.as_deref()),
+        ];
+        let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let answer = server.get(&path("/v1/usage/events", &query)).await?;
+        for item in items(&answer) {
+            let row = Row::read(COLUMNS, item);
+            match context.format {
+                Format::Json => write_json(&row, out)?,
+                Format::Csv | Format::Table => write_csv_rows(COLUMNS, &[row], out)?,
+            }
+        }
+        after = answer["next"].as_str().map(ToOwned::to_owned);
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
 
 fn row(event: &EventRow) -> Row {
     Row::new()

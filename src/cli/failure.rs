@@ -1,5 +1,6 @@
 //! How a command fails: an exit code that scripts branch on, a code and a sentence.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     #[serde(skip)]
     exit: Exit,
-    code: &'static str,
+    code: Cow<'static, str>,
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Problem>,
@@ -47,8 +48,8 @@ pub struct Failure {
 impl Failure {
     /// A failure with its exit code, a word for scripts and a sentence for people. The sentence
     /// says what to do, where something can be done.
-    pub fn new(exit: Exit, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { exit, code, detail: detail.into(), problems: Vec::new() }
+    pub fn new(exit: Exit, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { exit, code: code.into(), detail: detail.into(), problems: Vec::new() }
     }
 
     /// Something that was named is not there.
@@ -69,8 +70,8 @@ impl Failure {
 
     /// The word for scripts.
     #[must_use]
-    pub fn code(&self) -> &'static str {
-        self.code
+    pub fn code(&self) -> &str {
+        &self.code
     }
 
     /// The sentence for people.

@@ -24,6 +24,7 @@ mod plan;
 mod prove;
 pub mod quickstart;
 pub mod serve;
+mod server;
 mod shell;
 mod usage;
 
@@ -57,6 +58,9 @@ pub struct Cli {
     /// How answers are written
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+    /// Work on this admin API instead of the store, with the token in $OCTROI_ADMIN_TOKEN[_FILE]; else $OCTROI_SERVER
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -94,6 +98,18 @@ enum Command {
     Admin(admin::Command),
     /// Who changed what, the latest first
     Audit(audit::Arguments),
+    /// Say why a request was, or would be, answered as it is, and which setting decides
+    Explain(server::explain::Arguments),
+    /// What the running gateway refused lately, with the true reason
+    Refusals(server::explain::RefusalsArguments),
+    /// What goes on in the running gateway, looked at again and again
+    Top(server::watch::TopArguments),
+    /// Requests of the running gateway, as they end
+    Tail(server::watch::TailArguments),
+    /// Make plans, clients and what stands beside keys as a file says
+    Apply(server::apply::Arguments),
+    /// Say what `apply` would do; exit 1 if it would do anything
+    Diff(server::apply::Arguments),
     /// Sums of what was used
     Usage(usage::Arguments),
     /// Show on this machine that the books balance: kill the gateway, cut the store, count by id
@@ -115,6 +131,8 @@ pub struct Context {
     pub config_file: Option<PathBuf>,
     /// `--output`
     pub format: Format,
+    /// `--server`
+    pub server: Option<String>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -145,7 +163,7 @@ pub fn run(arguments: &[OsString], environment: Environment, clock: SharedClock)
         Ok(cli) => cli,
         Err(error) => return refuse_usage(&error, arguments),
     };
-    let context = Context { environment, config_file: cli.config, format: cli.output, clock };
+    let context = Context { environment, config_file: cli.config, format: cli.output, server: cli.server, clock };
     match dispatch(&context, &cli.command, &mut stdout()) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
@@ -155,7 +173,44 @@ pub fn run(arguments: &[OsString], environment: Environment, clock: SharedClock)
     }
 }
 
-fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
+fn dispatch(context: &Context, command: &Command, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
+    match command {
+        Command::Explain(arguments) => block_on(server::explain::run(context, arguments, out)),
+        Command::Refusals(arguments) => block_on(server::explain::refusals(context, arguments, out)),
+        Command::Top(arguments) => block_on(server::watch::top(context, arguments, out)),
+        Command::Tail(arguments) => block_on(server::watch::tail(context, arguments, out)),
+        Command::Apply(arguments) => block_on(server::apply::apply(context, arguments, out)),
+        Command::Diff(arguments) => block_on(server::apply::diff(context, arguments, out)),
+        command => match server::Server::named(context)? {
+            Some(server) => block_on(by_server(context, &server, command, out)),
+            None => by_store(context, command, out),
+        },
+    }?;
+    Ok(out.flush()?)
+}
+
+/// Commands that an admin API does as well.
+async fn by_server(
+    context: &Context,
+    server: &server::Server,
+    command: &Command,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    match command {
+        Command::Client(command) => client::remote::run(context, server, command, out).await,
+        Command::Plan(command) => plan::remote::run(context, server, command, out).await,
+        Command::Key(command) => key::remote::run(context, server, command, out).await,
+        Command::Admin(command) => admin::remote::run(context, server, command, out).await,
+        Command::Audit(arguments) => audit::run_remote(context, server, arguments, out).await,
+        Command::Usage(arguments) => usage::remote::run(context, server, arguments, out).await,
+        Command::Completions { shell } => shell::write_completions(*shell, out),
+        Command::Man => shell::write_manual(out),
+        _ => Err(Failure::usage("this command works beside the store, without --server (or $OCTROI_SERVER)")),
+    }
+}
+
+/// Commands that work on the store itself, or on this machine.
+fn by_store(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Quickstart(arguments) => quickstart::run(context, arguments),
         Command::Serve => serve::run(context),
@@ -172,8 +227,13 @@ fn dispatch(context: &Context, command: &Command, out: &mut dyn Write) -> Result
         Command::Prove(arguments) => prove::run(context, arguments, out),
         Command::Completions { shell } => shell::write_completions(*shell, out),
         Command::Man => shell::write_manual(out),
-    }?;
-    Ok(out.flush()?)
+        Command::Explain(_)
+        | Command::Refusals(_)
+        | Command::Top(_)
+        | Command::Tail(_)
+        | Command::Apply(_)
+        | Command::Diff(_) => unreachable!("they ask a gateway"),
+    }
 }
 
 /// Runs a command that talks to the store, on a runtime of its own.

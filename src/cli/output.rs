@@ -34,6 +34,12 @@ impl Row {
         Self::default()
     }
 
+    /// Those values of a JSON object that have these names, in this order.
+    #[must_use]
+    pub(super) fn read(names: &[&'static str], object: &Value) -> Self {
+        Self(names.iter().map(|name| (*name, object[*name].clone())).collect())
+    }
+
     /// With one more value at the end.
     #[must_use]
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {

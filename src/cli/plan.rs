@@ -17,6 +17,7 @@ use crate::model::quota::Quota;
 use crate::model::rate::{Rate, RateLimit};
 use crate::store::Store;
 
+pub(super) mod remote;
 mod replay;
 
 /// `octroi plan …`

@@ -19,6 +19,7 @@ pub(super) fn answer(line: &str, folder: &Path, variables: &[(&str, &str)]) -> (
         environment: Environment::of(variables, folder),
         config_file: cli.config,
         format: cli.output,
+        server: cli.server,
         clock: ManualClock::at("2026-11-22T20:00:00Z".parse().unwrap()),
     };
     let mut out = Vec::new();

@@ -19,6 +19,7 @@ use crate::store::{Store, UsageColumn, UsageQuery, UsageSum};
 mod close;
 mod reconcile;
 mod redrain;
+pub(super) mod remote;
 mod statement;
 
 /// `octroi usage …`

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
 use http::request::Builder;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -146,6 +146,52 @@ impl Outbound {
         }
     }
 
+    /// One request with this method, headers and body; the answer, whatever its status.
+    ///
+    /// # Errors
+    /// There was none that could be read, in time.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, OutboundFault> {
+        let deadline = self.rules.deadline;
+        let exchange = async {
+            let mut request = request(Request::builder().method(method).uri(target(url)), url)?
+                .header(CONNECTION, "close")
+                .body(Full::new(body))
+                .map_err(|_| OutboundFault::Address)?;
+            request.headers_mut().extend(headers.clone());
+            self.link(url).await?.exchange(request, self.rules.body_max).await
+        };
+        timeout(deadline, exchange).await.unwrap_or(Err(OutboundFault::Late(deadline)))
+    }
+
+    /// A GET whose answer is read as it comes, for as long as it lasts; its head in time.
+    ///
+    /// # Errors
+    /// There was no head that could be read, in time.
+    pub async fn open_stream(&self, url: &Url, headers: &HeaderMap) -> Result<(StatusCode, Pieces), OutboundFault> {
+        let deadline = self.rules.deadline;
+        let opened = async {
+            let mut request = request(Request::get(target(url)), url)?
+                .header(CONNECTION, "close")
+                .body(Full::default())
+                .map_err(|_| OutboundFault::Address)?;
+            request.headers_mut().extend(headers.clone());
+            let mut link = self.link(url).await?;
+            let Link { sender, drive } = &mut link;
+            let response = tokio::select! {
+                response = sender.send_request(request) => response?,
+                () = drive => unreachable!("it stays pending"),
+            };
+            Ok((response.status(), Pieces { body: response.into_body(), link }))
+        };
+        timeout(deadline, opened).await.unwrap_or(Err(OutboundFault::Late(deadline)))
+    }
+
     /// Posts to this address, one request after the other on a connection that is kept.
     pub fn to<'o>(&'o self, url: &'o Url) -> Posts<'o> {
         Posts { outbound: self, url, link: None }
@@ -215,6 +261,38 @@ impl Outbound {
             }
         }
         Err(fault.unwrap_or_else(nothing))
+    }
+}
+
+/// An answer that is read as it comes.
+pub struct Pieces {
+    body: Incoming,
+    link: Link,
+}
+
+impl Pieces {
+    /// The next piece; none: it is over.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, OutboundFault> {
+        let Self { body, link } = self;
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = &mut link.drive => unreachable!("it stays pending"),
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[pieces of an answer]")
     }
 }
 

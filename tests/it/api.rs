@@ -563,3 +563,138 @@ fn off_loopback_it_speaks_tls_or_does_not_start() {
     let answer = text(&answer.stdout);
     assert!(answer.contains("set-cookie: __Host-octroi-session=") && answer.contains("; Secure"), "{answer}");
 }
+
+/// Runs a command against the admin API, from a folder without any settings.
+fn remotely(bench: &Bench, token: &str, arguments: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_octroi"));
+    command
+        .args(["--server", &format!("http://{}", bench.setup.admin), "--output", "json"])
+        .args(arguments)
+        .current_dir("/")
+        .env_clear()
+        .env("OCTROI_ADMIN_TOKEN", token)
+        .output()
+        .expect("the binary runs")
+}
+
+fn remote(bench: &Bench, token: &str, arguments: &[&str]) -> Value {
+    let output = remotely(bench, token, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+}
+
+#[test]
+fn the_command_line_works_from_afar_as_it_does_beside_the_store() {
+    let bench = Bench::sqlite();
+    let owner = bench.token("owner");
+    let plan = remote(&bench, &owner, &["plan", "create", "gold", "--rate", "5/s", "--quota", "100/day"]);
+    assert_eq!(plan, bench.setup.json(&["plan", "show", "gold"]));
+    let client = remote(&bench, &owner, &["client", "create", "initech", "--plan", "gold", "--concurrency", "3"]);
+    let id = client["id"].as_str().unwrap();
+    assert_eq!(client, bench.setup.json(&["client", "show", "initech"]));
+    remote(&bench, &owner, &["client", "update", "initech", "--rate", "7/s", "--plan", "none"]);
+    assert_eq!(remote(&bench, &owner, &["client", "show", id]), bench.setup.json(&["client", "show", id]));
+    let key = remote(&bench, &owner, &["key", "create", "initech", "--scope", "a", "--expires", "1h"]);
+    let raw = key["key"].as_str().unwrap();
+    assert_eq!(fetch(bench.setup.data, "/", &[&format!("X-API-Key: {raw}")]).status, 200);
+    let key_id = key["key_id"].as_str().unwrap();
+    let rotated = remote(&bench, &owner, &["key", "rotate", key_id, "--grace", "0s"]);
+    remote(&bench, &owner, &["key", "revoke", rotated["key_id"].as_str().unwrap()]);
+    for list in [
+        ["client", "list"].as_slice(),
+        &["key", "list"],
+        &["key", "list", "initech"],
+        &["plan", "list"],
+        &["admin", "list"],
+        &["plan", "marks"],
+    ] {
+        assert_eq!(remote(&bench, &owner, list), bench.setup.json(list), "{list:?}");
+    }
+    assert_eq!(
+        remote(&bench, &owner, &["audit", "--client", "initech"]),
+        bench.setup.json(&["audit", "--client", "initech"])
+    );
+    let suspended = remote(&bench, &owner, &["client", "suspend", "initech"]);
+    assert_eq!(suspended["status"], "suspended");
+    eventually("an event shows", || remote(&bench, &owner, &["usage"])["total"]["requests"] == 1);
+    assert_eq!(
+        remote(&bench, &owner, &["usage", "--by", "client,route"])["items"],
+        bench.setup.json(&["usage", "--by", "client,route"])["items"]
+    );
+    // What goes wrong is told as it is beside the store.
+    for (token, arguments, code, exit) in [
+        (owner.as_str(), ["client", "show", "nobody"].as_slice(), "not_found", 1),
+        (owner.as_str(), &["key", "verify"], "bad_usage", 2),
+        (owner.as_str(), &["migrate", "status"], "bad_usage", 2),
+        ("octroi_admin_nonsense", &["client", "list"], "invalid_credentials", 1),
+        (&bench.token("auditor"), &["client", "create", "x"], "forbidden", 1),
+    ] {
+        let output = remotely(&bench, token, arguments);
+        let told: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        assert_eq!((&told["code"], output.status.code()), (&code.into(), Some(exit)), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn a_file_says_how_things_should_be() {
+    let bench = Bench::sqlite();
+    let key = bench.setup.key(&bench.client, &["--name", "ci"]);
+    std::fs::write(
+        bench.setup.path("wanted.toml"),
+        format!(
+            "[[plans]]\nname = \"gold\"\npolicies = [{{ name = \"gold\", rate = \"5/s\" }}]\n\
+             [[clients]]\nname = \"acme\"\nplan = \"gold\"\nmetadata = {{ crm = 7 }}\n\
+             [[clients.keys]]\nkey_id = \"{}\"\nscopes = [\"a:read\"]\n\
+             [[clients]]\nname = \"hooli\"\nquota = \"10/day\"\n",
+            key.public_id
+        ),
+    )
+    .unwrap();
+    let difference = bench.setup.octroi(&["--output", "json", "diff", "wanted.toml"]);
+    assert_eq!(difference.status.code(), Some(1), "{}", text(&difference.stderr));
+    let told: Value = serde_json::from_slice(&difference.stdout).unwrap();
+    let names: Vec<_> = told["items"].as_array().unwrap().iter().map(|deed| deed["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["gold", "acme", key.public_id.as_str(), "hooli"]);
+    assert_eq!(bench.setup.json(&["plan", "list"])["items"].as_array().unwrap().len(), 0, "nothing was done yet");
+    bench.setup.json(&["apply", "wanted.toml"]);
+    assert_eq!(bench.setup.json(&["diff", "wanted.toml"])["items"].as_array().unwrap().len(), 0);
+    let client = bench.setup.json(&["client", "show", "acme"]);
+    assert_eq!(client["metadata"], json!({"crm": 7}));
+    assert_eq!(client["plan_id"], bench.setup.json(&["plan", "show", "gold"])["id"]);
+    assert_eq!(bench.setup.json(&["key", "show", &key.id])["scopes"], json!(["a:read"]));
+    assert_eq!(bench.setup.json(&["client", "show", "hooli"])["quota"], "10/day");
+    // Whoever did it on this machine is in the audit.
+    let audit = bench.setup.json(&["audit", "--action", "plan.create"]);
+    assert_eq!(audit["items"][0]["actor_kind"], "shell");
+    std::fs::write(bench.setup.path("wrong.toml"), "[[clients]]\nname = \"acme\"\nrat = \"5/s\"\n").unwrap();
+    let wrong = bench.setup.octroi(&["diff", "wrong.toml"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("there is no `rat`; known are rate"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn at_three_in_the_morning_a_terminal_is_enough() {
+    let bench = Bench::sqlite();
+    let key = bench.setup.key(&bench.client, &[]);
+    bench.setup.json(&["key", "revoke", &key.id]);
+    eventually("it is refused", || fetch(bench.setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]).status == 401);
+    let refusals = bench.setup.json(&["refusals", "--client", "acme"]);
+    assert_eq!(refusals["items"][0]["reason"], "revoked", "{refusals}");
+    let id = refusals["items"][0]["request_id"].as_str().unwrap();
+    let story = text(&bench.setup.octroi(&["explain", id]).stdout);
+    assert!(story.contains("it was refused") && story.contains("was revoked at"), "{story}");
+    let told = text(&bench.setup.octroi(&["explain", "--key-id", &key.public_id, "GET", "/"]).stdout);
+    assert!(told.contains("NO  credential") && told.contains("octroi.toml:"), "{told}");
+    let screen = text(&bench.setup.octroi(&["top", "--looks", "1"]).stdout);
+    assert!(screen.contains("refused invalid_credentials"), "{screen}");
+    let watching = bench.setup.spawn(&["tail", "--client", "acme", "--limit", "1"]);
+    let good = format!("X-API-Key: {}", bench.setup.key(&bench.client, &[]).raw);
+    eventually("it is shown", || {
+        fetch(bench.setup.data, "/watched", &[&good]);
+        watching.out().contains("GET /watched")
+    });
+    // Without a gateway it says so.
+    let elsewhere = Setup::sqlite(([127, 0, 0, 1], 9).into());
+    let lost = elsewhere.octroi(&["refusals"]);
+    assert_eq!(lost.status.code(), Some(69), "{}", text(&lost.stderr));
+}

@@ -242,6 +242,11 @@ impl Gateway {
         self.out.wait_for(part, PATIENCE).unwrap_or_else(|| panic!("no output with {part}:\n{}", self.log.all()))
     }
 
+    /// Everything on stdout so far.
+    pub(crate) fn out(&self) -> String {
+        self.out.all()
+    }
+
     /// Everything logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.all()

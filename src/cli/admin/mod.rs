@@ -1,5 +1,6 @@
 //! `octroi admin create|list|show|update|passwd|disable|enable|logout|token`: who may operate the gateway.
 
+pub(super) mod remote;
 mod token;
 
 use std::io::Write;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{ReachArguments, reach, texts};
@@ -53,7 +54,7 @@ pub(in crate::cli) struct List {
     after: Option<Uuid>,
 }
 
-const COLUMNS: &[&str] =
+pub(super) const COLUMNS: &[&str] =
     &["id", "name", "token_id", "role", "clients", "created_at", "expires_at", "revoked_at", "last_used_at"];
 
 fn row(token: &AdminToken) -> Row {
@@ -67,6 +68,23 @@ fn row(token: &AdminToken) -> Row {
         .with_text("expires_at", token.expires_at)
         .with_text("revoked_at", token.revoked_at)
         .with_text("last_used_at", token.last_used_at)
+}
+
+impl Create {
+    /// What is asked of an admin API, without the clients, which are named in the reach.
+    pub(super) fn asked(&self, context: &Context) -> Result<(&ReachArguments, Value), Failure> {
+        let role = self.reach.role.ok_or_else(|| Failure::usage("say what it may do: --role ROLE"))?;
+        let expires_at = self.expires.map(|lifetime| expiry(context.clock.wall(), lifetime)).transpose()?;
+        let expires_at = expires_at.map(|at| at.to_string());
+        Ok((&self.reach, json!({ "name": self.name, "role": role, "expires_at": expires_at })))
+    }
+}
+
+impl List {
+    /// Which part of the list is asked for.
+    pub(super) fn window(&self) -> (Option<String>, Option<u32>) {
+        (self.after.map(|after| after.to_string()), self.limit)
+    }
 }
 
 /// Runs one of them.

@@ -1,6 +1,7 @@
 //! `octroi key …`: a file for each command that is more than a few lines.
 
 mod import;
+pub(super) mod remote;
 mod rotate;
 mod verify;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::{expiry, find, lifetime, row, warn_of_unaware};
 use crate::auth::Mint;
@@ -30,6 +31,23 @@ pub(in crate::cli) struct Rotate {
     /// How long the new key works, like 90d; without it, as long as the old one would have
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     expires: Option<Duration>,
+}
+
+impl Rotate {
+    /// Which key.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What is asked of an admin API.
+    pub(super) fn body(&self, context: &Context) -> Result<Value, Failure> {
+        let expires_at = self.expires.map(|lifetime| expiry(context.clock.wall(), lifetime)).transpose()?;
+        let mut body = json!({ "grace": format!("{}s", self.grace.as_secs()) });
+        if let Some(at) = expires_at {
+            body["expires_at"] = at.to_string().into();
+        }
+        Ok(body)
+    }
 }
 
 fn grace(text: &str) -> Result<Duration, String> {

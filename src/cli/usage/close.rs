@@ -22,6 +22,18 @@ pub(super) struct Arguments {
     without: Vec<String>,
 }
 
+impl Arguments {
+    /// Which month.
+    pub(super) fn month(&self) -> Month {
+        self.month
+    }
+
+    /// Who is not waited for.
+    pub(super) fn without(&self) -> &[String] {
+        &self.without
+    }
+}
+
 /// Closes it, unless it is closed, and prints what it was frozen at.
 ///
 /// # Errors

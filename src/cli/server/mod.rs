@@ -1,0 +1,283 @@
+//! A gateway's admin API as commands use it: a remote one by `--server` and a token, or the one that
+//! serves on this machine under the same settings, which believes whoever has the pepper.
+
+pub(super) mod apply;
+pub(super) mod explain;
+pub(super) mod watch;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use super::output::{self, ListWriter, Row};
+use super::{Context, Exit, Failure, person};
+use crate::crypto::shell_text::ShellTexts;
+use crate::model::causes::with_causes;
+use crate::model::secret::SecretText;
+use crate::server::outbound::{Outbound, OutboundFault, OutboundRules};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The largest answer.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// Rows asked for at a time.
+const PAGE: u32 = 1_000;
+
+/// An admin API.
+pub(super) struct Server {
+    base: Url,
+    outbound: Outbound,
+    bearer: SecretText,
+}
+
+impl Server {
+    /// The one that `--server` or `$OCTROI_SERVER` names; none: commands work on the store.
+    ///
+    /// # Errors
+    /// It is no address, or there is no token for it.
+    pub(super) fn named(context: &Context) -> Result<Option<Self>, Failure> {
+        let named = context.server.as_deref().or_else(|| context.environment.find("OCTROI_SERVER"));
+        let Some(named) = named else { return Ok(None) };
+        let wrong = || Failure::usage(format!("`{named}` is no address of an admin API: write https://HOST:PORT"));
+        let base = Url::parse(named).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(wrong)?;
+        if base.scheme() == "http" && !is_loopback(&base) {
+            return Err(Failure::usage("a token does not cross a network in the clear: write https://"));
+        }
+        let bearer = token(context)?;
+        Ok(Some(Self { outbound: outbound(context)?, base, bearer }))
+    }
+
+    /// The named one, else the one that serves here under the settings in force.
+    ///
+    /// # Errors
+    /// Bad settings, or no pepper.
+    pub(super) fn named_or_local(context: &Context) -> Result<Self, Failure> {
+        if let Some(named) = Self::named(context)? {
+            return Ok(named);
+        }
+        let loaded = context.load()?;
+        let pepper = loaded.config.auth.require_pepper()?;
+        let user = person::actor(&context.environment).name;
+        let bearer = ShellTexts::new(pepper).make(&user, context.clock.wall().as_second());
+        let listen = loaded.config.admin.listen;
+        let ip = if listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listen.ip() };
+        let scheme = if loaded.config.admin.tls.is_some() { "https" } else { "http" };
+        let base = Url::parse(&format!("{scheme}://{}", SocketAddr::new(ip, listen.port())));
+        let base = base.map_err(|_| Failure::usage("`admin.listen` makes no address"))?;
+        Ok(Self { outbound: outbound(context)?, base, bearer })
+    }
+
+    /// Asks, and reads the JSON of the answer.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it does not answer.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let url = self.url(path)?;
+        let mut headers = self.headers()?;
+        let mut bytes = Bytes::new();
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            bytes = Bytes::from(body.to_string());
+        }
+        let answer = self.outbound.send(method, &url, &headers, bytes).await.map_err(|fault| self.lost(&fault))?;
+        let (status, body) = (answer.status(), answer.into_body());
+        let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(Method::GET, path, None).await
+    }
+
+    /// Reads an answer as it comes.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that `each` fails.
+    pub(super) async fn stream(
+        &self,
+        path: &str,
+        each: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
+    ) -> Result<(), Failure> {
+        let url = self.url(path)?;
+        let (status, mut pieces) =
+            self.outbound.open_stream(&url, &self.headers()?).await.map_err(|fault| self.lost(&fault))?;
+        if !status.is_success() {
+            let mut whole = Vec::new();
+            while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
+                whole.extend_from_slice(&piece);
+            }
+            return Err(refused(status, &serde_json::from_slice(&whole).unwrap_or(Value::Null)));
+        }
+        while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
+            each(&piece)?;
+        }
+        Ok(())
+    }
+
+    /// The id of the client that a person means: an id, else a name.
+    ///
+    /// # Errors
+    /// There is none, or several bear the name.
+    pub(super) async fn client(&self, named: &str) -> Result<Uuid, Failure> {
+        if let Ok(id) = named.parse() {
+            return Ok(id);
+        }
+        let found = self.get(&path("/v1/clients", &[("name", named)])).await?;
+        let ids: Vec<&str> = items(&found).iter().filter_map(|client| client["id"].as_str()).collect();
+        match ids.as_slice() {
+            [] => Err(Failure::not_found(format!("there is no client `{named}`"))),
+            [id] => id.parse().map_err(|_| unreadable()),
+            several => {
+                let detail =
+                    format!("{} clients are named `{named}`; name one by its id: {}", ids.len(), several.join(", "));
+                Err(Failure::new(Exit::Failed, "ambiguous", detail))
+            }
+        }
+    }
+
+    /// The id of what a person means by `named`: an id, else the one row of a list that is filtered so.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn one(&self, list: &str, parameter: &str, named: &str, what: &str) -> Result<Uuid, Failure> {
+        if let Ok(id) = named.parse() {
+            return Ok(id);
+        }
+        let found = self.get(&path(list, &[(parameter, named)])).await?;
+        let id = items(&found).first().and_then(|row| row["id"].as_str()).and_then(|id| id.parse().ok());
+        // Somebody may have pasted a secret: only what is short is repeated.
+        let shown = if named.len() <= 36 { named } else { "of this id" };
+        id.ok_or_else(|| Failure::not_found(format!("there is no {what} `{shown}`")))
+    }
+
+    /// Writes a list, page by page.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn write_list(
+        &self,
+        list: &str,
+        query: &[(&str, &str)],
+        (all, shown): (&'static [&'static str], &'static [&'static str]),
+        (after, limit): (Option<String>, Option<u32>),
+        (context, out): (&Context, &mut dyn std::io::Write),
+    ) -> Result<(), Failure> {
+        let mut writer = ListWriter::begin(context.format, all, shown, out)?;
+        let (mut after, mut left) = (after, limit);
+        loop {
+            let page = left.map_or(PAGE, |left| left.min(PAGE)).to_string();
+            let mut query = query.to_vec();
+            query.push(("limit", &page));
+            if let Some(after) = &after {
+                query.push(("after", after));
+            }
+            let answer = self.get(&path(list, &query)).await?;
+            for item in items(&answer) {
+                writer.push(Row::read(all, item))?;
+                left = left.map(|left| left.saturating_sub(1));
+            }
+            after = answer["next"].as_str().map(ToOwned::to_owned);
+            if after.is_none() || left == Some(0) {
+                return Ok(writer.finish(after)?);
+            }
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Failure> {
+        self.base.join(path).map_err(|_| Failure::usage(format!("`{path}` is no path")))
+    }
+
+    fn headers(&self) -> Result<HeaderMap, Failure> {
+        let value = HeaderValue::from_str(&format!("Bearer {}", self.bearer.expose()));
+        let mut value = value.map_err(|_| Failure::usage("the admin token has characters that no token has"))?;
+        value.set_sensitive(true);
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, value);
+        Ok(headers)
+    }
+
+    fn lost(&self, fault: &OutboundFault) -> Failure {
+        let detail = format!("the admin API at {} does not answer: {}", self.base, with_causes(fault));
+        Failure::new(Exit::Unavailable, "server_unavailable", detail)
+    }
+}
+
+fn token(context: &Context) -> Result<SecretText, Failure> {
+    let environment = &context.environment;
+    if let Some(text) = environment.find("OCTROI_ADMIN_TOKEN") {
+        return Ok(SecretText::new(text.to_owned()));
+    }
+    let Some(file) = environment.find("OCTROI_ADMIN_TOKEN_FILE") else {
+        return Err(Failure::usage("a server needs a token: set OCTROI_ADMIN_TOKEN or OCTROI_ADMIN_TOKEN_FILE"));
+    };
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| Failure::usage(format!("OCTROI_ADMIN_TOKEN_FILE {file}: {error}")))?;
+    Ok(SecretText::new(text.trim().to_owned()))
+}
+
+fn outbound(context: &Context) -> Result<Outbound, Failure> {
+    let rules = OutboundRules {
+        deadline: PATIENCE,
+        body_max: ANSWER_MAX,
+        allow_private_addresses: true,
+        ca_file: context.environment.find("OCTROI_SERVER_CA_FILE").map(PathBuf::from),
+    };
+    Outbound::new(rules).map_err(|fault| Failure::usage(format!("OCTROI_SERVER_CA_FILE: {fault}")))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn refused(status: StatusCode, problem: &Value) -> Failure {
+    let exit = if status == StatusCode::SERVICE_UNAVAILABLE { Exit::Unavailable } else { Exit::Failed };
+    let code = problem["code"].as_str().unwrap_or("server_refused").to_owned();
+    let detail = problem["detail"].as_str().map_or_else(|| format!("the server answered {status}"), ToOwned::to_owned);
+    Failure::new(exit, code, detail)
+}
+
+fn unreadable() -> Failure {
+    Failure::new(Exit::Failed, "server_unreadable", "the server's answer cannot be read: is it another version?")
+}
+
+/// The rows of a list.
+pub(super) fn items(answer: &Value) -> &[Value] {
+    answer["items"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A path with its query.
+pub(super) fn path(path: &str, pairs: &[(&str, &str)]) -> String {
+    if pairs.is_empty() {
+        return path.to_owned();
+    }
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    format!("{path}?{query}")
+}
+
+/// Writes one object of an answer, with the columns that the command line has.
+pub(super) fn write_object(
+    columns: &[&'static str],
+    answer: &Value,
+    context: &Context,
+    out: &mut dyn std::io::Write,
+) -> Result<(), Failure> {
+    Ok(output::write_object(&Row::read(columns, answer), context.format, out)?)
+}
