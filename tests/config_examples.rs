@@ -110,3 +110,54 @@ fn the_first_example_protects_everything_behind_it() {
     assert_eq!(loaded.config.routes[0].auth, config::route::RouteAuth::Required);
     assert_eq!(loaded.config.upstreams[0].endpoints[0].authority, "127.0.0.1:3000");
 }
+
+#[test]
+fn the_schema_that_is_shipped_is_the_one_that_is_printed_and_examples_name_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let file = folder.join("octroi.schema.json");
+    let printed = format!("{}\n", serde_json::to_string_pretty(&config::json_schema()).unwrap());
+    if std::env::var_os("OCTROI_WRITE_SCHEMA").is_some() {
+        std::fs::write(&file, &printed).unwrap();
+    }
+    let shipped = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(shipped == printed, "config/octroi.schema.json is old: run this test with OCTROI_WRITE_SCHEMA=1");
+    for example in examples() {
+        let text = std::fs::read_to_string(&example).unwrap();
+        assert_eq!(text.lines().next(), Some("#:schema ./octroi.schema.json"), "{}", example.display());
+    }
+}
+
+/// Whether a value is as a schema of ours says: types, names, items.
+fn is_as(schema: &serde_json::Value, value: &serde_json::Value) -> bool {
+    let kind = match value {
+        serde_json::Value::Object(_) => "object",
+        serde_json::Value::Array(_) => "array",
+        serde_json::Value::String(_) => "string",
+        serde_json::Value::Bool(_) => "boolean",
+        serde_json::Value::Number(number) if number.is_f64() => "number",
+        serde_json::Value::Number(_) => "integer",
+        serde_json::Value::Null => "null",
+    };
+    if schema["type"] != kind {
+        return false;
+    }
+    let members = value.as_object().into_iter().flatten().all(|(name, value)| {
+        let known = &schema["properties"][name];
+        let schema = if known.is_null() { &schema["additionalProperties"] } else { known };
+        schema.is_object() && is_as(schema, value)
+    });
+    members && value.as_array().into_iter().flatten().all(|item| is_as(&schema["items"], item))
+}
+
+#[test]
+fn the_examples_are_as_the_schema_says_and_typing_errors_are_not() {
+    let schema = config::json_schema();
+    for example in examples() {
+        let table: Table = std::fs::read_to_string(&example).unwrap().parse().unwrap();
+        assert!(is_as(&schema, &serde_json::to_value(table).unwrap()), "{}", example.display());
+    }
+    for wrong in ["[server]\nworker = 4", "[server]\nworkers = \"4\"", "[[routes]]\nscope = [\"a\"]", "listen = 1"] {
+        let table: Table = wrong.parse().unwrap();
+        assert!(!is_as(&schema, &serde_json::to_value(table).unwrap()), "{wrong}");
+    }
+}

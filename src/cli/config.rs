@@ -1,4 +1,4 @@
-//! `octroi config check|show`
+//! `octroi config check|show|schema`
 
 use std::io::Write;
 
@@ -18,6 +18,8 @@ pub(super) enum Command {
     Check,
     /// Print the settings in force as TOML, secrets masked
     Show,
+    /// Print the JSON Schema of the file, for editors (`#:schema` in its first line)
+    Schema,
 }
 
 #[derive(Serialize)]
@@ -36,6 +38,9 @@ pub(super) fn run(context: &Context, command: &Command, out: &mut dyn Write) -> 
     match command {
         Command::Check => check(context, out),
         Command::Show => show(context, out),
+        Command::Schema => {
+            Ok(writeln!(out, "{}", serde_json::to_string_pretty(&config::json_schema()).unwrap_or_default())?)
+        }
     }
 }
 

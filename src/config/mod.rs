@@ -19,6 +19,7 @@ pub mod cors;
 pub mod env;
 pub mod header_rules;
 pub mod issuer;
+mod json_schema;
 mod later;
 pub mod limits;
 pub mod listener;
@@ -53,6 +54,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use env::Environment;
+pub use json_schema::json_schema;
 pub use load::{Loaded, load, parse};
 pub use problem::{Problem, Problems};
 pub use raw::schema;
