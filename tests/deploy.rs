@@ -78,7 +78,7 @@ fn taken_by(tool: &str, arguments: &[&str], folder: &str) {
             assert!(output.status.success(), "{tool} {arguments:?}: {told}");
         }
         Err(error) => {
-            assert!(std::env::var_os("OCTROI_TEST_POSTGRES").is_none(), "{tool}: {error}; scripts/test installs it")
+            assert!(std::env::var_os("OCTROI_TEST_POSTGRES").is_none(), "{tool}: {error}; scripts/test installs it");
         }
     }
 }

@@ -46,6 +46,7 @@ mod jwt;
 mod keys;
 mod kill;
 mod limits;
+mod metrics;
 mod migrations;
 mod observe;
 mod operators;
