@@ -24,8 +24,9 @@ use crate::metering::{Journal, keep_retention};
 use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
-use crate::proxy::{Gateway, Parts as GatewayParts};
+use crate::proxy::{Gateway, Parts as GatewayParts, Recorder};
 use crate::server::dial::UpstreamTls;
+use crate::server::spans::SpanSender;
 use crate::server::tls::Tls;
 use crate::server::{self, Bound, Entrance};
 use crate::store::{self, Store};
@@ -34,6 +35,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Readiness};
 use crate::telemetry::refusals::Refusals;
+use crate::telemetry::traces::SpanQueue;
 
 /// Everything a gateway is made of, before its workers run.
 pub(super) struct Parts {
@@ -44,6 +46,8 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Arc<Presence>,
+    /// None: traces are off.
+    pub(super) spans: Option<SpanSender>,
     /// For each worker, its sockets.
     pub(super) listeners: Vec<Vec<Bound>>,
     /// None: no listener speaks TLS.
@@ -60,7 +64,8 @@ pub(super) async fn build(config: Config, clock: SharedClock, tasks: Tasks) -> R
     let known =
         patiently(&config.store, clock.as_ref(), async || know(&config, &peppers, clock.as_ref()).await).await?;
     let presence = Arc::clone(&known.presence);
-    let built = assemble(config, clock, tasks, known).await;
+    // Boxed: once in a process's life, and its state would make every future above large.
+    let built = Box::pin(assemble(config, clock, tasks, known)).await;
     if built.is_err() {
         // Who never served holds no re-hash up.
         presence.end().await;
@@ -149,12 +154,23 @@ async fn assemble(config: Config, clock: SharedClock, tasks: Tasks, known: Known
     tasks.spawn_control(async move {
         stop.run_until_cancelled(watch).await;
     });
-    let gateway =
-        gateway(&config, upstream_tls, tls.as_ref(), &authenticator, issuer, &journal, &metrics, &readiness, &clock);
+    let (recorder, spans) = record_spans(&config, &metrics, &tasks).map_err(StartError::Configuration)?.unzip();
+    let gateway = gateway(
+        &config,
+        upstream_tls,
+        tls.as_ref(),
+        &authenticator,
+        issuer,
+        &journal,
+        &metrics,
+        &readiness,
+        &clock,
+        recorder,
+    );
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
     let addresses = Addresses { data, admin: admin_address };
-    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses })
+    Ok(Parts { config, tasks, journal, gateway, metrics, readiness, presence, spans, listeners, tls, admin, addresses })
 }
 
 /// Says which peppers this process knows, then sees that no key needs another. In this order: no
@@ -300,6 +316,25 @@ impl MarkListener for MarksToSinks {
     }
 }
 
+/// What records requests as spans, and what sends those; none: traces are off.
+fn record_spans(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) -> Result<Option<(Recorder, SpanSender)>, Problem> {
+    let Some(traces) = &config.traces else { return Ok(None) };
+    let mut traces = traces.clone();
+    if traces.resource.iter().all(|(name, _)| name != "host.name") {
+        traces.resource.push(("host.name".to_owned(), node_name()));
+    }
+    let (queue, waiting) = SpanQueue::new(metrics);
+    let sender = SpanSender::start(&traces, waiting, metrics, tasks).map_err(|fault| {
+        let remedy = "put the PEM text of the collector's authority there";
+        Problem::new("telemetry.traces.ca_file", fault.to_string(), remedy)
+    })?;
+    Ok(Some((Recorder::new(traces.sampler, queue), sender)))
+}
+
 /// Of each upstream, how TLS is spoken with those of its endpoints that speak it.
 pub(super) fn upstream_tls(config: &Config) -> Result<Vec<Option<UpstreamTls>>, Problem> {
     let load = |(index, upstream): (usize, &UpstreamConfig)| {
@@ -325,6 +360,7 @@ fn gateway(
     metrics: &Arc<Metrics>,
     readiness: &Arc<Readiness>,
     clock: &SharedClock,
+    recorder: Option<Recorder>,
 ) -> Arc<Gateway> {
     let gateway = Gateway::new(GatewayParts {
         routes: config.routes.clone(),
@@ -345,6 +381,7 @@ fn gateway(
         readiness: Arc::clone(readiness),
         access_log: AccessLog::start(config.telemetry),
         refusals: Refusals::new(),
+        recorder,
     });
     gateway.expect("the configuration refuses routes without an upstream")
 }

@@ -13,6 +13,7 @@ use crate::api::{self, AdminState};
 use crate::auth::Presence;
 use crate::config::server::DrainConfig;
 use crate::metering::Journal;
+use crate::server::spans::SpanSender;
 use crate::server::{self, Places};
 use crate::tasks::Tasks;
 use crate::telemetry::readiness::Readiness;
@@ -27,13 +28,26 @@ pub(super) struct Running {
     pub(super) journal: Arc<Journal>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Arc<Presence>,
+    pub(super) spans: Option<SpanSender>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Starts the admin listener and every worker.
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, admin, addresses } =
-        parts;
+    let Parts {
+        config,
+        tasks,
+        journal,
+        gateway,
+        metrics,
+        readiness,
+        presence,
+        spans,
+        listeners,
+        tls,
+        admin,
+        addresses,
+    } = parts;
     reload::keep_fresh(reload::hangups()?, tls, &metrics, &tasks);
     for listener in admin {
         let state = AdminState { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness) };
@@ -47,7 +61,7 @@ pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
         let worker = async move { server::serve(listeners, handler, &config, places, stop).await };
         threads.push(spawn(number, worker, tasks.clone())?);
     }
-    Ok(Running { addresses, drain: config.server.drain, journal, readiness, presence, threads })
+    Ok(Running { addresses, drain: config.server.drain, journal, readiness, presence, spans, threads })
 }
 
 fn spawn(

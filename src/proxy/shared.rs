@@ -14,6 +14,7 @@ use super::cluster::Cluster;
 use super::cost::CostHeader;
 use super::loops::Pseudonym;
 use super::route::RouteTable;
+use super::spans::Recorder;
 use super::upstream::Timeouts;
 use crate::auth::Authenticator;
 use crate::config::metering::MeteringConfig;
@@ -60,6 +61,8 @@ pub struct Parts<'a> {
     pub readiness: Arc<Readiness>,
     pub access_log: AccessLog,
     pub refusals: Arc<Refusals>,
+    /// None: no request is recorded as spans.
+    pub recorder: Option<Recorder>,
 }
 
 /// A route names an upstream that is not configured.
@@ -98,6 +101,7 @@ pub struct Gateway {
     pub(super) clock: SharedClock,
     pub(super) access_log: AccessLog,
     pub(super) refusals: Arc<Refusals>,
+    pub(super) recorder: Option<Recorder>,
     pub(super) rates_by_cost: bool,
     /// Which credentials paths of our own take.
     pub(super) own_route: RouteConfig,
@@ -188,7 +192,7 @@ impl Gateway {
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
-            proxy: parts.proxy,
+            proxy: parts.recorder.as_ref().map_or(parts.proxy, |_| parts.proxy.beside_spans()),
             pseudonym: Pseudonym::draw(),
             authenticator: parts.authenticator,
             issuer: parts.issuer,
@@ -210,6 +214,7 @@ impl Gateway {
             clock: parts.clock,
             access_log: parts.access_log,
             refusals: parts.refusals,
+            recorder: parts.recorder,
         }))
     }
 

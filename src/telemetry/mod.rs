@@ -1,4 +1,4 @@
-//! What the program tells of itself: logs, metrics, readiness, one record a request, recent refusals.
+//! What the program tells of itself: logs, metrics, readiness, one record a request, recent refusals, spans.
 
 pub mod access_log;
 pub mod logging;
@@ -6,3 +6,4 @@ mod masked;
 pub mod metrics;
 pub mod readiness;
 pub mod refusals;
+pub mod traces;

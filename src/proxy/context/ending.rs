@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::request::Parts as Head;
 
 use super::RequestContext;
+use super::recording::Ended;
 use crate::model::causes::with_causes;
 use crate::model::usage::{CutReason, Outcome, Settlement};
 use crate::proxy::intake::IntakeFault;
@@ -24,6 +25,11 @@ impl RequestContext {
         let (outcome, reason) = self.outcome_of(end);
         self.settle(outcome, reason, bytes);
         self.log_end(outcome, reason, end, bytes);
+        let fault = match end {
+            End::Failed(fault) if outcome == Outcome::UpstreamError => Some(fault.word()),
+            _ => None,
+        };
+        self.record(Ended { outcome: outcome.as_str(), reason: reason.map(CutReason::as_str), fault });
     }
 
     fn outcome_of(&self, end: &End<'_, ReturnFault>) -> (Outcome, Option<CutReason>) {
