@@ -32,7 +32,8 @@ fn telemetry(criterion: &mut Criterion) {
         });
     });
     let tail = Tail::new();
-    criterion.bench_function("the look whether anybody watches", |bencher| bencher.iter(|| black_box(&tail).is_watched()));
+    criterion
+        .bench_function("the look whether anybody watches", |bencher| bencher.iter(|| black_box(&tail).is_watched()));
     criterion.bench_function("a snapshot for the overview", |bencher| {
         bencher.iter(|| Snapshot::read(&metrics.encode().expect("text")));
     });

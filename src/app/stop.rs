@@ -14,6 +14,9 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 /// How long cut connections may take to settle their entries.
 const CUT: Duration = Duration::from_secs(2);
 
+/// How long the collector of traces may take for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
 /// Waits for SIGTERM or SIGINT (or for a vital task to end), then stops.
 ///
 /// Not ready at once; still accepting for `server.drain.delay`; then what runs may finish within
@@ -45,7 +48,12 @@ async fn finish(running: Running, tasks: &Tasks) {
         tasks.stop_hard();
         running.workers_ended(CUT).await;
     }
-    let left = running.journal.finish(HAND_OVER).await;
+    let last_spans = async {
+        if let Some(spans) = &running.spans {
+            spans.finish(LAST_SPANS).await;
+        }
+    };
+    let (left, ()) = tokio::join!(running.journal.finish(HAND_OVER), last_spans);
     tasks.stop_hard();
     running.presence.end().await;
     if left.entries > 0 {

@@ -25,8 +25,9 @@ use crate::metering::{Journal, keep_retention};
 use crate::model::causes::with_causes;
 use crate::model::clock::{Clock, SharedClock};
 use crate::model::plan::QuotaMark;
-use crate::proxy::{Gateway, Parts as GatewayParts};
+use crate::proxy::{Gateway, Parts as GatewayParts, Recorder};
 use crate::server::dial::UpstreamTls;
+use crate::server::spans::SpanSender;
 use crate::server::tls::Tls;
 use crate::server::{self, Bound, Entrance};
 use crate::store::{self, Store};
@@ -36,6 +37,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Condition, Readiness};
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::tail::Tail;
+use crate::telemetry::traces::SpanQueue;
 
 /// Everything a gateway is made of, before its workers run.
 pub(super) struct Parts {
@@ -46,6 +48,8 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Arc<Presence>,
+    /// None: traces are off.
+    pub(super) spans: Option<SpanSender>,
     /// For each worker, its sockets.
     pub(super) listeners: Vec<Vec<Bound>>,
     /// None: no listener speaks TLS.
@@ -69,7 +73,8 @@ pub(super) async fn build(
     let known =
         patiently(&config.store, clock.as_ref(), async || know(&config, &peppers, clock.as_ref()).await).await?;
     let presence = Arc::clone(&known.presence);
-    let built = assemble(config, effective, clock, tasks, known).await;
+    // Boxed: once in a process's life, and its state would make every future above large.
+    let built = Box::pin(assemble(config, effective, clock, tasks, known)).await;
     if built.is_err() {
         // Who never served holds no re-hash up.
         presence.end().await;
@@ -155,10 +160,7 @@ async fn assemble(
         StartError::Configuration(Problem::new("metering.sinks", fault.to_string(), remedy))
     })?;
     journal.start(Arc::clone(&store.usage), &tasks);
-    if let Some(retention) = config.metering.retention {
-        let (audit, stop) = (Arc::clone(&store.audit), tasks.hard().clone());
-        tasks.spawn_control(keep_retention(audit, retention, Arc::clone(&clock), stop));
-    }
+    keep_mark(&config, &store, &clock, &tasks);
     let observing = Observing::of(&config.routes, &clock);
     observing.announce();
     let readiness = readiness(&authenticator, &journal, observing.clone());
@@ -167,6 +169,7 @@ async fn assemble(
         stop.run_until_cancelled(watch).await;
     });
     let told = Told { refusals: Refusals::new(), tail: Tail::new() };
+    let (recorder, spans) = record_spans(&config, &metrics, &tasks).map_err(StartError::Configuration)?.unzip();
     let gateway = gateway(
         &config,
         upstream_tls,
@@ -178,6 +181,7 @@ async fn assemble(
         &readiness,
         &clock,
         &told,
+        recorder,
     );
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
@@ -192,6 +196,7 @@ async fn assemble(
         metrics,
         readiness,
         presence,
+        spans,
         listeners,
         tls,
         admin,
@@ -199,6 +204,13 @@ async fn assemble(
         api,
         addresses,
     })
+}
+
+/// Drops partitions that are older than the mark of retention, where there is one.
+fn keep_mark(config: &Config, store: &Store, clock: &SharedClock, tasks: &Tasks) {
+    let Some(retention) = config.metering.retention else { return };
+    let (audit, stop) = (Arc::clone(&store.audit), tasks.hard().clone());
+    tasks.spawn_control(keep_retention(audit, retention, Arc::clone(clock), stop));
 }
 
 /// Says which peppers this process knows, then sees that no key needs another. In this order: no
@@ -328,6 +340,25 @@ impl MarkListener for MarksToSinks {
     }
 }
 
+/// What records requests as spans, and what sends those; none: traces are off.
+fn record_spans(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) -> Result<Option<(Recorder, SpanSender)>, Problem> {
+    let Some(traces) = &config.traces else { return Ok(None) };
+    let mut traces = traces.clone();
+    if traces.resource.iter().all(|(name, _)| name != "host.name") {
+        traces.resource.push(("host.name".to_owned(), node_name()));
+    }
+    let (queue, waiting) = SpanQueue::new(metrics);
+    let sender = SpanSender::start(&traces, waiting, metrics, tasks).map_err(|fault| {
+        let remedy = "put the PEM text of the collector's authority there";
+        Problem::new("telemetry.traces.ca_file", fault.to_string(), remedy)
+    })?;
+    Ok(Some((Recorder::new(traces.sampler, queue), sender)))
+}
+
 /// Of each upstream, how TLS is spoken with those of its endpoints that speak it.
 pub(super) fn upstream_tls(config: &Config) -> Result<Vec<Option<UpstreamTls>>, Problem> {
     let load = |(index, upstream): (usize, &UpstreamConfig)| {
@@ -354,6 +385,7 @@ fn gateway(
     readiness: &Arc<Readiness>,
     clock: &SharedClock,
     told: &Told,
+    recorder: Option<Recorder>,
 ) -> Arc<Gateway> {
     let gateway = Gateway::new(GatewayParts {
         routes: config.routes.clone(),
@@ -375,6 +407,7 @@ fn gateway(
         access_log: AccessLog::start(config.telemetry),
         refusals: Arc::clone(&told.refusals),
         tail: Arc::clone(&told.tail),
+        recorder,
     });
     gateway.expect("the configuration refuses routes without an upstream")
 }

@@ -13,6 +13,7 @@ use crate::api::{self, AdminState};
 use crate::auth::Presence;
 use crate::config::server::DrainConfig;
 use crate::metering::Journal;
+use crate::server::spans::SpanSender;
 use crate::server::{self, Places};
 use crate::tasks::Tasks;
 use crate::telemetry::readiness::Readiness;
@@ -27,12 +28,13 @@ pub(super) struct Running {
     pub(super) journal: Arc<Journal>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Arc<Presence>,
+    pub(super) spans: Option<SpanSender>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Starts the admin listener and every worker.
 pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
-    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, listeners, tls, .. } = parts;
+    let Parts { config, tasks, journal, gateway, metrics, readiness, presence, spans, listeners, tls, .. } = parts;
     let hangups = reload::hangups()?;
     let certificates = [tls, parts.admin_tls.clone()].into_iter().flatten().collect();
     reload::keep_fresh(hangups, certificates, &metrics, &tasks);
@@ -51,7 +53,7 @@ pub(super) fn start(parts: Parts) -> Result<Running, StartError> {
         let worker = async move { server::serve(listeners, handler, &config, places, stop).await };
         threads.push(spawn(number, worker, tasks.clone())?);
     }
-    Ok(Running { addresses, drain: config.server.drain, journal, readiness, presence, threads })
+    Ok(Running { addresses, drain: config.server.drain, journal, readiness, presence, spans, threads })
 }
 
 fn spawn(

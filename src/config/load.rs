@@ -78,15 +78,15 @@ pub fn parse(text: &str, file: Option<PathBuf>, environment: &Environment) -> Re
     let data_dir = data_dir(&raw.data_dir, file.as_deref(), environment, &findings);
     let secrets = Secrets::new(environment, &findings, &data_dir);
     take_database_url(&mut raw, &secrets, &findings, &mut origins);
-    let mut config = resolve(&raw, &Check::root(&findings, &data_dir), &secrets, data_dir.clone());
+    let mut warnings = Vec::new();
+    raw.telemetry.traces.take_environment(environment, &mut origins, &mut warnings);
+    let check = Check::root(&findings, &data_dir);
+    let traces = raw.telemetry.traces.resolve(&check.below("telemetry.traces"), environment, &mut warnings);
+    let mut config = Config { traces: traces.map(Box::new), ..resolve(&raw, &check, &secrets, data_dir.clone()) };
     config.written = Written::of(text, file.as_deref());
-    let mut warnings = secrets.into_warnings();
+    warnings.extend(secrets.into_warnings());
     if environment.find("REDIS_URL").is_some() {
         warnings.push("REDIS_URL is set and has no effect: shared limits are not in this version".to_owned());
-    }
-    if environment.find("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
-        warnings
-            .push("OTEL_EXPORTER_OTLP_ENDPOINT is set and has no effect: traces are not in this version".to_owned());
     }
 
     let mut problems = findings.into_problems();
@@ -197,6 +197,8 @@ fn resolve(raw: &RawConfig, check: &Check<'_>, secrets: &Secrets<'_>, data_dir: 
         sinks: raw.metering.resolve_sinks(&check.below("metering"), secrets),
         proxy: raw.proxy.resolve(&check.below("proxy")),
         telemetry: raw.telemetry.resolve(&check.below("telemetry")),
+        // The one section that asks the environment for more than secrets: laid in by the caller.
+        traces: None,
         issuer: raw.issuer.resolve(&check.below("issuer"), secrets),
         upstreams,
         routes,

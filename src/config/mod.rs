@@ -43,6 +43,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token_issuer;
+pub mod traces;
 pub mod units;
 pub mod upstream;
 mod walk;
@@ -83,6 +84,8 @@ pub struct Config {
     pub proxy: proxy::ProxyConfig,
     /// `[telemetry]`
     pub telemetry: telemetry::TelemetryConfig,
+    /// `[telemetry.traces]`; none: they are off.
+    pub traces: Option<Box<traces::TracesConfig>>,
     /// `[issuer]`
     pub issuer: issuer::IssuerConfig,
     /// `[[upstreams]]`, in the file's order.

@@ -15,6 +15,17 @@ pub struct ProxyConfig {
     pub forwarded: bool,
 }
 
+impl ProxyConfig {
+    /// Where the gateway draws which requests are recorded, what it did not draw is not said to be.
+    #[must_use]
+    pub fn beside_spans(self) -> Self {
+        match self.traceparent {
+            Traceparent::Sampled => Self { traceparent: Traceparent::Unsampled, ..self },
+            Traceparent::Unsampled | Traceparent::Pass => self,
+        }
+    }
+}
+
 /// `proxy.identity`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityWords {

@@ -23,6 +23,7 @@ impl Effective {
         raw.auth.pepper_previous = mask(config.auth.pepper_previous.is_some());
         raw.issuer.secret = mask(config.issuer.secret.is_some());
         raw.admin.first_operator.password = mask(config.admin.first_operator.is_some());
+        raw.telemetry.traces.headers = mask(config.traces.as_ref().is_some_and(|traces| !traces.headers.is_empty()));
         Self(raw)
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::traces::RawTraces;
 
 /// What is written about requests and by whom it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +31,12 @@ pub enum LogFormat {
 pub(super) struct RawTelemetry {
     pub(super) access_log: bool,
     pub(super) log_format: String,
+    pub(super) traces: RawTraces,
 }
 
 impl Default for RawTelemetry {
     fn default() -> Self {
-        Self { access_log: true, log_format: "auto".to_owned() }
+        Self { access_log: true, log_format: "auto".to_owned(), traces: RawTraces::default() }
     }
 }
 

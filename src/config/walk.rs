@@ -73,6 +73,8 @@ fn fits(value: &mut Value, expected: &Value, place: &Place<'_>, findings: &Findi
             all || tables
         }
         (value, expected) if value.same_type(expected) => true,
+        // A whole number is a number; it stays as it is written.
+        (Value::Integer(_), Value::Float(_)) => true,
         (value, expected) => {
             let message = format!("this is {}, not {}", kind(value), kind(expected));
             findings.add(Problem::new(place.path.clone(), message, remedy(value, expected)));
@@ -85,7 +87,7 @@ fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "text",
         Value::Integer(_) => "a whole number",
-        Value::Float(_) => "a broken number",
+        Value::Float(_) => "a number",
         Value::Boolean(_) => "true or false",
         Value::Datetime(_) => "a date",
         Value::Array(_) => "a list",
@@ -98,7 +100,9 @@ fn remedy(value: &Value, expected: &Value) -> String {
         (Value::Integer(_) | Value::Float(_) | Value::Boolean(_), Value::String(_)) => {
             format!("put it in quotes: \"{value}\"")
         }
-        (Value::String(text), Value::Integer(_) | Value::Boolean(_)) => format!("write it without quotes: {text}"),
+        (Value::String(text), Value::Integer(_) | Value::Float(_) | Value::Boolean(_)) => {
+            format!("write it without quotes: {text}")
+        }
         (Value::String(text), Value::Array(_)) => format!("write a list: [\"{text}\"]"),
         (Value::Table(_), Value::Array(_)) => "write the heading in double brackets: [[…]]".to_owned(),
         (_, expected) => format!("write {}", kind(expected)),

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use jiff::Timestamp;
 
 use self::ending::ANSWERED;
+use self::recording::Ended;
 use super::cost::DeclaredCost;
 use super::gateway::ResponseBody;
 use super::grpc::Media;
@@ -24,6 +25,7 @@ use super::interim::{Passed, Told};
 use super::rejection::Rejection;
 use super::returning::ReturningBody;
 use super::shared::Gateway;
+use super::spans::{AskedEndpoints, RequestSpans};
 use super::trace::TraceId;
 use super::{cors, grpc};
 use crate::auth::Presented;
@@ -40,6 +42,7 @@ use crate::wire::observed::Observed;
 use crate::wire::problem::Problem;
 
 mod ending;
+mod recording;
 
 /// What is known of a request so far.
 #[derive(Debug)]
@@ -84,6 +87,8 @@ pub struct RequestContext {
     origin: Option<HeaderValue>,
     /// Which trace it belongs to.
     trace: Option<TraceId>,
+    /// What is recorded of it; none: nothing.
+    spans: Option<Box<RequestSpans>>,
     /// On a route that observes.
     observing: Option<Observing>,
     settled: bool,
@@ -152,6 +157,7 @@ impl RequestContext {
             language: Language::Problem,
             origin: None,
             trace: None,
+            spans: None,
             observing: None,
             settled: false,
         }
@@ -314,7 +320,7 @@ impl RequestContext {
     }
 
     /// What an upstream call reports to and reads from.
-    pub(super) fn for_call(&self) -> (&Peer, Option<&Intake>, impl FnMut(bool)) {
+    pub(super) fn for_call(&self) -> (&Peer, Option<&Intake>, Option<&AskedEndpoints>, impl FnMut(bool)) {
         let leaving = |leaves| {
             self.sent.store(leaves, Relaxed);
             match &self.entry {
@@ -323,7 +329,7 @@ impl RequestContext {
                 None => {}
             }
         };
-        (&self.peer, self.intake.as_deref(), leaving)
+        (&self.peer, self.intake.as_deref(), self.spans.as_ref().map(|spans| &spans.asked), leaving)
     }
 
     /// What is said about the cost until the end counts.
@@ -364,6 +370,8 @@ impl RequestContext {
             };
             self.settle(outcome, reason, bytes);
             self.log(outcome.as_str(), &self.causes_of(rejection), bytes);
+            let fault = rejection.upstream_fault();
+            self.record(Ended { outcome: outcome.as_str(), reason: Some(public.code), fault });
         } else {
             let status = public.status.as_u16();
             self.gateway.metrics.request_rejected(self.route, status, public.code);
@@ -373,6 +381,7 @@ impl RequestContext {
             let reason = with_causes(rejection);
             self.log(REJECTED, &reason, bytes);
             self.note_refusal(rejection, Some(head), reason);
+            self.record(Ended { outcome: REJECTED, reason: Some(public.code), fault: None });
         }
         self.settled = true;
         response.map(|body| Observed::new(Body::Full(body), None))
@@ -432,8 +441,10 @@ impl RequestContext {
         if self.entry.is_some() {
             self.settle(Outcome::Complete, None, 0);
             self.log(Outcome::Complete.as_str(), &self.observation(), 0);
+            self.record(Ended::well(Outcome::Complete.as_str()));
         } else {
             self.log(ANSWERED, "", response.body().len() as u64);
+            self.record(Ended::well(ANSWERED));
         }
         self.settled = true;
         response.map(|body| Observed::new(Body::Full(body), None))

@@ -121,6 +121,7 @@ impl Handler for WorkerGateway {
     async fn handle(&self, request: Request<RequestBody>, peer: &Peer) -> Response<ResponseBody> {
         let arrival = self.arrival(request.headers(), peer);
         let mut context = RequestContext::new(&self.shared, peer, &arrival, request.method(), request.uri());
+        context.may_be_recorded(request.headers(), request.uri());
         if let Some(media) = Media::of(request.method(), request.headers()) {
             context.speaks_grpc(media);
         }
@@ -388,10 +389,11 @@ impl WorkerGateway {
         let body = if is_grpc(&head.headers) { body.with_trailers() } else { body };
         context.takes_in(intake);
         let request = forward::request(head, routed.target.clone());
+        context.exchanges_with(routed.upstream);
         let exchanged = {
-            let (peer, intake, leaving) = context.for_call();
-            let key = context.balance_key();
-            let call = Call { request, body, keep_host, intake, peer, leaving, timeouts: routed.timeouts, key };
+            let (peer, intake, noted, leaving) = context.for_call();
+            let (timeouts, key) = (routed.timeouts, context.balance_key());
+            let call = Call { request, body, keep_host, intake, peer, timeouts, key, noted, leaving };
             let mut exchange = pin!(self.upstreams[routed.upstream].exchange(call, &self.shared.clock));
             // An upload may go on for long before there is an answer.
             let turn = poll_fn(|task| {

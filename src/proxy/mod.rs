@@ -21,6 +21,7 @@
 //! | `cors` | what is told to web pages of other origins |
 //! | `grpc` | refusals as gRPC puts them |
 //! | `trace` | `traceparent` |
+//! | `spans` | which requests are recorded as spans, under which ids |
 //! | `loops` | our name in `Via`, and requests that come back for ever |
 //! | `shedding` | what a worker refuses when it cannot keep up, and whose |
 //! | `forward` | the request as the upstream gets it, the response as the caller gets it |
@@ -66,6 +67,7 @@ mod returning;
 pub mod route;
 mod shared;
 mod shedding;
+mod spans;
 mod tokens;
 mod trace;
 mod upstream;
@@ -73,3 +75,4 @@ mod upstream;
 pub use explaining::Asked;
 pub use gateway::WorkerGateway;
 pub use shared::{Gateway, Parts, UnknownUpstream};
+pub use spans::Recorder;

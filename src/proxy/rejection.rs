@@ -261,6 +261,14 @@ impl Rejection {
         }
     }
 
+    /// What was wrong with the exchange with an upstream, in a word of a closed set.
+    pub(super) fn upstream_fault(&self) -> Option<&'static str> {
+        match self {
+            Self::Upstream(fault) => Some(fault.word()),
+            _ => None,
+        }
+    }
+
     /// How the request is counted if it was admitted before.
     #[must_use]
     pub fn outcome(&self) -> (Outcome, Option<CutReason>) {

@@ -32,6 +32,16 @@ pub enum ReturnFault {
     Overdue,
 }
 
+impl ReturnFault {
+    /// In a word of a closed set.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "connection_broken",
+            Self::Late | Self::Overdue => "timeout",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ReturningBody {

@@ -14,6 +14,7 @@ use super::cluster::Cluster;
 use super::cost::CostHeader;
 use super::loops::Pseudonym;
 use super::route::RouteTable;
+use super::spans::Recorder;
 use super::upstream::Timeouts;
 use crate::auth::Authenticator;
 use crate::config::metering::MeteringConfig;
@@ -62,6 +63,8 @@ pub struct Parts<'a> {
     pub access_log: AccessLog,
     pub refusals: Arc<Refusals>,
     pub tail: Arc<Tail>,
+    /// None: no request is recorded as spans.
+    pub recorder: Option<Recorder>,
 }
 
 /// A route names an upstream that is not configured.
@@ -101,6 +104,7 @@ pub struct Gateway {
     pub(super) access_log: AccessLog,
     pub(super) refusals: Arc<Refusals>,
     pub(super) tail: Arc<Tail>,
+    pub(super) recorder: Option<Recorder>,
     pub(super) rates_by_cost: bool,
     /// Which credentials paths of our own take.
     pub(super) own_route: RouteConfig,
@@ -191,7 +195,7 @@ impl Gateway {
             trusted_proxies: parts.server.trusted_proxies.clone(),
             underscores: parts.server.underscore_headers,
             limits: parts.server.limits,
-            proxy: parts.proxy,
+            proxy: parts.recorder.as_ref().map_or(parts.proxy, |_| parts.proxy.beside_spans()),
             pseudonym: Pseudonym::draw(),
             authenticator: parts.authenticator,
             issuer: parts.issuer,
@@ -214,6 +218,7 @@ impl Gateway {
             access_log: parts.access_log,
             refusals: parts.refusals,
             tail: parts.tail,
+            recorder: parts.recorder,
         }))
     }
 

@@ -1,7 +1,7 @@
 //! `traceparent` and `tracestate` (W3C Trace Context, level 1).
 //!
-//! A valid one passes on unchanged with its `tracestate`: we make no span of our own that could be
-//! its parent. One that is not valid goes, together with `tracestate`, and like an absent one it is
+//! A valid one passes on unchanged with its `tracestate`, unless the request is recorded (`spans`):
+//! then the span of our exchange takes the parent's place in it. One that is not valid goes, together with `tracestate`, and like an absent one it is
 //! replaced: the upstream's spans, the access log and the caller's answer then share an id. The ids
 //! are those of the usage event, a UUID v7 with 62 random bits at its end, so a new one costs no
 //! randomness: the trace id is the whole UUID, the parent id its second half, and neither can be
@@ -9,11 +9,13 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::spans::RequestSpans;
 use crate::config::proxy::Traceparent;
 use crate::model::id::EventId;
+use crate::telemetry::traces::{SpanBytes, TraceBytes};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// `00-` + 32 + `-` + 16 + `-` + 2
 const LENGTH: usize = 55;
 const HEX: [u8; 16] = *b"0123456789abcdef";
@@ -26,16 +28,67 @@ impl TraceId {
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    pub(super) fn of(trace: &TraceBytes) -> Self {
+        let mut text = [0; 32];
+        write_hex(&mut text, trace);
+        Self(text)
+    }
+}
+
+/// What a caller's valid `traceparent` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Incoming {
+    trace: TraceId,
+    span: [u8; 16],
+    flags: u8,
+}
+
+impl Incoming {
+    /// None: there is none, or none that is valid.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(TRACEPARENT).iter();
+        match (lines.next(), lines.next()) {
+            (Some(line), None) => read(line.as_bytes()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    pub(super) fn trace_bytes(&self) -> TraceBytes {
+        let mut bytes = [0; 16];
+        read_hex(&mut bytes, &self.trace.0);
+        bytes
+    }
+
+    pub(super) fn span_bytes(&self) -> SpanBytes {
+        let mut bytes = [0; 8];
+        read_hex(&mut bytes, &self.span);
+        bytes
+    }
 }
 
 /// Makes the headers of a request on its way up say which trace it belongs to; none: it belongs to
 /// none.
-pub(super) fn pass(headers: &mut HeaderMap, event: EventId, setting: Traceparent) -> Option<TraceId> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    if let (Some(line), None) = (lines.next(), lines.next())
-        && let Some(trace) = read(line.as_bytes())
-    {
+pub(super) fn pass(
+    headers: &mut HeaderMap,
+    event: EventId,
+    setting: Traceparent,
+    recorded: Option<&RequestSpans>,
+) -> Option<TraceId> {
+    if let Some(spans) = recorded {
+        if spans.parent.is_none() {
+            headers.remove(TRACESTATE);
+        }
+        let (made, trace) = make(&spans.trace, spans.exchange, *b"01");
+        headers.insert(TRACEPARENT, made);
         return Some(trace);
+    }
+    if let Some(incoming) = Incoming::of(headers) {
+        return Some(incoming.trace);
     }
     headers.remove(TRACEPARENT);
     headers.remove(TRACESTATE);
@@ -44,13 +97,13 @@ pub(super) fn pass(headers: &mut HeaderMap, event: EventId, setting: Traceparent
         Traceparent::Sampled => *b"01",
         Traceparent::Unsampled => *b"00",
     };
-    let (made, trace) = make(event, flags);
+    let trace = event.0.as_bytes();
+    let (made, trace) = make(trace, event.0.as_u64_pair().1.to_be_bytes(), flags);
     headers.insert(TRACEPARENT, made);
     Some(trace)
 }
 
-/// The trace of a valid `traceparent`.
-fn read(text: &[u8]) -> Option<TraceId> {
+fn read(text: &[u8]) -> Option<Incoming> {
     let is_hex = |text: &[u8]| text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |text: &[u8]| text.iter().all(|byte| *byte == b'0');
     let (known, rest) = text.split_at_checked(LENGTH)?;
@@ -60,19 +113,35 @@ fn read(text: &[u8]) -> Option<TraceId> {
     // Later versions may say more behind a dash (§3.2.4).
     let ends = if version == b"00" { rest.is_empty() } else { matches!(rest.first(), None | Some(b'-')) };
     let is_valid = is_legal && ends && version != b"ff" && !is_zero(trace) && !is_zero(parent);
-    is_valid.then(|| trace.try_into().ok().map(TraceId)).flatten()
+    if !is_valid {
+        return None;
+    }
+    let mut low = [0; 1];
+    read_hex(&mut low, flags);
+    Some(Incoming { trace: TraceId(trace.try_into().ok()?), span: parent.try_into().ok()?, flags: low[0] })
 }
 
-fn make(event: EventId, flags: [u8; 2]) -> (HeaderValue, TraceId) {
-    let mut trace = [0; 32];
-    for (pair, byte) in trace.chunks_exact_mut(2).zip(event.0.as_bytes()) {
+fn make(trace: &TraceBytes, span: SpanBytes, flags: [u8; 2]) -> (HeaderValue, TraceId) {
+    let trace = TraceId::of(trace);
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    text[3..35].copy_from_slice(&trace.0);
+    write_hex(&mut text[36..52], &span);
+    text[53..].copy_from_slice(&flags);
+    (HeaderValue::from_bytes(&text).expect("hex digits and dashes"), trace)
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    text[3..35].copy_from_slice(&trace);
-    text[36..52].copy_from_slice(&trace[16..]);
-    text[53..].copy_from_slice(&flags);
-    (HeaderValue::from_bytes(&text).expect("hex digits and dashes"), TraceId(trace))
+}
+
+/// Of digits that were looked at.
+fn read_hex(bytes: &mut [u8], text: &[u8]) {
+    let digit = |byte: u8| if byte.is_ascii_digit() { byte - b'0' } else { (byte | 0x20).wrapping_sub(b'a') + 10 };
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0]) << 4 | digit(pair[1]);
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +158,7 @@ mod tests {
         }
         headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
         let event = EventIdGenerator::new().next(jiff::Timestamp::UNIX_EPOCH);
-        let trace = pass(&mut headers, event, setting);
+        let trace = pass(&mut headers, event, setting, None);
         (headers, trace)
     }
 
@@ -105,6 +174,15 @@ mod tests {
             assert_eq!(headers[TRACESTATE], "a=1");
             assert_eq!(trace.unwrap().as_str(), "0af7651916cd43dd8448eb211c80319c");
         }
+    }
+
+    #[test]
+    fn what_it_says_is_read() {
+        let said = read(GOOD.as_bytes()).unwrap();
+        assert_eq!(said.trace_bytes(), 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+        assert_eq!(said.span_bytes(), 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+        let flags = |flags: &str| read(format!("{}{flags}", &GOOD[..53]).as_bytes()).unwrap().is_sampled();
+        assert_eq!(["00", "01", "02", "03", "fe", "ff"].map(flags), [false, true, false, true, false, true]);
     }
 
     #[test]
@@ -126,7 +204,7 @@ mod tests {
                 let (headers, trace) = passed(bad, setting);
                 let made = headers[TRACEPARENT].to_str().unwrap();
                 assert!(!headers.contains_key(TRACESTATE), "{bad:?}");
-                assert_eq!(read(made.as_bytes()), trace, "{made}");
+                assert_eq!(read(made.as_bytes()).map(|made| made.trace), trace, "{made}");
                 assert!(trace.is_some() && made.ends_with(flags), "{made}");
             }
             let (headers, trace) = passed(bad, Traceparent::Pass);

@@ -35,6 +35,7 @@ use self::upload::Upload;
 use super::cluster::{Ask, Choice, Cluster, Place, Tried};
 use super::intake::{Intake, OutgoingBody};
 use super::returning::ReturningBody;
+use super::spans::AskedEndpoints;
 use crate::config::balancing::RetryOn;
 use crate::config::upstream::UpstreamConfig;
 use crate::model::clock::{Monotonic, SharedClock};
@@ -91,6 +92,18 @@ pub enum ExchangeFault {
 }
 
 impl ExchangeFault {
+    /// In a word of a closed set.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "connection_refused",
+            Self::ConnectLate { .. } | Self::Late => "timeout",
+            Self::Broken(_) => "connection_broken",
+            Self::SwitchedProtocols | Self::NoTunnel => "protocol",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Full => "full",
+        }
+    }
+
     /// Whether it speaks against the endpoint. What callers ask for or break off does not: they
     /// could have endpoints ejected.
     fn is_the_endpoint_s(&self) -> bool {
@@ -119,6 +132,8 @@ pub(super) struct Call<'a, F> {
     pub(super) timeouts: Timeouts,
     /// The client's, where the same client is to get the same endpoint.
     pub(super) key: u64,
+    /// Where it is noted which endpoints were asked, of a request that is recorded.
+    pub(super) noted: Option<&'a AskedEndpoints>,
     /// Called with `true` just before the first byte may leave, with `false` when it turned out
     /// that none did.
     pub(super) leaving: F,
@@ -198,6 +213,9 @@ impl Upstream {
                 Err(none) => return before.unwrap_or(Err(none)),
             };
             ask.tried.add(index);
+            if let Some(noted) = call.noted {
+                noted.note(index);
+            }
             match self.attempt(&self.endpoints[index], upload, &asked, &budget, &mut call.leaving).await {
                 Attempt::Answered(mut response) => {
                     let is_failing = says_it_cannot(response.status());

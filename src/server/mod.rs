@@ -39,6 +39,7 @@ mod peer;
 mod places;
 mod request_body;
 mod resting;
+pub mod spans;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -49,7 +49,8 @@ pub struct OutboundRules {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Fetches documents.
+/// Fetches documents. Cheap to clone.
+#[derive(Clone)]
 pub struct Outbound {
     rules: OutboundRules,
     tls: TlsConnector,

@@ -30,10 +30,12 @@ mod endpoints;
 mod metering;
 mod requests;
 mod sinks;
+mod spans;
 mod words;
 
 pub use self::endpoints::{EndpointMetrics, RetryMetrics};
 pub use self::sinks::SinkMetrics;
+pub use self::spans::SpanCounters;
 
 /// All metrics of a process.
 #[derive(Debug)]
@@ -101,6 +103,7 @@ pub struct Metrics {
     /// Families of refresh tokens that ended because one was used again.
     pub token_families_revoked: Counter,
     sinks: SinkFamilies,
+    spans: SpanCounters,
     jwks: [Counter; 2],
     /// For how long the keys of some issuer could not be confirmed, in seconds.
     pub jwks_age_seconds: Gauge<f64, AtomicU64>,
@@ -191,6 +194,7 @@ impl Metrics {
             tokens_issued_to_refresh_tokens: issued.to_refresh_tokens,
             token_families_revoked: issued.families_revoked,
             sinks: SinkFamilies::register(&mut registry),
+            spans: SpanCounters::register(&mut registry),
             jwks,
             jwks_age_seconds,
             registry,
@@ -276,6 +280,12 @@ impl Metrics {
     #[must_use]
     pub fn sink(&self, name: &str) -> SinkMetrics {
         self.sinks.of(name)
+    }
+
+    /// The counters of spans.
+    #[must_use]
+    pub fn spans(&self) -> SpanCounters {
+        self.spans.clone()
     }
 
     /// Counts a failed store operation.

@@ -1,5 +1,5 @@
 //! What the program tells of itself: logs, metrics, readiness, one record a request, recent refusals,
-//! what goes on.
+//! what goes on, spans.
 
 pub mod access_log;
 pub mod logging;
@@ -9,3 +9,4 @@ pub mod readiness;
 pub mod refusals;
 pub mod snapshot;
 pub mod tail;
+pub mod traces;

@@ -6,6 +6,7 @@ use http::request::Parts as Head;
 use http::{Method, Uri};
 
 use super::RequestContext;
+use super::recording::Ended;
 use crate::model::causes::with_causes;
 use crate::model::usage::{CutReason, Outcome, Settlement};
 use crate::proxy::intake::IntakeFault;
@@ -27,6 +28,11 @@ impl RequestContext {
         let (outcome, reason) = self.outcome_of(end);
         self.settle(outcome, reason, bytes);
         self.log_end(outcome, reason, end, bytes);
+        let fault = match end {
+            End::Failed(fault) if outcome == Outcome::UpstreamError => Some(fault.word()),
+            _ => None,
+        };
+        self.record(Ended { outcome: outcome.as_str(), reason: reason.map(CutReason::as_str), fault });
     }
 
     fn outcome_of(&self, end: &End<'_, ReturnFault>) -> (Outcome, Option<CutReason>) {

@@ -77,7 +77,7 @@ impl WorkerGateway {
         if let Some(host) = &shaping.host {
             head.headers.insert(HOST, host.clone());
         }
-        let trace = trace::pass(&mut head.headers, context.event(), self.shared.proxy.traceparent);
+        let trace = trace::pass(&mut head.headers, context.event(), self.shared.proxy.traceparent, context.spans());
         context.belongs_to(trace);
         edits_down
     }

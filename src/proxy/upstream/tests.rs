@@ -91,6 +91,7 @@ impl Handler for Through {
             keep_host: false,
             intake: intake.as_deref(),
             peer,
+            noted: None,
             leaving: |leaves| notes.add(if leaves { "leaves" } else { "stayed" }),
             timeouts: self.timeouts,
             key: 0,
