@@ -169,7 +169,8 @@ impl From<OperatorFault> for Fault {
             OperatorFault::Store(error) => error.into(),
             OperatorFault::NotFound => Self::not_found(fault.to_string()),
             OperatorFault::TooMany(wait) => Self::too_many(wait.as_secs()),
-            OperatorFault::Wrong => Self::forbidden(fault.to_string()),
+            OperatorFault::NoSecret => Self::unavailable("no_session_secret", fault.to_string()),
+            OperatorFault::Wrong | OperatorFault::Disabled => Self::forbidden(fault.to_string()),
             OperatorFault::NoPassword => Self::conflict(fault.to_string()),
             OperatorFault::Password(_) | OperatorFault::Reach(_) | OperatorFault::Name => {
                 Self::bad_request(with_causes(&fault))

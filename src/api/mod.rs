@@ -19,6 +19,7 @@ mod fault;
 mod gateway;
 mod idempotency;
 mod listener;
+mod oidc;
 mod pages;
 mod router;
 mod rows;
@@ -28,5 +29,6 @@ mod views;
 
 pub use gateway::RunningGateway;
 pub use listener::serve;
+pub use oidc::Oidc;
 pub use router::{AdminState, document};
 pub use state::{Api, Parts};

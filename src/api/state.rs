@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::gateway::RunningGateway;
+use super::oidc::Oidc;
 use crate::auth::Mint;
 use crate::crypto::shell_text::ShellTexts;
 use crate::model::clock::SharedClock;
@@ -19,6 +20,8 @@ use crate::telemetry::readiness::Readiness;
 pub struct Parts {
     /// Who may come.
     pub operators: Arc<Operators>,
+    /// Where operators may sign in besides here.
+    pub oidc: Option<Oidc>,
     /// Texts of the command line on this machine.
     pub shells: ShellTexts,
     /// Where everything lives, for reading; changes go through [`Operators::store_for`].

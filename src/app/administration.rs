@@ -7,15 +7,18 @@ use tokio::net::TcpListener;
 
 use super::error::StartError;
 use super::running::Running;
-use crate::api::{Api, Parts};
-use crate::auth::Mint;
+use crate::api::{Api, Oidc, Parts};
+use crate::auth::{IdTokens, Mint};
+use crate::config::oidc::OidcConfig;
 use crate::config::tls::{CallerCertificates, TlsConfig};
+use crate::config::token_issuer::KeyLocation;
 use crate::config::{Config, Effective, Problem};
 use crate::crypto::shell_text::ShellTexts;
 use crate::model::causes::with_causes;
 use crate::model::clock::SharedClock;
 use crate::operators::Operators;
 use crate::proxy::Gateway;
+use crate::server::outbound::{AuthorityFault, Outbound, OutboundRules};
 use crate::server::tls::Tls;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -23,6 +26,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::tail::Tail;
+
+/// How long a provider may take to redeem a code.
+const PROVIDER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What requests tell operators of themselves.
 pub(super) struct Told {
@@ -48,7 +54,7 @@ impl Administration<'_> {
         metrics: &Arc<Metrics>,
         readiness: &Arc<Readiness>,
         told: Told,
-    ) -> Arc<Api> {
+    ) -> Result<Arc<Api>, Problem> {
         let Self { config, effective, store, mint, clock, tasks } = self;
         let running = Running {
             gateway: Arc::clone(gateway),
@@ -63,9 +69,11 @@ impl Administration<'_> {
         let secret = config.issuer.secret.as_ref();
         let operators = Arc::new(Operators::new(store.clone(), config.admin.sessions, secret, Arc::clone(&clock)));
         operators.keep_up(tasks);
+        let oidc = config.admin.oidc.as_ref().map(|config| provider(config, &clock, tasks, metrics)).transpose()?;
         let pepper = config.auth.require_pepper().expect("nothing is built without a pepper");
-        Api::new(Parts {
+        Ok(Api::new(Parts {
             operators,
+            oidc,
             shells: ShellTexts::new(pepper),
             store,
             mint,
@@ -76,8 +84,25 @@ impl Administration<'_> {
             default_limit: config.limits.default,
             readiness: Arc::clone(readiness),
             gateway: Arc::new(running),
-        })
+        }))
     }
+}
+
+/// Where operators may sign in besides here.
+fn provider(config: &OidcConfig, clock: &SharedClock, tasks: &Tasks, metrics: &Arc<Metrics>) -> Result<Oidc, Problem> {
+    let unusable = |fault: AuthorityFault| {
+        Problem::new("admin.oidc.ca_file", fault.to_string(), "put the PEM text of the provider's authority there")
+    };
+    let KeyLocation::Url(keys) = &config.rules.keys else { unreachable!("the settings name an address") };
+    let rules = OutboundRules {
+        deadline: PROVIDER_DEADLINE,
+        body_max: 256 * 1024,
+        allow_private_addresses: keys.allow_private_addresses,
+        ca_file: keys.ca_file.clone(),
+    };
+    let outbound = Outbound::new(rules).map_err(unusable)?;
+    let tokens = IdTokens::follow(&config.rules, clock, tasks, metrics).map_err(unusable)?;
+    Ok(Oidc { config: config.clone(), tokens, outbound })
 }
 
 /// What handshakes on the admin listener are made with, where it speaks TLS.

@@ -20,6 +20,7 @@
 //! | `feed` | following the store's changes, so that a revocation is seen within a second |
 //! | `slots` | when a refusal is told |
 //! | `upkeep` | letting go of what nobody uses |
+//! | `id_tokens` | who an operator is, by an identity provider |
 //! | `minting` | making keys and their hashes |
 //! | `backfill` | raw keys of an adopted database become hashes |
 //! | `pepper_guard` | whether this pepper is the one the store was hashed with |
@@ -40,6 +41,7 @@ mod error;
 mod failures;
 mod feed;
 mod flights;
+mod id_tokens;
 mod identity;
 mod issued;
 mod jwt;
@@ -61,6 +63,7 @@ mod testing;
 pub use authenticator::{Attempt, Authenticator, Dependencies, Identified, Remembered};
 pub use credential::Presented;
 pub use error::{AuthError, InvalidReason};
+pub use id_tokens::{IdTokenFault, IdTokens, Identity};
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing as jwt_fuzzing;
 pub use jwt::{Issuers, OwnKeys, TokenFault};

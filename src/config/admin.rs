@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Zero};
+use super::oidc::{OidcConfig, RawOidc};
 use super::secrets::{SecretSource, Secrets};
 use super::tls::CertificateFiles;
 use crate::model::secret::SecretText;
@@ -23,6 +24,8 @@ pub struct AdminConfig {
     pub hosts: Vec<String>,
     /// `[admin.sessions]`
     pub sessions: SessionsConfig,
+    /// Where operators may sign in besides here.
+    pub oidc: Option<OidcConfig>,
     /// The owner that is made at the first start, where a password is given for it.
     pub first_operator: Option<FirstOperator>,
 }
@@ -56,6 +59,7 @@ pub(super) struct RawAdmin {
     pub(super) hosts: Vec<String>,
     pub(super) tls: RawAdminTls,
     pub(super) sessions: RawSessions,
+    pub(super) oidc: RawOidc,
     pub(super) first_operator: RawFirstOperator,
 }
 
@@ -163,6 +167,7 @@ impl Default for RawAdmin {
             hosts: Vec::new(),
             tls: RawAdminTls::default(),
             sessions: RawSessions::default(),
+            oidc: RawOidc::default(),
             first_operator: RawFirstOperator::default(),
         }
     }
@@ -195,6 +200,7 @@ impl RawAdmin {
             hosts: self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             metrics_listen,
             sessions: self.sessions.resolve(&check.below("sessions")),
+            oidc: self.oidc.resolve(&check.below("oidc"), secrets),
             first_operator: self.first_operator.resolve(&check.below("first_operator"), secrets),
         }
     }

@@ -27,6 +27,7 @@ mod load;
 pub mod metering;
 pub mod moment;
 mod observe;
+pub mod oidc;
 mod overrides;
 mod problem;
 pub mod proxy;

@@ -22,6 +22,8 @@ impl Effective {
         raw.auth.pepper = mask(config.auth.pepper.is_some());
         raw.auth.pepper_previous = mask(config.auth.pepper_previous.is_some());
         raw.issuer.secret = mask(config.issuer.secret.is_some());
+        raw.admin.oidc.client_secret =
+            mask(config.admin.oidc.as_ref().is_some_and(|oidc| oidc.client_secret.is_some()));
         raw.admin.first_operator.password = mask(config.admin.first_operator.is_some());
         raw.telemetry.traces.headers = mask(config.traces.as_ref().is_some_and(|traces| !traces.headers.is_empty()));
         Self(raw)

@@ -63,6 +63,12 @@ pub enum OperatorFault {
     /// There is no such operator.
     #[error("there is no such operator")]
     NotFound,
+    /// It may not sign in.
+    #[error("this operator may not sign in any more")]
+    Disabled,
+    /// There is no `JWT_SECRET`.
+    #[error("nobody can sign in: JWT_SECRET is not set")]
+    NoSecret,
     /// The operator comes by an issuer, and has no password here.
     #[error("this operator signs in at an issuer and has no password here")]
     NoPassword,

@@ -91,7 +91,7 @@ pub struct SignedIn {
 }
 
 impl Operators {
-    /// Operators of this store. `secret` is `JWT_SECRET`. Computes one password's hash.
+    /// Operators of this store. `secret` is `JWT_SECRET`.
     #[must_use]
     pub fn new(store: Store, lifetimes: SessionsConfig, secret: Option<&SecretBytes>, clock: SharedClock) -> Self {
         Self {

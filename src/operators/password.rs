@@ -4,7 +4,7 @@
 //! of one core. At most two are computed at the same time, so that a flood of logins takes
 //! neither the memory nor the cores that requests need.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use argon2::password_hash::phc::PasswordHash as Parsed;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
@@ -62,14 +62,15 @@ pub fn check(name: &str, password: &SecretText) -> Result<(), WeakPassword> {
 #[derive(Clone)]
 pub(super) struct Passwords {
     room: Arc<Semaphore>,
-    /// What is checked where there is nobody: a name that is unknown costs what a known one does.
-    nobody: PasswordHash,
+    /// What is checked where there is nobody: a name that is unknown costs what a known one does. Made at
+    /// the first login, whoever's it is: the 19 MiB that a hash takes and frees make the allocator keep
+    /// more of what connections give back, and most processes never see a login.
+    nobody: Arc<OnceLock<PasswordHash>>,
 }
 
 impl Passwords {
-    /// Computes one hash.
     pub(super) fn new() -> Self {
-        Self { room: Arc::new(Semaphore::new(AT_ONCE)), nobody: hash_here("nobody has this password") }
+        Self { room: Arc::new(Semaphore::new(AT_ONCE)), nobody: Arc::default() }
     }
 
     /// The hash of a password that was checked.
@@ -82,12 +83,14 @@ impl Passwords {
     /// Whether the password is the hash's; against none it is never, and takes as long.
     pub(super) async fn verify(&self, password: &SecretText, hash: Option<PasswordHash>) -> bool {
         let is_somebody = hash.is_some();
-        let (password, hash) = (password.clone(), hash.unwrap_or_else(|| self.nobody.clone()));
+        let (password, nobody) = (password.clone(), Arc::clone(&self.nobody));
         if password.expose().len() > LONGEST {
             return false;
         }
         let _room = self.room.acquire().await;
         let fits = tasks::blocking(move || {
+            let nobody = nobody.get_or_init(|| hash_here("nobody has this password"));
+            let hash = hash.as_ref().unwrap_or(nobody);
             let parsed = Parsed::new(&hash.0);
             parsed.is_ok_and(|parsed| argon2().verify_password(password.expose().as_bytes(), &parsed).is_ok())
         })

@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::{Known, LoginFault, NOTED_EVERY, Operators, Seen, SignedIn, Unknown};
+use super::manage::check_name;
+use super::{Known, LoginFault, NOTED_EVERY, OperatorFault, Operators, Seen, SignedIn, Unknown};
 use crate::crypto::session_text::SessionClaims;
-use crate::model::admin::{NewSession, Operator, Session};
+use crate::model::admin::{NewOperator, NewSession, Operator, OperatorChange, Reach, Session};
 use crate::model::secret::SecretText;
 use crate::store::StoreError;
 
@@ -42,6 +43,45 @@ impl Operators {
         };
         charge.give_back();
         self.begin(&operator, Some(address), request_id).await
+    }
+
+    /// Signs in somebody whom an issuer vouches for, `(issuer, subject)`: who comes for the first time is made
+    /// an operator, and whose role there changed has another one here.
+    ///
+    /// # Errors
+    /// It is disabled, its name is another's, or the store's.
+    pub async fn login_from_elsewhere(
+        &self,
+        (issuer, subject): (&str, &str),
+        name: &str,
+        reach: Reach,
+        address: Option<IpAddr>,
+        request_id: Option<&str>,
+    ) -> Result<SignedIn, OperatorFault> {
+        let operators = &self.store.operators;
+        let found = if let Some(found) = operators.find_by_identity(issuer, subject).await? {
+            found
+        } else {
+            check_name(name)?;
+            let identity = Some((issuer.to_owned(), subject.to_owned()));
+            let new = NewOperator { name: name.to_owned(), reach: reach.clone(), password: None, identity };
+            operators.create(new).await?
+        };
+        if found.disabled_at.is_some() {
+            return Err(OperatorFault::Disabled);
+        }
+        let operator = if found.role == reach.role {
+            found
+        } else {
+            let change = OperatorChange { reach: Some(reach), ..OperatorChange::default() };
+            let changed = operators.update(found.id, change, self.clock.wall()).await?;
+            self.forget_sessions();
+            changed.ok_or(OperatorFault::NotFound)?
+        };
+        self.begin(&operator, address, request_id).await.map_err(|fault| match fault {
+            LoginFault::Store(error) => OperatorFault::Store(error),
+            _ => OperatorFault::NoSecret,
+        })
     }
 
     /// Begins a session for an operator who showed who it is.

@@ -50,6 +50,7 @@ mod limits;
 mod metrics;
 mod migrations;
 mod observe;
+mod oidc;
 mod operators;
 mod outage;
 mod overload;

@@ -38,6 +38,7 @@ use utoipa::openapi::OpenApi;
 
 use super::caller::{Access, guard};
 use super::fault::Fault;
+use super::oidc;
 use super::state::Api;
 use crate::model::operator::Permission as P;
 use frame::Page;
@@ -62,6 +63,8 @@ pub(super) fn routes(api: &Arc<Api>, document: &Arc<OpenApi>) -> Router<Arc<Api>
     let open = Router::new()
         .route("/assets/{name}", get(assets::serve))
         .route("/login", get(sign_in::show).post(sign_in::sign_in))
+        .route("/login/oidc", get(oidc::depart))
+        .route("/login/callback", get(oidc::arrive))
         .route("/docs", get(move || async move { docs::show(&described) }));
     let known = Access::Known;
     Pages { api: Arc::clone(api), router: open }
@@ -112,7 +115,7 @@ pub(super) fn wants_page(request: &Request) -> bool {
 /// A fault as a page; whoever is not signed in is sent to sign in.
 pub(super) fn fault(fault: &Fault, request_id: &str, asked: &(Method, String)) -> Response {
     let (method, path) = asked;
-    if fault.status == StatusCode::UNAUTHORIZED && path != "/login" {
+    if fault.status == StatusCode::UNAUTHORIZED && !path.starts_with("/login") {
         let back = if method.is_safe() { path.as_str() } else { "/" };
         return Redirect::to(&parts::address("/login", &[("to", back)])).into_response();
     }

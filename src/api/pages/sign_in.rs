@@ -36,12 +36,12 @@ fn own_page(to: Option<&str>) -> &str {
     to.filter(is_ours).unwrap_or("/")
 }
 
-pub(super) async fn show(Parameters(wish): Parameters<Wish>) -> Response {
+pub(super) async fn show(State(api): State<Arc<Api>>, Parameters(wish): Parameters<Wish>) -> Response {
     let told = Done { done: wish.done.clone() }.words();
-    form(own_page(wish.to.as_deref()), None, "").telling(told).for_nobody()
+    form(&api, own_page(wish.to.as_deref()), None, "").telling(told).for_nobody()
 }
 
-fn form(to: &str, wrong: Option<&str>, user: &str) -> Page {
+fn form(api: &Api, to: &str, wrong: Option<&str>, user: &str) -> Page {
     let body = html! {
         @if let Some(wrong) = wrong { p.card.fault role="alert" { (wrong) } }
         form.stack.card method="post" action="/login" {
@@ -49,6 +49,9 @@ fn form(to: &str, wrong: Option<&str>, user: &str) -> Page {
             (Field::text("user", "Name").value(user).required())
             (Field::password("password", "Password"))
             button type="submit" { "Sign in" }
+        }
+        @if let Some(oidc) = &api.oidc {
+            p { a href="/login/oidc" { "Sign in at " (oidc.config.authorization_url.host_str().unwrap_or("the provider")) } }
         }
         p.soft { "The first operator is made with " code { "octroi admin create NAME" } "." }
     };
@@ -65,7 +68,7 @@ pub(super) async fn sign_in(
         Ok(signed_in) => Ok((set_cookie(&api, &signed_in)?, Redirect::to(&to)).into_response()),
         // Told where it can be done again.
         Err(fault) if fault.status.is_client_error() && fault.code != "cross_site" => {
-            let mut response = form(&to, Some(&fault.detail), &input.user).for_nobody();
+            let mut response = form(&api, &to, Some(&fault.detail), &input.user).for_nobody();
             *response.status_mut() = fault.status;
             Ok(response)
         }

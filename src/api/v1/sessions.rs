@@ -73,6 +73,13 @@ pub(in crate::api) struct Arrival {
     headers: HeaderMap,
 }
 
+impl Arrival {
+    /// What came with it.
+    pub(in crate::api) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Arrival {
     type Rejection = Fault;
 

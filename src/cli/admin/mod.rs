@@ -231,9 +231,11 @@ impl From<OperatorFault> for Failure {
             OperatorFault::Password(_) | OperatorFault::Reach(_) | OperatorFault::Name => {
                 Self::usage(with_causes(&fault))
             }
-            OperatorFault::Wrong | OperatorFault::TooMany(_) | OperatorFault::NoPassword => {
-                Self::new(Exit::Failed, "refused", fault.to_string())
-            }
+            OperatorFault::Wrong
+            | OperatorFault::TooMany(_)
+            | OperatorFault::NoPassword
+            | OperatorFault::Disabled
+            | OperatorFault::NoSecret => Self::new(Exit::Failed, "refused", fault.to_string()),
         }
     }
 }
