@@ -204,7 +204,7 @@ fn adjustment(adjustment: &Adjustment) -> Row {
 }
 
 fn write(report: &Report, format: Format, out: &mut dyn Write) -> std::io::Result<()> {
-    let total = report.sums.iter().fold(UsageSum::default(), add);
+    let total = report.sums.iter().fold(UsageSum::default(), UsageSum::plus);
     let by = report.by.iter().map(|column| column.name());
     match format {
         Format::Json => {
@@ -276,22 +276,6 @@ fn with_sums(row: Row, sum: &UsageSum) -> Row {
         .with("duration_us", sum.duration_us)
         .with("rejected", sum.rejected)
         .with("would_reject", sum.would_reject)
-}
-
-fn add(mut total: UsageSum, sum: &UsageSum) -> UsageSum {
-    let pairs = [
-        (&mut total.requests, sum.requests),
-        (&mut total.units, sum.units),
-        (&mut total.bytes_in, sum.bytes_in),
-        (&mut total.bytes_out, sum.bytes_out),
-        (&mut total.duration_us, sum.duration_us),
-        (&mut total.rejected, sum.rejected),
-        (&mut total.would_reject, sum.would_reject),
-    ];
-    for (total, part) in pairs {
-        *total = total.saturating_add(part);
-    }
-    total
 }
 
 #[cfg(test)]

@@ -262,6 +262,26 @@ pub struct UsageSum {
     pub would_reject: u64,
 }
 
+impl UsageSum {
+    /// Both together; what they are summed by is the first one's.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        let pairs = [
+            (&mut self.requests, other.requests),
+            (&mut self.units, other.units),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.duration_us, other.duration_us),
+            (&mut self.rejected, other.rejected),
+            (&mut self.would_reject, other.would_reject),
+        ];
+        for (amount, part) in pairs {
+            *amount = amount.saturating_add(part);
+        }
+        self
+    }
+}
+
 /// Pepper fingerprints, trusted on first use.
 #[async_trait]
 pub trait PepperStore: Send + Sync {

@@ -135,7 +135,7 @@ pub(in crate::api) async fn summed(api: &Api, caller: &Caller, query: &SumQuery)
     }
     let asked = UsageQuery { from, to, client, by: by.iter().map(|(_, column)| *column).collect() };
     let rows = caller.store.usage.sums(&asked).await?;
-    let total = rows.iter().fold(UsageSum::default(), added);
+    let total = rows.iter().fold(UsageSum::default(), UsageSum::plus);
     Ok(Summed { from, to, by, rows, total })
 }
 
@@ -165,23 +165,6 @@ fn item(by: &[(&'static str, UsageColumn)], sum: &UsageSum) -> Map<String, Value
         item.extend(amounts);
     }
     item
-}
-
-/// Both together.
-pub(in crate::api) fn added(mut total: UsageSum, sum: &UsageSum) -> UsageSum {
-    let pairs = [
-        (&mut total.requests, sum.requests),
-        (&mut total.units, sum.units),
-        (&mut total.bytes_in, sum.bytes_in),
-        (&mut total.bytes_out, sum.bytes_out),
-        (&mut total.duration_us, sum.duration_us),
-        (&mut total.rejected, sum.rejected),
-        (&mut total.would_reject, sum.would_reject),
-    ];
-    for (total, part) in pairs {
-        *total = total.saturating_add(part);
-    }
-    total
 }
 
 /// Which events.
@@ -345,7 +328,7 @@ async fn month_view(caller: &Caller, month: Month, client: Option<ClientId>) -> 
     let missing = || Fault::not_found(format!("{month} is not closed"));
     let closed = months.closed(month).await?.ok_or_else(missing)?;
     let totals = months.totals(month, client).await?;
-    let total = totals.iter().fold(UsageSum::default(), |total, (_, sum)| added(total, sum));
+    let total = totals.iter().fold(UsageSum::default(), |total, (_, sum)| total.plus(sum));
     let items = totals.iter().map(|(client, sum)| MonthItem { client: *client, amounts: AmountsView::from(sum) });
     Ok(MonthView {
         month: closed.month,

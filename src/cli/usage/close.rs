@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn 
     let rows: Vec<Row> =
         totals.iter().map(|(client, sum)| with_sums(Row::new().with("client", client.to_string()), sum)).collect();
     let columns: Vec<&str> = std::iter::once("client").chain(SUMS.iter().copied()).collect();
-    let total = totals.iter().fold(UsageSum::default(), |total, (_, sum)| super::add(total, sum));
+    let total = totals.iter().fold(UsageSum::default(), |total, (_, sum)| total.plus(sum));
     match context.format {
         Format::Json => {
             let items = serde_json::to_value(&rows).unwrap_or_default();
