@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::secrets;
+
 /// A response as bytes on the wire say it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -62,8 +64,12 @@ pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[&st
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(body);
+    secrets::note_lines(address, headers);
     let answer = raw(address, &bytes);
-    parse(&answer, method == "HEAD").unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&answer)))
+    let answer =
+        parse(&answer, method == "HEAD").unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&answer)));
+    secrets::note_answer(address, &answer.body);
+    answer
 }
 
 /// Sends bytes and reads until the other side closes.

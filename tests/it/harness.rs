@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::secrets::{self, Searched};
+
 /// A pepper for tests: 64 characters.
 pub(crate) const PEPPER: &str = "f3b1a4c2d5e6978812aa34bb56cc78dd90ee12ff34ab56cd78ef90a1b2c3d4e5";
 
@@ -85,6 +87,11 @@ impl Setup {
 
     /// Sets a variable for every later run.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
+        if ["SECRET", "TOKEN", "PEPPER", "PASSWORD", "HEADERS"].iter().any(|word| name.contains(word))
+            && !name.ends_with("_FILE")
+        {
+            secrets::note(Some(self.data), value);
+        }
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
@@ -122,7 +129,13 @@ impl Setup {
 
     /// Runs a command to its end.
     pub(crate) fn octroi(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the binary runs")
+        let output = self.command(arguments).output().expect("the binary runs");
+        // What makes a secret shows it, once and on stdout; nothing else does, and nothing on stderr.
+        let shows = arguments.iter().any(|word| matches!(*word, "create" | "rotate" | "import"));
+        let shown = if shows { Vec::new() } else { self.searched().find(&output.stdout) };
+        let leaks = [shown, self.searched().find(&output.stderr)].concat();
+        assert!(leaks.is_empty(), "{arguments:?} told secrets: {leaks:?}");
+        output
     }
 
     /// Runs a command that must succeed, and reads its JSON.
@@ -148,6 +161,7 @@ impl Setup {
         create.extend(more);
         let made = self.json(&create);
         let field = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("no {name} in {made}")).to_owned();
+        secrets::note(Some(self.data), &field("key"));
         Key { id: field("id"), public_id: field("key_id"), raw: field("key") }
     }
 
@@ -160,7 +174,19 @@ impl Setup {
 
     /// Starts a command and collects what it writes.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Gateway {
-        Gateway::run(self.command(arguments))
+        let mut gateway = Gateway::run(self.command(arguments));
+        gateway.is_of(&[self.data, self.admin]);
+        gateway
+    }
+
+    fn searched(&self) -> Searched {
+        secrets::note(None, PEPPER);
+        Searched::for_all_of(&[self.data, self.admin])
+    }
+
+    /// Secrets that stand in its folder, where they must not.
+    pub(crate) fn leaks(&self) -> Vec<String> {
+        self.searched().find_in_files(self.folder())
     }
 
     /// Sums of usage, from the command.
@@ -169,9 +195,19 @@ impl Setup {
     }
 }
 
+impl Drop for Setup {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.leaks(), Vec::<String>::new(), "secrets stand in files");
+        }
+    }
+}
+
 /// A running process.
 pub(crate) struct Gateway {
     child: Child,
+    /// Whose secrets it could tell.
+    addresses: Vec<SocketAddr>,
     log: Arc<Lines>,
     out: Arc<Lines>,
 }
@@ -221,6 +257,10 @@ impl Lines {
     fn all(&self) -> String {
         self.text.lock().expect("no panic holds it").join("\n")
     }
+
+    fn take(&self) -> String {
+        std::mem::take(&mut *self.text.lock().expect("no panic holds it")).join("\n")
+    }
 }
 
 impl Gateway {
@@ -229,7 +269,18 @@ impl Gateway {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let log = Lines::collect(child.stderr.take().expect("piped"));
         let out = Lines::collect(child.stdout.take().expect("piped"));
-        Self { child, log, out }
+        Self { child, addresses: Vec::new(), log, out }
+    }
+
+    /// It could tell the secrets of these addresses.
+    pub(crate) fn is_of(&mut self, addresses: &[SocketAddr]) {
+        self.addresses = addresses.to_vec();
+    }
+
+    /// Secrets that it wrote on either stream; what it wrote is forgotten.
+    pub(crate) fn take_leaks(&self) -> Vec<String> {
+        let searched = Searched::for_all_of(&self.addresses);
+        [&self.log, &self.out].map(|lines| searched.find(lines.take().as_bytes())).concat()
     }
 
     /// Waits for a line of the log that contains `part`.
@@ -302,6 +353,10 @@ impl Drop for Gateway {
                 let _ = writeln!(tail, "{line}");
             }
             eprintln!("the process's log ends:\n{tail}");
+        } else {
+            self.log.wait_end();
+            self.out.wait_end();
+            assert_eq!(self.take_leaks(), Vec::<String>::new(), "the process told secrets");
         }
     }
 }

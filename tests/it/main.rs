@@ -25,6 +25,7 @@ mod journal;
 mod nats;
 mod postgres;
 mod receiver;
+mod secrets;
 #[path = "../../src/auth/jwt/testing.rs"]
 mod signer;
 mod stores;
