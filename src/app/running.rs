@@ -7,16 +7,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::api::RunningGateway;
+use crate::auth::AuthError;
 use crate::config::written::Written;
 use crate::model::client::Client;
 use crate::model::clock::SharedClock;
 use crate::model::explanation::{
-    CodeCount, Counts, EndpointView, Explanation, LimitState, Question, RouteCounts, Setting,
+    CodeCount, Counts, EndpointView, Explanation, LimitState, Proof, Question, RouteCounts, Setting,
 };
 use crate::model::key::ApiKey;
-use crate::model::plan::Allowed;
+use crate::model::plan::{Allowed, PolicyMode};
 use crate::model::quota::Quota;
-use crate::proxy::{Asked, Gateway};
+use crate::proxy::{Asked, Gateway, Weighed};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -35,23 +36,53 @@ pub(super) struct Running {
     pub(super) since: Timestamp,
 }
 
+/// What the store knows of whom a question is about.
+#[derive(Default)]
+struct Known {
+    client: Option<Client>,
+    key: Option<ApiKey>,
+    token: Option<Weighed>,
+    quotas: Vec<LimitState>,
+}
+
 impl Running {
-    async fn look_up(&self, question: &Question) -> Result<Option<(ApiKey, Client, Vec<LimitState>)>, StoreError> {
-        let Some(id) = question.key else { return Ok(None) };
-        let Some(key) = self.store.keys.find(id).await? else { return Ok(None) };
-        let Some(client) = self.store.clients.find(key.client_id).await? else { return Ok(None) };
-        let quotas = self.quotas(&client).await?;
-        Ok(Some((key, client, quotas)))
+    async fn look_up(&self, proof: &Proof) -> Result<Known, StoreError> {
+        let mut known = Known::default();
+        let (client, key) = match proof {
+            Proof::Nothing | Proof::Unknown { .. } => (None, None),
+            Proof::Key(key) => (None, Some(*key)),
+            Proof::Client(client, key) => (Some(*client), *key),
+            Proof::Token(token) => {
+                let whose = match known.token.insert(self.gateway.weigh(token).await) {
+                    Ok(principal) => (Some(principal.client.id), Some(principal.api_key_id)),
+                    Err(AuthError::Invalid { client, key, .. }) => (*client, *key),
+                    Err(AuthError::ClientSuspended { client, key }) => (Some(*client), Some(*key)),
+                    Err(_) => (None, None),
+                };
+                (whose.0, whose.1.filter(|key| !key.is_nil()))
+            }
+        };
+        if let Some(key) = key {
+            known.key = self.store.keys.find(key).await?;
+        }
+        if let Some(client) = client.or(known.key.as_ref().map(|key| key.client_id)) {
+            known.client = self.store.clients.find(client).await?;
+        }
+        if let Some(client) = &known.client {
+            known.quotas = self.quotas(client).await?;
+        }
+        Ok(known)
     }
 
     /// What is left of a client's quotas by the ledger, also where no request of it was seen here.
     async fn quotas(&self, client: &Client) -> Result<Vec<LimitState>, StoreError> {
         let own = client.allowance.quota.iter().map(|quota| ("client".to_owned(), quota.clone()));
         let plan = client.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
-        let of_plan = plan.filter_map(|policy| match &policy.allows {
-            Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
-            Allowed::Rate(_) => None,
-        });
+        let of_plan =
+            plan.filter(|policy| policy.mode == PolicyMode::Enforce).filter_map(|policy| match &policy.allows {
+                Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
+                Allowed::Rate(_) => None,
+            });
         let quotas: Vec<(String, Quota)> = own.chain(of_plan).collect();
         let now = self.clock.wall();
         let mut states = Vec::with_capacity(quotas.len());
@@ -73,18 +104,21 @@ impl Running {
 #[async_trait]
 impl RunningGateway for Running {
     async fn explain(&self, question: Question) -> Explanation {
-        let found = match self.look_up(&question).await {
-            Ok(found) => found,
+        let known = match self.look_up(&question.proof).await {
+            Ok(known) => known,
             Err(error) => {
                 let detail = format!("the store does not answer: {error}");
                 return Explanation { verdict: detail, ..Explanation::default() };
             }
         };
-        let (key, quotas) = match &found {
-            Some((key, client, quotas)) => (Some((key, client)), quotas.clone()),
-            None => (None, Vec::new()),
-        };
-        self.gateway.explain(&Asked { question: &question, key, written: &self.written, quotas })
+        self.gateway.explain(&Asked {
+            question: &question,
+            client: known.client.as_ref(),
+            key: known.key.as_ref(),
+            token: known.token.as_ref(),
+            written: &self.written,
+            quotas: known.quotas,
+        })
     }
 
     fn refusals(&self) -> &Refusals {

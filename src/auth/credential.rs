@@ -112,7 +112,7 @@ fn check_length(value: &[u8]) -> Result<(), AuthError> {
 /// Two dots, and a JSON object in base64url before the first of them: a JWT (RFC 7519). A legacy
 /// key may have dots too, so that dots alone decide nothing. They are counted before anything is
 /// decoded.
-fn is_jwt(token: &[u8]) -> bool {
+pub(super) fn is_jwt(token: &[u8]) -> bool {
     if !token.contains(&b'.') {
         return false;
     }

@@ -90,6 +90,12 @@ impl LiveClients {
         Arc::clone(&self.nobody)
     }
 
+    /// A client that is in use, or was lately.
+    #[must_use]
+    pub fn find(&self, client: ClientId) -> Option<Arc<LiveClient>> {
+        lock(&self.clients).get(&client).cloned()
+    }
+
     /// To be taken before a row is read.
     #[must_use]
     pub fn mark(&self) -> ChangeMark {

@@ -6,21 +6,56 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::id::ApiKeyId;
+use super::id::{ApiKeyId, ClientId};
+use super::secret::SecretText;
 
-/// A request that might be sent.
+/// A request that might be sent, or was.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// `GET`, `POST` …
     pub method: String,
-    /// `Host`; empty: none.
-    pub host: String,
-    /// Path and query.
-    pub target: String,
-    /// Whose key it would come with; none: with no credential.
-    pub key: Option<ApiKeyId>,
+    /// Where it would come to.
+    pub place: Place,
+    /// With what it would come.
+    pub proof: Proof,
     /// From where it would come.
     pub address: Option<std::net::IpAddr>,
+}
+
+/// Where a request would come to.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// What it asks for: which route that is has to be found.
+    Target {
+        /// `Host`; empty: none.
+        host: String,
+        /// Path and query.
+        target: String,
+    },
+    /// The route of this name, as was found once.
+    Route(String),
+}
+
+/// With what a request would come, to say who it is from.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// With nothing.
+    Nothing,
+    /// With this key.
+    Key(ApiKeyId),
+    /// With this token.
+    Token(SecretText),
+    /// With what is not kept: it was found to be this client's, and to stand for this key.
+    Client(ClientId, Option<ApiKeyId>),
+    /// With what is not kept: nobody was found by it.
+    Unknown {
+        /// What the caller was sent.
+        status: u16,
+        /// What the caller was told.
+        code: String,
+        /// Why, in truth.
+        reason: String,
+    },
 }
 
 /// Where a decision stands in the configuration.

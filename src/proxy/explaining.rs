@@ -5,41 +5,55 @@
 //! refusals, the counters that enforce. What it cannot see it says: the failure budget of an address,
 //! and the bytes of a head.
 
+use std::sync::Arc;
+
 use http::header::HOST;
 use http::{Method, Request, Uri};
 use jiff::Timestamp;
 
+mod credential;
+
+use self::credential::Bearer;
 use super::path::canonicalise;
 use super::rejection::Rejection;
 use super::reserved;
 use super::route::NoRoute;
 use super::shared::{Gateway, Route};
-use crate::auth::{AuthError, InvalidReason};
+use crate::auth::AuthError;
+use crate::clients::Principal;
 use crate::config::balancing::Balance;
-use crate::config::route::RouteAuth;
 use crate::config::written::Written;
 use crate::limit::{self, When};
 use crate::model::client::Client;
-use crate::model::explanation::{EndpointView, Explanation, Finding, LimitState, Question, Setting, Step};
-use crate::model::key::{ApiKey, KeyDefect};
+use crate::model::explanation::{EndpointView, Explanation, Finding, LimitState, Place, Question, Setting, Step};
+use crate::model::key::ApiKey;
+use crate::model::secret::SecretText;
 use crate::wire::head::named_host;
 
-/// A question, with what the store knows of its key.
+/// A question, with what the store knows of whom it is about.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The request.
     pub question: &'a Question,
-    /// The key and its client; none: no key.
-    pub key: Option<(&'a ApiKey, &'a Client)>,
+    /// The client that its credential is of; none: nobody's, or nobody is known by it.
+    pub client: Option<&'a Client>,
+    /// The key that its credential is, or stands for.
+    pub key: Option<&'a ApiKey>,
+    /// What its token came to, where it has one.
+    pub token: Option<&'a Weighed>,
     /// Where settings are written.
     pub written: &'a Written,
     /// What of quotas is used by the ledger, where no counter of this process knows.
     pub quotas: Vec<LimitState>,
 }
 
+/// What a token came to.
+pub type Weighed = Result<Arc<Principal>, AuthError>;
+
 /// The steps so far, and the refusal that ends them.
 struct Walk<'a> {
     asked: &'a Asked<'a>,
+    now: Timestamp,
     told: Explanation,
 }
 
@@ -56,7 +70,7 @@ impl Gateway {
     /// What would become of a request.
     #[must_use]
     pub fn explain(&self, asked: &Asked<'_>) -> Explanation {
-        let mut walk = Walk { asked, told: Explanation::default() };
+        let mut walk = Walk { asked, now: self.clock.wall(), told: Explanation::default() };
         if self.walk(&mut walk).is_ok() {
             walk.told.verdict = match &walk.told.route {
                 Some(route) => format!("it is forwarded by the route `{route}`"),
@@ -64,6 +78,16 @@ impl Gateway {
             };
         }
         walk.told
+    }
+
+    /// Who a token is from, as its next request would find; see [`Authenticator::weigh`].
+    ///
+    /// # Errors
+    /// Why that request would be refused.
+    ///
+    /// [`Authenticator::weigh`]: crate::auth::Authenticator::weigh
+    pub async fn weigh(&self, token: &SecretText) -> Weighed {
+        self.authenticator.weigh(token.expose().as_bytes()).await
     }
 
     /// Endpoints of all upstreams as they stand.
@@ -91,7 +115,11 @@ impl Gateway {
 
     fn walk(&self, walk: &mut Walk<'_>) -> Outcome<()> {
         let question = walk.asked.question;
-        let Some(index) = self.explain_route(walk, question)? else { return Ok(()) };
+        let index = match &question.place {
+            Place::Target { host, target } => self.explain_target(walk, &question.method, host, target)?,
+            Place::Route(name) => Some(self.explain_named(walk, name)?),
+        };
+        let Some(index) = index else { return Ok(()) };
         let route = &self.routes[usize::from(index)];
         walk.told.route = Some(route.config.name.clone());
         let path = format!("routes[{index}]");
@@ -99,22 +127,35 @@ impl Gateway {
             let (refusal, setting) = (Rejection::Maintenance(maintenance.clone()), format!("{path}.maintenance"));
             return walk.refuse("route", &refusal, "the route is under maintenance", Some(&setting));
         }
-        let now = self.clock.wall();
-        if route.config.observes(|| now) {
+        if route.config.observes(|| walk.now) {
             walk.note("route", "the route only observes: what is refused below would be counted and let pass", None);
         }
-        self.explain_credential(walk, route, &path)?;
-        Self::explain_access(walk, route, &path)?;
-        self.explain_limits(walk, now)?;
+        if let Some(bearer) = self.explain_credential(walk, route, &path)? {
+            Self::explain_access(walk, route, &path, &bearer)?;
+            self.explain_limits(walk, route, &bearer)?;
+        }
         self.explain_upstream(walk, route, &path)
     }
 
-    fn explain_route(&self, walk: &mut Walk<'_>, question: &Question) -> Outcome<Option<u16>> {
-        let (Ok(method), Ok(uri)) = (question.method.parse::<Method>(), question.target.parse::<Uri>()) else {
+    /// The route of a request that came to it once: which it is now.
+    fn explain_named(&self, walk: &mut Walk<'_>, name: &str) -> Outcome<u16> {
+        let index = self.routes.iter().position(|route| route.config.name == name);
+        let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else {
+            let why = format!("the route `{name}`, by which it came, is not configured any more");
+            return walk.refuse("route", &Rejection::NoRoute, &why, None);
+        };
+        let path = &self.routes[usize::from(index)].config.path;
+        walk.pass("route", &format!("it came by the route `{name}`"), Some((&format!("routes[{index}].path"), path)));
+        Ok(index)
+    }
+
+    /// The route of what is asked for; none: the gateway itself answers.
+    fn explain_target(&self, walk: &mut Walk<'_>, method: &str, host: &str, target: &str) -> Outcome<Option<u16>> {
+        let (Ok(method), Ok(uri)) = (method.parse::<Method>(), target.parse::<Uri>()) else {
             return walk.refuse("path", &Rejection::NoRoute, "this is no request line of HTTP", None);
         };
         let mut request = Request::new(());
-        if let Ok(host) = question.host.parse() {
+        if let Ok(host) = host.parse() {
             request.headers_mut().insert(HOST, host);
         }
         let path = match canonicalise(uri.path()) {
@@ -152,137 +193,53 @@ impl Gateway {
         }
     }
 
-    fn explain_credential(&self, walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
-        let auth = format!("{path}.auth");
-        let Some((key, client)) = walk.asked.key else {
-            if route.config.auth == RouteAuth::None {
-                walk.pass("credential", "the route asks for none", Some((&auth, "none")));
-                return Ok(());
-            }
-            return walk.refuse("credential", &AuthError::Missing.into(), "there is no credential", Some(&auth));
-        };
-        walk.told.api_key_id = Some(key.id.0);
-        walk.told.client_id = Some(client.id.0);
-        walk.told.client_name = Some(client.name.clone());
-        walk.told.plan = client.allowance.plan.as_ref().map(|plan| plan.name.clone());
-        match route.config.auth {
-            RouteAuth::None => {
-                walk.pass("credential", "the route asks for none: whoever calls is nobody", Some((&auth, "none")));
-                return Ok(());
-            }
-            RouteAuth::Jwt => {
-                let refusal = AuthError::invalid(InvalidReason::WrongKind).into();
-                return walk.refuse(
-                    "credential",
-                    &refusal,
-                    "the route takes tokens only, and this is a key",
-                    Some(&auth),
-                );
-            }
-            RouteAuth::Required | RouteAuth::Key => {}
-        }
-        let named = key.key_id.clone().unwrap_or_else(|| key.id.to_string());
-        let invalid = |reason| Rejection::from(AuthError::invalid(reason));
-        match key.defect(self.clock.wall()) {
-            Some(KeyDefect::Revoked) => {
-                let at = key.revoked_at.map(|at| at.to_string()).unwrap_or_default();
-                let why = format!("the key {named} was revoked at {at}");
-                return walk.refuse("credential", &invalid(InvalidReason::Revoked), &why, None);
-            }
-            Some(KeyDefect::Expired) => {
-                let at = key.expires_at.map(|at| at.to_string()).unwrap_or_default();
-                let why = format!("the key {named} expired at {at}");
-                return walk.refuse("credential", &invalid(InvalidReason::Expired), &why, None);
-            }
-            None => {}
-        }
-        let known = match self.authenticator.remembered(key.id) {
-            None => "; this process does not know it yet: its next request looks it up".to_owned(),
-            Some(seen) if seen.is_confirmed => format!("; known to this process for {} s", seen.age.as_secs()),
-            Some(seen) => {
-                format!("; known to this process for {} s, and to be confirmed with the store", seen.age.as_secs())
-            }
-        };
-        walk.pass("credential", &format!("the key {named} is good{known}"), Some((&auth, word(route.config.auth))));
-        if client.is_suspended() {
-            let refusal = AuthError::ClientSuspended { client: client.id, key: key.id }.into();
-            let why = format!("the client `{}` is suspended (octroi client resume {})", client.name, client.id);
-            return walk.refuse("client", &refusal, &why, None);
-        }
-        walk.pass("client", &format!("the client `{}` is active", client.name), None);
-        Ok(())
-    }
-
-    fn explain_access(walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
-        let Some((key, _)) = walk.asked.key.filter(|_| route.config.auth != RouteAuth::None) else { return Ok(()) };
-        if !key.allowed_addresses.is_empty() {
-            match walk.asked.question.address {
-                None => {
-                    walk.note("addresses", &format!("the key may be used from {} only", key.allowed_addresses), None);
-                }
-                Some(address) if key.allowed_addresses.admit(address) => {
-                    walk.pass("addresses", &format!("{address} is among {}", key.allowed_addresses), None);
-                }
-                Some(address) => {
-                    let why = format!("{address} is not among {}", key.allowed_addresses);
-                    return walk.refuse("addresses", &AuthError::AddressDenied.into(), &why, None);
-                }
-            }
-        }
-        let scopes = format!("{path}.scopes");
-        if !key.scopes.contain_all(&route.config.scopes) {
-            let why = format!("the route asks for `{}`, the key has `{}`", route.config.scopes, key.scopes);
-            return walk.refuse("scopes", &AuthError::InsufficientScope.into(), &why, Some(&scopes));
-        }
-        if !route.config.scopes.is_empty() {
-            let why = format!("the key has what the route asks for: `{}`", route.config.scopes);
-            walk.pass("scopes", &why, Some((&scopes, &route.config.scopes.to_string())));
-        }
-        Ok(())
-    }
-
-    fn explain_limits(&self, walk: &mut Walk<'_>, now: Timestamp) -> Outcome<()> {
-        let Some((key, client)) = walk.asked.key else { return Ok(()) };
-        let seen = self.authenticator.remembered(key.id);
-        let limits = match &seen {
-            Some(seen) => {
-                let terms = seen.principal.client.terms();
-                let when = When { arrived: now, now: self.clock.monotonic() };
-                let quotas: Vec<&str> =
-                    terms.quotas.iter().filter_map(|quotas| quotas.enforced()).map(|limit| &*limit.name).collect();
-                let state = |policy: limit::PolicyStanding<'_>| LimitState {
-                    policy: policy.policy.to_owned(),
-                    kind: if quotas.contains(&policy.policy) { QUOTA } else { RATE }.to_owned(),
-                    allows: format!("{} in {} s", policy.quota, policy.window_seconds),
-                    left: policy.remaining,
-                    resets_in: policy.reset_seconds,
-                };
-                limit::policies(&seen.principal, &terms, when).map(state).collect()
-            }
+    fn explain_limits(&self, walk: &mut Walk<'_>, route: &Route, bearer: &Bearer<'_>) -> Outcome<()> {
+        let Some(client) = walk.asked.client else { return Ok(()) };
+        walk.told.limits = match &bearer.principal {
+            Some(principal) => self.limits_of(principal, walk.now),
             None => walk.asked.quotas.clone(),
         };
-        walk.told.limits = limits;
         if let Some(most) =
             client.allowance.concurrency.or(client.allowance.plan.as_ref().and_then(|plan| plan.concurrency))
         {
-            let open = seen.as_ref().map_or(0, |seen| seen.principal.client.open_requests());
+            let open = bearer.principal.as_ref().map_or(0, |principal| principal.client.open_requests());
             walk.note("limits", &format!("{open} of {most} requests at once are open in this process"), None);
         }
-        let spent = walk.told.limits.iter().find(|limit| limit.left == 0).cloned();
+        let cost = u64::from(route.config.cost);
+        let spent = walk.told.limits.iter().find(|limit| limit.left < cost).cloned();
         if let Some(limit) = spent {
-            let why =
-                format!("nothing is left of `{}` ({}); more in {} s", limit.policy, limit.allows, limit.resets_in);
+            let left = if limit.left == 0 { "nothing".to_owned() } else { format!("only {}", limit.left) };
+            let why = format!(
+                "{left} is left of `{}` ({}), and it costs {cost}; more in {} s",
+                limit.policy, limit.allows, limit.resets_in
+            );
             let code = if limit.kind == QUOTA { "quota_exhausted" } else { "rate_limited" };
             let path = (limit.policy == "default").then_some("limits.default.rate");
             return walk.end("limits", 429, code, &why, path);
         }
-        let why = match seen {
+        let why = match &bearer.principal {
             Some(_) => "every limit has something left",
             None => "rates are full, because nothing was spent in this process lately; quotas have something left",
         };
         let is_default = walk.told.limits.iter().any(|limit| limit.policy == "default");
         walk.pass("limits", why, is_default.then_some(("limits.default.rate", "for clients without one of their own")));
         Ok(())
+    }
+
+    /// Every limit that would be charged, as this process counts.
+    fn limits_of(&self, principal: &Principal, now: Timestamp) -> Vec<LimitState> {
+        let terms = principal.client.terms();
+        let when = When { arrived: now, now: self.clock.monotonic() };
+        let quotas: Vec<&str> =
+            terms.quotas.iter().filter_map(|quotas| quotas.enforced()).map(|limit| &*limit.name).collect();
+        let state = |policy: limit::PolicyStanding<'_>| LimitState {
+            policy: policy.policy.to_owned(),
+            kind: if quotas.contains(&policy.policy) { QUOTA } else { RATE }.to_owned(),
+            allows: format!("{} in {} s", policy.quota, policy.window_seconds),
+            left: policy.remaining,
+            resets_in: policy.reset_seconds,
+        };
+        limit::policies(principal, &terms, when).map(state).collect()
     }
 
     fn explain_upstream(&self, walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
@@ -322,15 +279,6 @@ impl Gateway {
         let why = format!("it goes to `{name}`: {} ({how})", serving.join(", "));
         walk.pass("upstream", &why, Some((&format!("{path}.upstream"), &name)));
         Ok(())
-    }
-}
-
-fn word(auth: RouteAuth) -> &'static str {
-    match auth {
-        RouteAuth::Required => "required",
-        RouteAuth::Key => "key",
-        RouteAuth::Jwt => "jwt",
-        RouteAuth::None => "none",
     }
 }
 

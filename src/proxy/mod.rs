@@ -72,7 +72,7 @@ mod tokens;
 mod trace;
 mod upstream;
 
-pub use explaining::Asked;
+pub use explaining::{Asked, Weighed};
 pub use gateway::WorkerGateway;
 pub use shared::{Gateway, Parts, UnknownUpstream};
 pub use spans::Recorder;

@@ -9,6 +9,8 @@ use crate::database::TestDatabase;
 use crate::harness::{Gateway, Setup, eventually, text};
 use crate::upstream::Upstream;
 
+mod explain;
+
 const PASSWORD: &str = "correct horse battery staple";
 const SECRET: &str = "a-secret-that-signs-sessions-and-has-more-than-32-bytes";
 
@@ -416,77 +418,6 @@ fn a_client_s_token_manages_its_own_keys() {
 }
 
 #[test]
-fn why_a_customer_gets_401_is_told_to_operators_and_not_to_callers() {
-    let bench = Bench::sqlite();
-    let token = bench.token("support");
-    let key = bench.setup.key(&bench.client, &[]);
-    let header = format!("X-API-Key: {}", key.raw);
-    assert_eq!(fetch(bench.setup.data, "/orders", &[&header]).status, 200);
-    bench.setup.json(&["key", "revoke", &key.id]);
-    eventually("it is revoked", || fetch(bench.setup.data, "/orders", &[&header]).status == 401);
-    let refusals = bench.with(&token, "GET", "/v1/refusals", &Value::Null).json();
-    let last = &refusals["items"][0];
-    assert_eq!((&last["code"], &last["reason"]), (&"invalid_credentials".into(), &"revoked".into()), "{refusals}");
-    let story = bench
-        .with(&token, "GET", &format!("/v1/requests/{}", last["request_id"].as_str().unwrap()), &Value::Null)
-        .json();
-    assert_eq!(story["refusal"]["reason"], "revoked");
-    assert_eq!(story["now"]["code"], "invalid_credentials", "{story}");
-    let asked = json!({"method": "GET", "url": "/orders", "key_id": key.public_id});
-    let told = bench.with(&token, "POST", "/v1/explain", &asked).json();
-    let steps: Vec<_> = told["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
-    assert_eq!(steps, ["path", "route", "credential"], "{told}");
-    assert!(told["verdict"].as_str().unwrap().contains("was revoked at"), "{told}");
-    let route = &told["steps"][1]["setting"];
-    assert!(route["written_at"].as_str().unwrap().contains("octroi.toml:"), "{told}");
-    for printed in [&refusals, &story, &told] {
-        assert!(!printed.to_string().contains(&key.raw), "{printed}");
-    }
-}
-
-#[test]
-fn what_would_become_of_a_request_is_what_becomes_of_it() {
-    let config = "[[routes]]\nname = \"orders\"\npath = \"/orders\"\nupstream = \"up\"\nscopes = [\"orders:read\"]\nmethods = [\"GET\"]\n\
-                  [[routes]]\nname = \"closed\"\npath = \"/closed\"\nupstream = \"up\"\nmaintenance = true\n\
-                  [[routes]]\nname = \"open\"\npath = \"/open\"\nupstream = \"up\"\nauth = \"none\"\n";
-    let upstream = Upstream::start();
-    let setup = Setup::sqlite(upstream.address);
-    setup.write_config(&format!("{}{config}", setup.config()));
-    let bench = Bench::start(setup);
-    let token = bench.token("auditor");
-    let good = bench.setup.key(&bench.client, &["--scope", "orders:*"]);
-    let bare = bench.setup.key(&bench.client, &[]);
-    let far = bench.setup.key(&bench.client, &["--allow", "192.0.2.0/24"]);
-    let suspended = bench.setup.key(&bench.other, &[]);
-    bench.setup.json(&["client", "suspend", &bench.other]);
-    for (method, path, key) in [
-        ("GET", "/orders/1", Some(&good)),
-        ("GET", "/orders/1", Some(&bare)),
-        ("GET", "/orders/1", None),
-        ("POST", "/orders/1", Some(&good)),
-        ("GET", "/orders//1", Some(&good)),
-        ("GET", "/%2e%2e/x", Some(&good)),
-        ("GET", "/closed", Some(&good)),
-        ("GET", "/open", None),
-        ("GET", "/", Some(&far)),
-        ("GET", "/", Some(&suspended)),
-        ("GET", "/", Some(&good)),
-    ] {
-        let mut asked = json!({"method": method, "url": path, "address": "127.0.0.1"});
-        if let Some(key) = key {
-            asked["key_id"] = key.public_id.as_str().into();
-        }
-        let told = bench.with(&token, "POST", "/v1/explain", &asked);
-        assert_eq!(told.status, 200, "{told:?}");
-        let header = key.map(|key| format!("X-API-Key: {}", key.raw));
-        let headers: Vec<&str> = header.iter().map(String::as_str).collect();
-        let answer = send(bench.setup.data, method, path, &headers, b"");
-        let expected = if answer.status == 200 { Value::Null } else { answer.json()["code"].clone() };
-        assert_eq!(told.json()["code"], expected, "{method} {path}: {told:?}");
-    }
-}
-
-#[test]
 fn what_goes_on_can_be_watched() {
     let bench = Bench::sqlite();
     let token = bench.token("owner");
@@ -670,31 +601,4 @@ fn a_file_says_how_things_should_be() {
     let wrong = bench.setup.octroi(&["diff", "wrong.toml"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("there is no `rat`; known are rate"), "{}", text(&wrong.stderr));
-}
-
-#[test]
-fn at_three_in_the_morning_a_terminal_is_enough() {
-    let bench = Bench::sqlite();
-    let key = bench.setup.key(&bench.client, &[]);
-    bench.setup.json(&["key", "revoke", &key.id]);
-    eventually("it is refused", || fetch(bench.setup.data, "/", &[&format!("X-API-Key: {}", key.raw)]).status == 401);
-    let refusals = bench.setup.json(&["refusals", "--client", "acme"]);
-    assert_eq!(refusals["items"][0]["reason"], "revoked", "{refusals}");
-    let id = refusals["items"][0]["request_id"].as_str().unwrap();
-    let story = text(&bench.setup.octroi(&["explain", id]).stdout);
-    assert!(story.contains("it was refused") && story.contains("was revoked at"), "{story}");
-    let told = text(&bench.setup.octroi(&["explain", "--key-id", &key.public_id, "GET", "/"]).stdout);
-    assert!(told.contains("NO  credential") && told.contains("octroi.toml:"), "{told}");
-    let screen = text(&bench.setup.octroi(&["top", "--looks", "1"]).stdout);
-    assert!(screen.contains("refused invalid_credentials"), "{screen}");
-    let watching = bench.setup.spawn(&["tail", "--client", "acme", "--limit", "1"]);
-    let good = format!("X-API-Key: {}", bench.setup.key(&bench.client, &[]).raw);
-    eventually("it is shown", || {
-        fetch(bench.setup.data, "/watched", &[&good]);
-        watching.out().contains("GET /watched")
-    });
-    // Without a gateway it says so.
-    let elsewhere = Setup::sqlite(([127, 0, 0, 1], 9).into());
-    let lost = elsewhere.octroi(&["refusals"]);
-    assert_eq!(lost.status.code(), Some(69), "{}", text(&lost.stderr));
 }

@@ -14,8 +14,8 @@ use super::parts::{
 };
 use super::usage::outcome;
 use crate::api::caller::Caller;
-use crate::api::extract::{Named, Parameters};
-use crate::api::fault::Result;
+use crate::api::extract::{Form, Named, Parameters};
+use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::explain::{ExplainInput, RefusalView, RefusalsQuery, explained, refusals_listed, story};
 use crate::api::views::EventView;
@@ -85,12 +85,14 @@ async fn refusal_row(caller: &Caller, refusal: &RefusalView) -> Result<Vec<Marku
     ])
 }
 
-/// A question, as the form asks it.
+/// A question, as the form asks it, or a link.
 #[derive(Default, Deserialize)]
 pub(super) struct Question {
     method: Option<String>,
     url: Option<String>,
     key_id: Option<String>,
+    /// By the form only: what stands in an address is remembered by browsers.
+    token: Option<String>,
     address: Option<String>,
 }
 
@@ -99,6 +101,17 @@ pub(super) async fn show(
     caller: Caller,
     Parameters(asked): Parameters<Question>,
 ) -> Result<Response> {
+    if asked.token.is_some() {
+        return Err(Fault::bad_request("a token does not belong into an address: put it into the form"));
+    }
+    answered(&api, &caller, asked).await
+}
+
+pub(super) async fn ask(State(api): State<Arc<Api>>, caller: Caller, Form(asked): Form<Question>) -> Result<Response> {
+    answered(&api, &caller, asked).await
+}
+
+async fn answered(api: &Api, caller: &Caller, asked: Question) -> Result<Response> {
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
     let answer = match filled(&asked.url) {
         None => None,
@@ -107,24 +120,26 @@ pub(super) async fn show(
                 method: filled(&asked.method).unwrap_or_else(|| "GET".to_owned()),
                 url,
                 key_id: filled(&asked.key_id),
+                token: filled(&asked.token).map(|token| token.trim().to_owned()),
                 address: filled(&asked.address),
             };
-            Some(explained(&api, &caller, input).await?)
+            Some(explained(api, caller, input).await?)
         }
     };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let body = html! {
         p { "What would become of a request, step by step, without sending it." }
-        form.line method="get" action="/explain" {
+        form.line method="post" action="/explain" {
             (Field::text("method", "Method").value(asked.method.as_deref().unwrap_or("GET")))
             (Field::text("url", "URL or path").value(&text(&asked.url)).required().hint("like https://api.example.com/orders"))
             (Field::text("key_id", "Key id").value(&text(&asked.key_id)).hint("never the key itself; empty: no key"))
+            (Field::hidden_text("token", "Token").hint("a JWT in place of a key: judged, and written nowhere"))
             (Field::text("address", "From").value(&text(&asked.address)).hint("an IP address; may be empty"))
             button type="submit" { "Explain" }
         }
         @if let Some(answer) = &answer { (told(answer)) }
     };
-    Ok(Page::new("Explain", "/explain", body).for_caller(&caller))
+    Ok(Page::new("Explain", "/explain", body).for_caller(caller))
 }
 
 /// An explanation.

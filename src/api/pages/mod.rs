@@ -91,7 +91,7 @@ pub(super) fn routes(api: &Arc<Api>, document: &Arc<OpenApi>) -> Router<Arc<Api>
         .page(Access::To(P::ReadUsage), "/usage.csv", get(usage::csv))
         .page(Access::To(P::ReadUsage), "/events", get(usage::events))
         .page(Access::To(P::ReadUsage), "/refusals", get(explain::refusals))
-        .page(Access::To(P::Explain), "/explain", get(explain::show))
+        .page(Access::To(P::Explain), "/explain", get(explain::show).post(explain::ask))
         .page(Access::To(P::Explain), "/requests/{request_id}", get(explain::request))
         .page(Access::To(P::ReadAudit), "/audit", get(audit::show))
         .page(Access::To(P::ManageOperators), "/operators", get(people::list))

@@ -143,6 +143,11 @@ impl<'a> Field<'a> {
         Self { kind: "password", required: true, ..Self::text(name, label) }
     }
 
+    /// Something that is not shown while it is typed, and is no password to keep.
+    pub(super) fn hidden_text(name: &'a str, label: &'a str) -> Self {
+        Self { kind: "password", ..Self::text(name, label) }
+    }
+
     #[must_use]
     pub(super) fn value(self, value: &'a str) -> Self {
         Self { value, ..self }
@@ -165,7 +170,7 @@ impl Render for Field<'_> {
         let hint = format!("{id}-hint");
         let complete = match (self.kind, self.name) {
             ("password", "password" | "present") => "current-password",
-            ("password", _) => "new-password",
+            ("password", _) if self.required => "new-password",
             ("text", "user") => "username",
             _ => "off",
         };

@@ -17,10 +17,12 @@ use crate::api::extract::{Body, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{EventView, Listed};
-use crate::model::explanation::{Explanation, Question};
+use crate::model::explanation::{Explanation, Place, Proof, Question};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::ApiKey;
 use crate::model::operator::Permission;
+use crate::model::secret::SecretText;
+use crate::store::events::EventRow;
 use crate::telemetry::refusals::{Refusal, RefusalQuery};
 
 /// Which refusals.
@@ -102,6 +104,11 @@ pub(in crate::api) struct ExplainInput {
     /// The key it would come with: its row's id or its public id; never the key itself.
     #[serde(default)]
     pub(in crate::api) key_id: Option<String>,
+    /// The token (JWT) it would come with, in place of a key: it is judged as its next request would
+    /// be, and written nowhere.
+    #[serde(default)]
+    #[schema(max_length = 8192, format = Password)]
+    pub(in crate::api) token: Option<String>,
     /// From where it would come.
     #[serde(default)]
     pub(in crate::api) address: Option<String>,
@@ -155,18 +162,25 @@ pub(in crate::api) async fn explain(
 
 /// What would become of a request.
 pub(in crate::api) async fn explained(api: &Api, caller: &Caller, input: ExplainInput) -> Result<Explanation> {
-    let key = match &input.key_id {
-        None => None,
-        Some(named) => Some(key_named(caller, named).await?.id),
+    let proof = match (&input.key_id, input.token) {
+        (Some(_), Some(_)) => return Err(Fault::bad_request("give `key_id` or `token`: a request comes with one")),
+        (Some(named), None) => Proof::Key(key_named(caller, named).await?.id),
+        (None, Some(token)) => Proof::Token(SecretText::new(token)),
+        (None, None) if caller.actor().role.is_confined() => {
+            return Err(Fault::bad_request("say with which key or token: this role is for some clients only"));
+        }
+        (None, None) => Proof::Nothing,
     };
-    if key.is_none() && caller.actor().role.is_confined() {
-        return Err(Fault::bad_request("say with which key: this role is for some clients only"));
-    }
     let address = input.address.as_deref().map(str::parse::<IpAddr>).transpose();
     let address = address.map_err(|_| Fault::bad_request("`address` is an IP address, like 192.0.2.7"))?;
     let (host, target) = split(&input.url)?;
-    let question = Question { method: input.method.to_ascii_uppercase(), host, target, key, address };
-    Ok(api.gateway.explain(question).await)
+    let place = Place::Target { host, target };
+    let told = api.gateway.explain(Question { method: input.method.to_ascii_uppercase(), place, proof, address }).await;
+    // Whose a token is shows when it is judged.
+    match told.client_id.map(ClientId) {
+        Some(client) => caller.reach(Permission::Explain, client).map(|()| told),
+        None => Ok(told),
+    }
 }
 
 async fn key_named(caller: &Caller, named: &str) -> Result<ApiKey> {
@@ -229,18 +243,14 @@ pub(in crate::api) async fn story(api: &Api, caller: &Caller, request_id: &str) 
              refused; an event shows within 2 s of its end"
         )));
     }
-    let now = match &refusal {
-        Some(refusal) if !refusal.path.is_empty() => {
-            let question = Question {
-                method: refusal.method.clone(),
-                host: String::new(),
-                target: refusal.path.clone(),
-                key: refusal.api_key_id,
-                address: Some(refusal.address),
-            };
-            Some(api.gateway.explain(question).await)
-        }
-        _ => None,
+    let again = match (&refusal, &event) {
+        (Some(refusal), _) => question_of_refusal(refusal),
+        (None, Some(event)) => Some(question_of_event(event)),
+        (None, None) => None,
+    };
+    let now = match again {
+        Some(question) => Some(api.gateway.explain(question).await),
+        None => None,
     };
     Ok(StoryView {
         request_id: request_id.to_owned(),
@@ -249,6 +259,37 @@ pub(in crate::api) async fn story(api: &Api, caller: &Caller, request_id: &str) 
         now,
     })
 }
+
+/// The same request again; none: of its head nothing is known.
+fn question_of_refusal(refusal: &Refusal) -> Option<Question> {
+    if refusal.path.is_empty() {
+        return None;
+    }
+    let place = match &refusal.route {
+        Some(route) => Place::Route(route.clone()),
+        // No route was for it, whatever its host was: those for every host are judged again.
+        None => Place::Target { host: String::new(), target: refusal.path.clone() },
+    };
+    let proof = match refusal.client_id {
+        Some(client) => Proof::Client(client, refusal.api_key_id),
+        None if refusal.code == MISSING => Proof::Nothing,
+        None => {
+            Proof::Unknown { status: refusal.status, code: refusal.code.to_owned(), reason: refusal.reason.clone() }
+        }
+    };
+    Some(Question { method: refusal.method.clone(), place, proof, address: Some(refusal.address) })
+}
+
+fn question_of_event(event: &EventRow) -> Question {
+    let proof = match ClientId(event.client_id) {
+        nobody if nobody.is_nil() => Proof::Nothing,
+        client => Proof::Client(client, event.api_key_id.map(ApiKeyId)),
+    };
+    Question { method: event.method.clone(), place: Place::Route(event.route.clone()), proof, address: None }
+}
+
+/// The code of a refusal of a request without a credential.
+const MISSING: &str = "missing_credentials";
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,15 @@
-//! What is remembered of a key, for whoever asks why it is or is not let in.
+//! What is remembered of a caller, and what a token is worth, for whoever asks why somebody is or is
+//! not let in.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Authenticator, Trust};
+use crate::auth::credential;
+use crate::auth::error::{AuthError, InvalidReason};
+use crate::auth::flights::Errand;
 use crate::clients::Principal;
-use crate::model::id::ApiKeyId;
+use crate::model::id::{ApiKeyId, ClientId};
 
 /// An identity in the cache.
 #[derive(Clone, Debug)]
@@ -30,5 +34,29 @@ impl Authenticator {
             age: now.since(cached.loaded_at),
             is_confirmed: self.trust(&cached, now) == Trust::Confirmed,
         })
+    }
+    /// What is remembered of a client, whatever it calls with; none: nothing of it was seen lately.
+    #[must_use]
+    pub fn remembered_client(&self, client: ClientId) -> Option<Arc<Principal>> {
+        self.clients.find(client).map(|live| Arc::new(Principal::nobody(live)))
+    }
+
+    /// Who a token is from, judged as if a request had brought it; charged to nobody, and counted
+    /// nowhere.
+    ///
+    /// # Errors
+    /// The private reason for which the request would be refused.
+    pub async fn weigh(&self, token: &[u8]) -> Result<Arc<Principal>, AuthError> {
+        if !credential::is_jwt(token) {
+            return Err(AuthError::invalid(InvalidReason::Malformed));
+        }
+        if self.issuers.is_empty() {
+            return Err(AuthError::invalid(InvalidReason::WrongKind));
+        }
+        let digest = self.peppers.current.hash(token);
+        let verified = self.verified(token).await?;
+        let identity = self.resolve(digest, &Arc::new(verified), None, Errand::Background).await?;
+        self.judge(&identity)?;
+        Ok(Arc::clone(&identity.principal))
     }
 }

@@ -135,11 +135,16 @@ impl Authenticator {
     }
 
     async fn verify(&self, digest: KeyHash, token: &[u8]) -> Result<Arc<Cached>, AuthError> {
-        let verified = self.issuers.verify(token).await.map_err(|refused| match refused {
+        let verified = self.verified(token).await?;
+        self.resolve(digest, &Arc::new(verified), None, Errand::Request).await
+    }
+
+    /// What a token says, if it holds.
+    pub(super) async fn verified(&self, token: &[u8]) -> Result<Verified, AuthError> {
+        self.issuers.verify(token).await.map_err(|refused| match refused {
             Refused::Fault(fault) => refusal(fault),
             Refused::NoKeys => AuthError::IssuerUnavailable,
-        })?;
-        self.resolve(digest, &Arc::new(verified), None, Errand::Request).await
+        })
     }
 
     /// Whose a verified token is. `known` is what it was before.

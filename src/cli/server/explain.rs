@@ -1,6 +1,8 @@
 //! `octroi explain` and `octroi refusals`: why a request was or would be answered as it is.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write, stdin};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use http::Method;
@@ -16,6 +18,10 @@ pub(in crate::cli) struct Arguments {
     /// The key it would come with: its row's id or its public id; never the key itself
     #[arg(long, value_name = "ID")]
     key_id: Option<String>,
+    /// The token (JWT) it would come with, in a file; `-` reads it from stdin. It is judged as its next
+    /// request would be, and written nowhere
+    #[arg(long, value_name = "FILE", conflicts_with = "key_id")]
+    token: Option<PathBuf>,
     /// From where it would come
     #[arg(long, value_name = "ADDRESS")]
     from: Option<std::net::IpAddr>,
@@ -55,6 +61,9 @@ pub(in crate::cli) async fn run(context: &Context, arguments: &Arguments, out: &
     if let Some(key) = &arguments.key_id {
         body["key_id"] = key.as_str().into();
     }
+    if let Some(file) = &arguments.token {
+        body["token"] = read_token(file)?.into();
+    }
     if let Some(from) = arguments.from {
         body["address"] = from.to_string().into();
     }
@@ -63,6 +72,22 @@ pub(in crate::cli) async fn run(context: &Context, arguments: &Arguments, out: &
         Format::Json => Ok(output::write_json(&told, out)?),
         Format::Table | Format::Csv => Ok(write_explanation(&told, out)?),
     }
+}
+
+/// The most that is read of a token's file: no token is as long.
+const TOKEN_MAX: u64 = 64 * 1024;
+
+fn read_token(file: &Path) -> Result<String, Failure> {
+    let read = |mut from: Box<dyn Read>| {
+        let mut text = String::new();
+        from.read_to_string(&mut text).map(|_| text.trim().to_owned())
+    };
+    let text = if file == Path::new("-") {
+        read(Box::new(stdin().take(TOKEN_MAX)))
+    } else {
+        File::open(file).and_then(|file| read(Box::new(file.take(TOKEN_MAX))))
+    };
+    text.map_err(|error| Failure::usage(format!("the token was not read from {}: {error}", file.display())))
 }
 
 fn write_story(context: &Context, story: &Value, out: &mut dyn Write) -> Result<(), Failure> {
