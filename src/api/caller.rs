@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use jiff::Timestamp;
+
 use super::fault::{Fault, Result};
 use super::idempotency;
 use super::state::{Api, Peer};
@@ -47,6 +49,8 @@ pub(super) struct Caller {
     pub(super) store: Store,
     pub(super) request_id: String,
     pub(super) address: IpAddr,
+    /// When it came.
+    pub(super) at: Timestamp,
 }
 
 impl Caller {
@@ -115,10 +119,18 @@ pub(super) async fn guard(
     }
     head.extensions.insert(caller.clone());
     let request = Request::from_parts(head, body);
-    if request.method().is_safe() || !request.headers().contains_key(idempotency::HEADER) {
+    if request.method().is_safe() {
         return Ok(next.run(request).await);
     }
-    idempotency::once(&caller, request, next).await
+    // A change that began is finished, whether its caller waits for the answer or not.
+    let change = async move {
+        if request.headers().contains_key(idempotency::HEADER) {
+            idempotency::once(&caller, request, next).await
+        } else {
+            Ok(next.run(request).await)
+        }
+    };
+    api.tasks.spawn_control(change).await.unwrap_or_else(|_| Err(Fault::internal()))
 }
 
 /// Who sends a request.
@@ -126,25 +138,31 @@ pub(super) async fn identify(api: &Arc<Api>, head: &Parts) -> Result<Caller> {
     let peer = head.extensions.get::<Peer>().ok_or_else(Fault::internal)?.0.ip();
     let request_id = head.extensions.get::<RequestId>().ok_or_else(Fault::internal)?.0.clone();
     let known = if let Some(text) = bearer(&head.headers)? {
-        with_token(api, text, peer).await?
+        with_token(api, text, peer, &head.headers).await?
     } else {
         let text = cookie(&head.headers, api.secure).ok_or_else(Fault::missing_credentials)?;
         same_site(api, &head.method, &head.headers)?;
         api.operators.authenticate_session(&text, Some(peer)).await?
     };
     let store = api.operators.store_for(&known.actor, Some(&request_id));
-    Ok(Caller { known, store, request_id, address: peer })
+    Ok(Caller { known, store, request_id, address: peer, at: api.clock.wall() })
 }
 
-async fn with_token(api: &Arc<Api>, text: &str, peer: IpAddr) -> Result<Known> {
-    // A shell's text is good on this machine only, whoever got hold of it.
+async fn with_token(api: &Arc<Api>, text: &str, peer: IpAddr, headers: &HeaderMap) -> Result<Known> {
+    // A shell's text is good on this machine only, whoever got hold of it: not through a proxy that
+    // stands here.
     if peer.to_canonical().is_loopback()
-        && let Some(user) = api.shells.read(text, api.clock.wall().as_second())
+        && !FORWARDED.iter().any(|name| headers.contains_key(*name))
+        && let Some(user) = api.shells.as_ref().and_then(|shells| shells.read(text, api.clock.wall().as_second()))
     {
         return Ok(Known { actor: Arc::new(Actor::shell(user)), session: None });
     }
     Ok(api.operators.authenticate_bearer(text, Some(peer)).await?)
 }
+
+/// What proxies say of whom they speak for (RFC 7239, RFC 9110 §7.6.3, and what came before).
+const FORWARDED: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 /// The text after `Bearer`.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
@@ -193,14 +211,21 @@ pub(super) fn same_site(api: &Api, method: &Method, headers: &HeaderMap) -> Resu
 }
 
 /// Refuses names that are not ours: a stranger's name that leads here would make its pages ours in the
-/// eyes of a browser (DNS rebinding). A token is carried by no page, and passes under every name.
+/// eyes of a browser (DNS rebinding). A token is known to no page: where one is asked for, whoever has
+/// it passes under every name.
 pub(super) async fn known_host(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if request.headers().contains_key(header::AUTHORIZATION) || is_ours(host, &api.hosts) {
+    if is_ours(host, &api.hosts) || (asks_for_token(&request) && matches!(bearer(request.headers()), Ok(Some(_)))) {
         return next.run(request).await;
     }
     let detail = "this host name is not one of `admin.hosts`: add it there, or use the address";
     Fault::forbidden(detail).into_response()
+}
+
+/// Whether a row of the API is asked for that refuses whoever brings no good token.
+fn asks_for_token(request: &Request) -> bool {
+    let path = request.uri().path();
+    path.starts_with("/v1/") && (path != "/v1/sessions" || request.method().is_safe())
 }
 
 fn is_ours(host: &str, named: &[String]) -> bool {

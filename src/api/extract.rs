@@ -1,11 +1,14 @@
 //! What handlers read of a request, with errors that say what is wrong with it; and ETags.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,7 +16,19 @@ use super::fault::{Fault, Result};
 use crate::crypto::pepper::sha256;
 
 /// The most of a body that is read.
-pub(super) const BODY_MAX: usize = 1024 * 1024;
+const BODY_MAX: usize = 1024 * 1024;
+
+/// How long a body may take to come: a connection that says nothing is not worth a place.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The whole body.
+///
+/// # Errors
+/// It is larger than is read, does not come in time, or breaks off.
+pub(super) async fn whole(body: axum::body::Body) -> Result<Bytes> {
+    let read = tokio::time::timeout(BODY_PATIENCE, to_bytes(body, BODY_MAX)).await;
+    read.map_err(|_| Fault::too_slow(BODY_PATIENCE))?.map_err(|_| Fault::too_large(BODY_MAX))
+}
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -28,7 +43,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(Fault::unsupported_media_type("application/json"));
         }
-        let bytes = to_bytes(request.into_body(), BODY_MAX).await.map_err(|_| Fault::too_large(BODY_MAX))?;
+        let bytes = whole(request.into_body()).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| Fault::bad_request(format!("the body: {error}")))
     }
 }
@@ -40,7 +55,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
     type Rejection = Fault;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let bytes = to_bytes(request.into_body(), BODY_MAX).await.map_err(|_| Fault::too_large(BODY_MAX))?;
+        let bytes = whole(request.into_body()).await?;
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(&bytes).into_owned().collect();
         // Fields that were left empty were not filled in.
         let pairs: Vec<_> = pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
@@ -83,6 +85,12 @@ impl Fault {
     pub(super) fn too_large(most: usize) -> Self {
         let detail = format!("the body is larger than {most} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+
+    /// It did not come in time (RFC 9110 §15.5.9).
+    pub(super) fn too_slow(patience: Duration) -> Self {
+        let detail = format!("the body did not come within {} s", patience.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
     }
 
     /// Not JSON.

@@ -9,10 +9,11 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::caller::Caller;
-use super::extract::BODY_MAX;
+use super::extract::whole;
 use super::fault::{Fault, Result};
 use crate::crypto::pepper::sha256;
 use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
@@ -26,13 +27,16 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The longest key.
 const LONGEST: usize = 255;
 
+/// No change takes longer.
+const CUT_SHORT: SignedDuration = SignedDuration::from_mins(2);
+
 /// Members of answers that are shown once.
 const SHOWN_ONCE: [&str; 2] = ["key", "token"];
 
 /// Does a write, or gives the answer that it got before.
 pub(super) async fn once(caller: &Caller, request: Request, next: Next) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, BODY_MAX).await.map_err(|_| Fault::too_large(BODY_MAX))?;
+    let body = whole(body).await?;
     let text = parts.headers.get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if text.is_empty() || text.len() > LONGEST {
         return Err(Fault::bad_request(format!("an Idempotency-Key has 1 to {LONGEST} visible ASCII characters")));
@@ -53,17 +57,32 @@ pub(super) async fn once(caller: &Caller, request: Request, next: Next) -> Resul
         Claim::New => {}
         Claim::Answered(answer) => return Ok(replay(&answer)),
         Claim::Mismatch => return Err(Fault::idempotency_mismatch()),
-        Claim::Running(_) => return Err(Fault::conflict("the same request is being done: ask again in a moment")),
+        Claim::Running(since) => return Err(running(caller, since)),
     }
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    // What was done is answered, also where that cannot be noted.
+    let unnoted = |error| tracing::warn!(%error, "the answer of a write was not kept: sent again, it will be refused");
     if !response.status().is_success() {
-        store.release(&key).await?;
+        let _ = store.release(&key).await.map_err(unnoted);
         return Ok(response);
     }
     let (head, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.map_err(|_| Fault::internal())?;
-    store.complete(&key, &StoredAnswer { status: head.status.as_u16(), body: without_secrets(&body) }).await?;
+    let answer = StoredAnswer { status: head.status.as_u16(), body: without_secrets(&body) };
+    let _ = store.complete(&key, &answer).await.map_err(unnoted);
     Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// The same request is not answered yet, or was cut short by the end of a process.
+fn running(caller: &Caller, since: Timestamp) -> Fault {
+    let age = caller.at.duration_since(since);
+    if age < CUT_SHORT {
+        return Fault::conflict("the same request is being done: ask again in a moment");
+    }
+    Fault::conflict(
+        "the same request was begun and never answered, for the process that had it ended: look whether it was done, \
+         and send it with another Idempotency-Key if not",
+    )
 }
 
 fn without_secrets(body: &[u8]) -> String {

@@ -17,11 +17,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::router::{AdminState, for_peer, router};
+use crate::server::Crowds;
 use crate::server::tls::Tls;
 use crate::tasks::Tasks;
 
 /// How many connections are served at once; more wait in the kernel until one ends.
 const CONNECTIONS: usize = 64;
+
+/// How many of those from one address: nobody alone takes all of them.
+const CONNECTIONS_OF_ONE: usize = 32;
 
 /// How long the next head, or a handshake, may take, also on an idle connection: a scraper connects
 /// again, and a connection that says nothing is not worth a place.
@@ -51,6 +55,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, tls: Option<Arc<Tls
     let life = if state.api.is_some() { LIFE } else { SHORT_LIFE };
     let manner = Manner { router: router(state), tls, life, tasks: tasks.clone() };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let crowds = Crowds::new(CONNECTIONS_OF_ONE);
     let stop = tasks.hard().clone();
     let accept = async {
         loop {
@@ -59,10 +64,12 @@ pub async fn serve(listener: TcpListener, state: AdminState, tls: Option<Arc<Tls
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 continue;
             };
+            // One too many of an address ends here: its others are not in the way of anybody else.
+            let Some(member) = crowds.join(peer.ip()) else { continue };
             let connection = connection(stream, peer, manner.clone());
             tasks.spawn_control(async move {
                 connection.await;
-                drop(place);
+                drop((place, member));
             });
         }
     };

@@ -45,6 +45,9 @@ const COOKIE: &str = "octroi-login";
 /// How long the way may take, in seconds.
 const PATIENCE: u32 = 600;
 
+/// The length of what is random: 32 bytes in base64url.
+const RANDOM: usize = 43;
+
 /// What the provider sends back.
 #[derive(Deserialize)]
 pub(super) struct Returned {
@@ -80,25 +83,39 @@ pub(super) async fn depart(State(api): State<Arc<Api>>) -> Result<Response> {
         .append_pair("redirect_uri", oidc.config.redirect_url.as_str())
         .append_pair("scope", &oidc.config.scopes)
         .append_pair("state", &state)
+        .append_pair("nonce", &nonce_of(&verifier))
         .append_pair("code_challenge", &challenge)
         .append_pair("code_challenge_method", "S256");
     let cookie = way_cookie(&api, &format!("{state}.{verifier}"), PATIENCE)?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(url.as_str())).into_response())
 }
 
-/// Lax: it must come along on the way back, which begins at another site.
+/// What the provider repeats in its token: that it was made for this way (OpenID Connect Core 1.0
+/// §3.1.2.1). It tells nothing of the verifier.
+fn nonce_of(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(format!("nonce {verifier}").as_bytes()).0)
+}
+
+/// Lax: it must come along on the way back, which begins at another site. Over TLS nobody but this very
+/// host can have set it (`__Host-`).
 fn way_cookie(api: &Api, text: &str, seconds: u32) -> Result<HeaderValue> {
-    let secure = if api.secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={text}; Path=/login/callback; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    let (name, secure) = (way_name(api), if api.secure { "; Secure" } else { "" });
+    let cookie = format!("{name}={text}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::from_str(&cookie).map_err(|_| Fault::internal())
 }
 
-fn way(headers: &HeaderMap) -> Option<(String, String)> {
+fn way_name(api: &Api) -> String {
+    if api.secure { format!("__Host-{COOKIE}") } else { COOKIE.to_owned() }
+}
+
+fn way(api: &Api, headers: &HeaderMap) -> Option<(String, String)> {
+    let wanted = way_name(api);
     let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, text) = pairs.find(|(name, _)| *name == COOKIE)?;
+    let (_, text) = pairs.find(|(name, _)| *name == wanted)?;
     let (state, verifier) = text.split_once('.')?;
-    Some((state.to_owned(), verifier.to_owned()))
+    // None that we sent away has less.
+    (state.len() == RANDOM && verifier.len() == RANDOM).then(|| (state.to_owned(), verifier.to_owned()))
 }
 
 /// Takes a browser back: redeems the code, and begins a session.
@@ -113,7 +130,7 @@ pub(super) async fn arrive(
         return Err(Fault::forbidden(format!("the provider says: {shown}")));
     }
     let lost = || Fault::bad_request("this is not the way that this browser was sent: sign in again");
-    let (state, verifier) = way(arrival.headers()).ok_or_else(lost)?;
+    let (state, verifier) = way(&api, arrival.headers()).ok_or_else(lost)?;
     if returned.state.as_deref() != Some(state.as_str()) {
         return Err(lost());
     }
@@ -179,7 +196,7 @@ async fn redeem(oidc: &Oidc, code: &str, verifier: &str) -> Result<Identity> {
         return Err(Fault::forbidden("the provider does not take the code back: sign in again"));
     }
     let redeemed: Redeemed = serde_json::from_slice(answer.body()).map_err(|_| away())?;
-    oidc.tokens.verify(&redeemed.id_token).await.map_err(|fault| {
+    oidc.tokens.verify(&redeemed.id_token, &config.client_id, &nonce_of(verifier)).await.map_err(|fault| {
         tracing::warn!(%fault, "an operator could not sign in elsewhere");
         match fault {
             IdTokenFault::Refused(_) => Fault::forbidden("the provider's token is not good; the log says why"),

@@ -37,12 +37,14 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/healthz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(state);
+        .with_state(state.clone());
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(state);
     match api {
-        None => probes,
-        Some(api) => probes.merge(served(&api)),
+        None => probes.merge(metrics),
+        // Scrapers have a listener of their own; here pages of strangers may knock.
+        Some(api) => probes.merge(metrics.layer(from_fn_with_state(Arc::clone(&api), known_host))).merge(served(&api)),
     }
+    .layer(from_fn(protect))
 }
 
 /// API and pages.
@@ -56,7 +58,6 @@ fn served(api: &Arc<Api>) -> Router {
         .fallback(|| async { Fault::not_found("there is nothing here; /docs lists what there is") })
         .method_not_allowed_fallback(|| async { Fault::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(api), known_host))
-        .layer(from_fn(protect))
         .layer(from_fn_with_state(Arc::clone(api), enter))
         .with_state(Arc::clone(api))
 }

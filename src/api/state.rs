@@ -14,6 +14,7 @@ use crate::model::event_id::EventIdGenerator;
 use crate::model::rate::RateLimit;
 use crate::operators::Operators;
 use crate::store::Store;
+use crate::tasks::Tasks;
 use crate::telemetry::readiness::Readiness;
 
 /// What the app gives the admin API.
@@ -22,8 +23,8 @@ pub struct Parts {
     pub operators: Arc<Operators>,
     /// Where operators may sign in besides here.
     pub oidc: Option<Oidc>,
-    /// Texts of the command line on this machine.
-    pub shells: ShellTexts,
+    /// Texts of the command line on this machine; none: it could not be given a secret.
+    pub shells: Option<ShellTexts>,
     /// Where everything lives, for reading; changes go through [`Operators::store_for`].
     pub store: Store,
     /// Makes keys.
@@ -42,6 +43,8 @@ pub struct Parts {
     pub gateway: Arc<dyn RunningGateway>,
     /// Health, for the overview.
     pub readiness: Arc<Readiness>,
+    /// Where changes run, so that they end when their callers do not wait.
+    pub tasks: Tasks,
 }
 
 /// The parts, and what handlers share.

@@ -16,6 +16,7 @@ use crate::config::{Config, Effective, Problem};
 use crate::crypto::shell_text::ShellTexts;
 use crate::model::causes::with_causes;
 use crate::model::clock::SharedClock;
+use crate::model::secret::SecretBytes;
 use crate::operators::Operators;
 use crate::proxy::Gateway;
 use crate::server::outbound::{AuthorityFault, Outbound, OutboundRules};
@@ -74,7 +75,7 @@ impl Administration<'_> {
         Ok(Api::new(Parts {
             operators,
             oidc,
-            shells: ShellTexts::new(pepper),
+            shells: shells(config, pepper),
             store,
             mint,
             clock,
@@ -84,8 +85,19 @@ impl Administration<'_> {
             default_limit: config.limits.default,
             readiness: Arc::clone(readiness),
             gateway: Arc::new(running),
+            tasks: tasks.clone(),
         }))
     }
+}
+
+/// How the command line on this machine is known; none: only by tokens.
+fn shells(config: &Config, pepper: &SecretBytes) -> Option<ShellTexts> {
+    let left = ShellTexts::leave_secret(&config.data_dir, pepper);
+    let lost = |error: &std::io::Error| {
+        let folder = config.data_dir.display();
+        tracing::warn!(%folder, %error, "no secret can be left for the command line on this machine: it needs --server and a token");
+    };
+    left.inspect_err(lost).ok()
 }
 
 /// Where operators may sign in besides here.

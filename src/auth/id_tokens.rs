@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::jwt::{Issuers, Refused};
+use super::jwt::{self, Issuers, Refused};
 use crate::config::token_issuer::TokenIssuerConfig;
 use crate::model::clock::SharedClock;
 use crate::server::outbound::AuthorityFault;
@@ -54,15 +54,25 @@ impl IdTokens {
         Ok(Self { issuers })
     }
 
-    /// Who a token is of.
+    /// Who a token is of, that was made for `client_id` and with this `nonce` (§3.1.3.7).
     ///
     /// # Errors
     /// It is not believed.
-    pub async fn verify(&self, token: &str) -> Result<Identity, IdTokenFault> {
+    pub async fn verify(&self, token: &str, client_id: &str, nonce: &str) -> Result<Identity, IdTokenFault> {
         let verified = self.issuers.verify(token.as_bytes()).await.map_err(|refused| match refused {
             Refused::Fault(fault) => IdTokenFault::Refused(fault.as_str()),
             Refused::NoKeys => IdTokenFault::NoKeys,
         })?;
+        let said = jwt::id_claims(token.as_bytes()).map_err(|fault| IdTokenFault::Refused(fault.as_str()))?;
+        if said.nonce.as_deref() != Some(nonce) {
+            return Err(IdTokenFault::Refused("it was made for another way of signing in"));
+        }
+        if said.authorized_party.map_or(said.audiences > 1, |party| party != client_id) {
+            return Err(IdTokenFault::Refused("it was made for another party"));
+        }
+        if said.is_unverified {
+            return Err(IdTokenFault::Refused("the provider has not verified its address"));
+        }
         let facts = verified.facts;
         let subject = facts.subject.ok_or(IdTokenFault::Refused("it has no subject"))?;
         Ok(Identity { subject, name: facts.client, groups: facts.scopes.iter().map(ToOwned::to_owned).collect() })

@@ -11,6 +11,8 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
+use crate::wire::csv::harmless;
+
 /// How answers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -86,7 +88,7 @@ pub(super) fn write_object(row: &Row, format: Format, out: &mut dyn Write) -> io
         Format::Json => write_json(row, out),
         Format::Csv => {
             write_csv_line(row.names().into_iter().map(str::to_owned), out)?;
-            write_csv_line(row.0.iter().map(|(_, value)| plain(value)), out)
+            write_csv_line(row.0.iter().map(|(_, value)| cell(value)), out)
         }
         Format::Table => {
             let width = row.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -138,7 +140,7 @@ impl<'o> ListWriter<'o> {
                 }
                 Ok(serde_json::to_writer(&mut *self.out, &row)?)
             }
-            Format::Csv => write_csv_line(row.0.iter().map(|(_, value)| plain(value)), self.out),
+            Format::Csv => write_csv_line(row.0.iter().map(|(_, value)| cell(value)), self.out),
             Format::Table => {
                 self.shown.push(row);
                 Ok(())
@@ -186,7 +188,7 @@ pub(super) fn write_csv(columns: &[&str], rows: &[Row], out: &mut dyn Write) -> 
 
 /// Writes rows of a CSV whose first line was written.
 pub(super) fn write_csv_rows(columns: &[&str], rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
-    rows.iter().try_for_each(|row| write_csv_line(columns.iter().map(|name| plain(row.find(name))), out))
+    rows.iter().try_for_each(|row| write_csv_line(columns.iter().map(|name| cell(row.find(name))), out))
 }
 
 fn write_csv_line(values: impl Iterator<Item = String>, out: &mut dyn Write) -> io::Result<()> {
@@ -197,6 +199,12 @@ fn write_csv_line(values: impl Iterator<Item = String>, out: &mut dyn Write) -> 
         })
         .collect();
     writeln!(out, "{}", quoted.join(","))
+}
+
+/// A value in CSV.
+fn cell(value: &Value) -> String {
+    let text = plain(value);
+    if matches!(value, Value::Number(_)) { text } else { harmless(&text) }
 }
 
 /// A value without JSON's quotes; a list as words.

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::store::MASK;
 
 /// What happens to the headers of one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +72,14 @@ const VARIABLES: [(&str, Variable); 10] = [
     ("method", Variable::Method),
     ("scheme", Variable::Scheme),
 ];
+
+impl RawHeaderRules {
+    /// Takes out what may be a secret that an upstream is told: it is for the file's readers only.
+    pub(super) fn mask(&mut self) {
+        let values = self.set.values_mut().chain(self.add.values_mut());
+        values.filter(|value| !value.contains("${")).for_each(|value| MASK.clone_into(value));
+    }
+}
 
 /// Which way headers go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

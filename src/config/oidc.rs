@@ -149,6 +149,10 @@ impl RawOidc {
 fn url(check: &Check<'_>, key: &str, text: &str, allow_http: bool) -> Option<Url> {
     let read = Url::parse(text).ok().filter(Url::has_host);
     let read = read.filter(|url| url.scheme() == "https" || (allow_http && url.scheme() == "http"));
+    if read.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        check.refuse(key, "an address is no place for a secret: settings are shown", "write it without a user");
+        return None;
+    }
     if read.is_none() {
         check.refuse(key, format!("`{text}` is no https address"), "write it whole, like https://id.example.com/…");
     }

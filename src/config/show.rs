@@ -18,6 +18,7 @@ impl Effective {
         raw.spell_out();
         raw.data_dir = config.data_dir.display().to_string();
         raw.store.url = mask_url(&raw.store.url);
+        raw.routes.iter_mut().for_each(|route| route.request_headers.mask());
         let mask = |given: bool| given.then(|| MASK.to_owned());
         raw.auth.pepper = mask(config.auth.pepper.is_some());
         raw.auth.pepper_previous = mask(config.auth.pepper_previous.is_some());

@@ -1,15 +1,23 @@
-//! The text with which the command line shows a gateway on the same machine that it holds the same
-//! settings: a JWT (RFC 7519, HS256) under a key derived from the pepper.
+//! The text with which the command line shows a gateway on the same machine that it may read the same
+//! files: a JWT (RFC 7519, HS256) under a key derived from the pepper and from a secret that the
+//! gateway leaves in its folder, for its own user, when it starts.
 //!
-//! Whoever has the pepper and the store can do everything already; this lets `octroi top`, `explain`
-//! and their like ask the process that serves without a token being made and kept. It lives a
-//! minute, its `typ` is its own, and it is good on loopback only (`api` sees to that).
+//! Whoever can read both, and so the store, can do everything already; the pepper alone opens nothing.
+//! This lets `octroi top`, `explain` and their like ask the process that serves without a token being
+//! made and kept. It lives a minute, its `typ` is its own, and it is good on loopback only, and not
+//! through a proxy there (`api` sees to that).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use crate::model::secret::{SecretBytes, SecretText};
 
@@ -17,7 +25,16 @@ use crate::model::secret::{SecretBytes, SecretText};
 const LIFE: i64 = 60;
 
 /// What it is made for: no other use of the pepper makes the same bytes.
-const PURPOSE: &[u8] = b"octroi shell text v1";
+const PURPOSE: &[u8] = b"octroi shell text v2";
+
+/// The gateway's secret, in its folder.
+pub const FILE: &str = "shell.secret";
+
+/// The same before it is whole.
+const PREPARING: &str = "shell.secret.new";
+
+/// Its bytes.
+const SECRET: usize = 32;
 
 /// More than any that we make.
 const LONGEST: usize = 1_024;
@@ -36,14 +53,36 @@ struct Claims {
 }
 
 impl ShellTexts {
-    /// Under a key that is derived from the pepper.
+    /// Leaves a new secret in the gateway's folder: texts of one that served before are void.
     ///
-    /// # Panics
-    /// Never: HMAC takes keys of any length.
-    #[must_use]
-    pub fn new(pepper: &SecretBytes) -> Self {
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn leave_secret(folder: &Path, pepper: &SecretBytes) -> io::Result<Self> {
+        let mut secret = Zeroizing::new([0; SECRET]);
+        getrandom::fill(&mut *secret).map_err(|error| io::Error::other(error.to_string()))?;
+        fs::create_dir_all(folder)?;
+        let (file, preparing) = (folder.join(FILE), folder.join(PREPARING));
+        let _ = fs::remove_file(&preparing);
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&preparing)?.write_all(&*secret)?;
+        fs::rename(preparing, file)?;
+        Ok(Self::new(pepper, &*secret))
+    }
+
+    /// Of the secret that the gateway of this folder left.
+    ///
+    /// # Errors
+    /// It is not there, or not for whoever asks.
+    pub fn of_folder(folder: &Path, pepper: &SecretBytes) -> io::Result<Self> {
+        let secret = Zeroizing::new(fs::read(folder.join(FILE))?);
+        if secret.len() != SECRET {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not what a gateway leaves there"));
+        }
+        Ok(Self::new(pepper, &secret))
+    }
+
+    fn new(pepper: &SecretBytes, secret: &[u8]) -> Self {
         let derive = Hmac::<Sha256>::new_from_slice(pepper.expose()).expect("HMAC takes keys of any length");
-        let key = derive.chain_update(PURPOSE).finalize().into_bytes();
+        let key = derive.chain_update(PURPOSE).chain_update(secret).finalize().into_bytes();
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes keys of any length");
         Self { keyed, header: URL_SAFE_NO_PAD.encode(r#"{"typ":"octroi-shell+jwt","alg":"HS256"}"#) }
     }
@@ -90,24 +129,31 @@ impl std::fmt::Debug for ShellTexts {
 mod tests {
     use super::*;
     use crate::crypto::session_text::{SessionClaims, SessionTexts};
+    use std::os::unix::fs::PermissionsExt as _;
     use uuid::Uuid;
 
     #[test]
-    fn a_text_is_good_for_a_minute_under_the_same_pepper() {
+    fn a_text_is_good_for_a_minute_under_the_same_pepper_and_secret() {
+        let folder = tempfile::tempdir().unwrap();
         let pepper = SecretBytes::new(vec![7; 32]);
-        let texts = ShellTexts::new(&pepper);
+        assert!(ShellTexts::of_folder(folder.path(), &pepper).is_err(), "nobody serves there");
+        let before = ShellTexts::leave_secret(folder.path(), &pepper).unwrap().make("root", 1_000);
+        let serving = ShellTexts::leave_secret(folder.path(), &pepper).unwrap();
+        assert_eq!(fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+        let texts = ShellTexts::of_folder(folder.path(), &pepper).unwrap();
+        assert_eq!(serving.read(texts.make("root", 1_000).expose(), 1_000).as_deref(), Some("root"));
         let text = texts.make("root", 1_000);
         for (now, user) in [(1_000, Some("root")), (1_059, Some("root")), (1_060, None), (800, None)] {
             assert_eq!(texts.read(text.expose(), now).as_deref(), user, "{now}");
         }
-        let other = ShellTexts::new(&SecretBytes::new(vec![8; 32])).make("root", 1_000);
+        let other = ShellTexts::of_folder(folder.path(), &SecretBytes::new(vec![8; 32])).unwrap().make("root", 1_000);
         let session = SessionTexts::new(&pepper).make(&SessionClaims {
             operator: Uuid::nil(),
             session: Uuid::nil(),
             iat: 1_000,
             exp: 1_050,
         });
-        for wrong in [other.expose(), session.expose(), "", "a.b.c", &text.expose()[1..]] {
+        for wrong in [other.expose(), before.expose(), session.expose(), "", "a.b.c", &text.expose()[1..]] {
             assert_eq!(texts.read(wrong, 1_000), None, "{wrong}");
         }
     }

@@ -53,6 +53,13 @@ impl AddressRanges {
         self.0.iter().map(ToString::to_string)
     }
 
+    /// Whether everybody who passes here passes there.
+    #[must_use]
+    pub fn are_within(&self, wider: &Self) -> bool {
+        let inside = |range: &IpNet| wider.0.iter().any(|wide| wide.contains(range));
+        wider.0.is_empty() || (!self.0.is_empty() && self.0.iter().all(inside))
+    }
+
     /// Whether a caller at `address` passes. An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is
     /// the IPv4 address.
     #[must_use]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::password::{self, hash_here};
-use super::{Known, OperatorFault, Operators};
+use super::{Known, OperatorFault, Operators, SignedIn};
 use crate::config::admin::FirstOperator;
 use crate::model::admin::{NewOperator, NewPassword, Operator, OperatorChange, Reach};
 use crate::model::operator::Role;
@@ -26,7 +26,8 @@ pub struct NewPerson {
 }
 
 impl Operators {
-    /// Changes the password of whoever asks, who must know the present one. Other sessions end.
+    /// Changes the password of whoever asks, who must know the present one. Its sessions end, and one
+    /// begins: whoever had got hold of one has none.
     ///
     /// # Errors
     /// The present password is wrong, or the new one cannot be one.
@@ -37,7 +38,7 @@ impl Operators {
         new: &SecretText,
         address: IpAddr,
         request_id: Option<&str>,
-    ) -> Result<(), OperatorFault> {
+    ) -> Result<SignedIn, OperatorFault> {
         let operator = self.store.operators.find(known.actor.id).await?.ok_or(OperatorFault::NotFound)?;
         password::check(&operator.name, new)?;
         // A stolen session must not be a way to guess.
@@ -48,12 +49,12 @@ impl Operators {
             return Err(OperatorFault::Wrong);
         }
         charge.give_back();
-        let new = NewPassword { hash: self.passwords.hash(new).await, keep: known.session };
+        let new = NewPassword { hash: self.passwords.hash(new).await, keep: None };
         let change = OperatorChange { password: Some(new), ..OperatorChange::default() };
         let store = self.store_for(&known.actor, request_id);
         store.operators.update(operator.id, change, self.clock.wall()).await?;
         self.forget_sessions();
-        Ok(())
+        self.begin_again(&operator, Some(address), request_id).await
     }
 
     /// Changes an operator: its role, whether it may sign in. None: there is no such operator.

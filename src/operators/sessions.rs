@@ -78,7 +78,17 @@ impl Operators {
             self.forget_sessions();
             changed.ok_or(OperatorFault::NotFound)?
         };
-        self.begin(&operator, address, request_id).await.map_err(|fault| match fault {
+        self.begin_again(&operator, address, request_id).await
+    }
+
+    /// Begins a session for an operator who is known already.
+    pub(super) async fn begin_again(
+        &self,
+        operator: &Operator,
+        address: Option<IpAddr>,
+        request_id: Option<&str>,
+    ) -> Result<SignedIn, OperatorFault> {
+        self.begin(operator, address, request_id).await.map_err(|fault| match fault {
             LoginFault::Store(error) => OperatorFault::Store(error),
             _ => OperatorFault::NoSecret,
         })

@@ -4,6 +4,9 @@
 //! back when it was right. Names and addresses stand for themselves: a botnet meets the name's
 //! delay, a list of names the address's. A name's delay is short, because strangers can make it grow
 //! for anybody: it slows guessing down to a thousand tries a day and keeps nobody out for long.
+//!
+//! What is refused leaves nothing behind: no name takes the place of another, and names are known by
+//! a digest, so that none is longer than the others.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +15,10 @@ use std::time::Duration;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use crate::crypto::pepper::sha256;
+use crate::model::addresses::network_of;
 use crate::model::clock::Monotonic;
+use crate::model::key::KeyHash;
 
 /// So many wrong ones cost nothing: people mistype.
 const FREE: u32 = 5;
@@ -27,7 +33,7 @@ const REMEMBERED: u64 = 50_000;
 
 /// What was tried lately.
 pub(super) struct Throttle {
-    names: Cache<String, Arc<Mutex<Tries>>>,
+    names: Cache<KeyHash, Arc<Mutex<Tries>>>,
     addresses: Cache<IpAddr, Arc<Mutex<Tries>>>,
 }
 
@@ -59,8 +65,13 @@ impl Throttle {
     /// # Errors
     /// How long until the next one.
     pub(super) fn charge(&self, name: &str, address: IpAddr, now: Monotonic) -> Result<Charge, Duration> {
-        let name = self.names.get_with_by_ref(name, Arc::default);
-        let address = self.addresses.get_with(network(address), Arc::default);
+        let (name, address) = (sha256(name.as_bytes()), network_of(address));
+        let known = [self.addresses.get(&address), self.names.get(&name)];
+        if let Some(wait) = known.iter().flatten().map(|tries| lock(tries).wait(now)).find(|wait| !wait.is_zero()) {
+            return Err(wait);
+        }
+        let name = self.names.get_with(name, Arc::default);
+        let address = self.addresses.get_with(address, Arc::default);
         // Both are looked at before either is charged; always in this order.
         let (mut of_name, mut of_address) = (lock(&name), lock(&address));
         let wait = of_name.wait(now).max(of_address.wait(now));
@@ -107,14 +118,6 @@ impl Tries {
 /// Sections are short, and nothing is awaited in them.
 fn lock(tries: &Mutex<Tries>) -> MutexGuard<'_, Tries> {
     tries.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What one party usually holds: an IPv4 address, or the /64 of an IPv6 one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 #[cfg(test)]
@@ -176,6 +179,16 @@ mod tests {
         for _ in 0..20 {
             throttle.charge("anna", "192.0.2.2".parse().unwrap(), at(0)).ok().unwrap().give_back();
         }
+    }
+
+    #[test]
+    fn what_is_refused_is_not_remembered() {
+        let throttle = Throttle::new();
+        for number in 0..1_000 {
+            wait(&throttle, &format!("{number}"), HOME, 0);
+        }
+        throttle.names.run_pending_tasks();
+        assert_eq!(throttle.names.entry_count(), 5, "names that a delayed address tried took the places of others");
     }
 
     #[test]

@@ -58,7 +58,7 @@ use http::{Request, Response};
 pub use arrival::{Entrance, Secured, Speaks};
 pub use listener::{Bound, bind, bind_unix, serve};
 pub use peer::Peer;
-pub use places::Places;
+pub use places::{Crowds, Places};
 pub use request_body::{BodyFault, BrokenBody, RequestBody};
 pub use stream::Stream;
 

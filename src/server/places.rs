@@ -26,21 +26,70 @@ struct Shared {
 
 #[derive(Debug)]
 struct PerAddress {
-    limit: usize,
     exempt: Vec<IpNet>,
+    crowds: Crowds,
+}
+
+/// How many are there from each address, and how many may be: for a /64 of IPv6 as for one.
+#[derive(Clone, Debug)]
+pub struct Crowds {
+    limit: usize,
     // A std mutex: held for a look when a connection begins and when it ends.
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One of a crowd, until it is dropped.
+#[derive(Debug)]
+pub struct Member {
+    of: Crowds,
+    address: IpAddr,
+}
+
+impl Crowds {
+    /// So many of each address.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, open: Arc::default() }
+    }
+
+    /// One more from there; none: there are as many as there may be.
+    #[must_use]
+    pub fn join(&self, address: IpAddr) -> Option<Member> {
+        let address = network_of(address);
+        let mut open = self.open();
+        let count = open.entry(address).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Member { of: self.clone(), address })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut open = self.of.open();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
 }
 
 impl Places {
     /// `limit` places in all, for callers by the rules of `config`.
     #[must_use]
     pub fn new(limit: usize, config: &ServerConfig, metrics: Arc<Metrics>) -> Self {
-        let per_address = config.limits.connections_per_address.map(|limit| PerAddress {
-            limit,
-            exempt: config.trusted_proxies.clone(),
-            open: Mutex::default(),
-        });
+        let per_address = config
+            .limits
+            .connections_per_address
+            .map(|limit| PerAddress { exempt: config.trusted_proxies.clone(), crowds: Crowds::new(limit) });
         Self(Arc::new(Shared { limit, open: AtomicUsize::new(0), per_address, metrics }))
     }
 
@@ -56,15 +105,15 @@ impl Places {
             return None;
         }
         self.0.metrics.connections_open.inc();
-        Some(Place { of: self.clone(), address: None })
+        Some(Place { of: self.clone(), member: None })
     }
 }
 
 /// One open connection; the place is free again when it is dropped.
 pub(super) struct Place {
     of: Places,
-    /// Under which address it is counted too.
-    address: Option<IpAddr>,
+    /// Under whose address it is counted too.
+    member: Option<Member>,
 }
 
 impl Place {
@@ -75,36 +124,14 @@ impl Place {
         if rule.exempt.iter().any(|network| network.contains(&caller)) {
             return true;
         }
-        let counted = network_of(caller);
-        let mut open = rule.open();
-        let count = open.entry(counted).or_default();
-        if *count >= rule.limit {
-            return false;
-        }
-        *count += 1;
-        self.address = Some(counted);
-        true
-    }
-}
-
-impl PerAddress {
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.member = rule.crowds.join(caller);
+        self.member.is_some()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let shared = &self.of.0;
-        if let (Some(address), Some(rule)) = (self.address, &shared.per_address) {
-            let mut open = rule.open();
-            if let Some(count) = open.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    open.remove(&address);
-                }
-            }
-        }
         shared.open.fetch_sub(1, Relaxed);
         shared.metrics.connections_open.dec();
     }

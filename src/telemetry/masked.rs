@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use memchr::memmem;
 
-/// What stands between a key's prefix and its id.
-const MARKS: [&[u8]; 2] = [b"_live_", b"_test_"];
+/// What stands between a key's prefix and its id, and between an admin token's and its own.
+const MARKS: [&[u8]; 3] = [b"_live_", b"_test_", b"_admin_"];
 
 /// The public part of what follows; the rest is secret and check digits.
 const ID_LENGTH: usize = 12;
@@ -45,7 +45,19 @@ fn secret(path: &str, from: usize) -> Option<std::ops::Range<usize>> {
             (length > ID_LENGTH).then(|| from + start + ID_LENGTH..from + start + length)
         })
     };
-    MARKS.iter().filter_map(|mark| of_mark(mark)).min_by_key(|range| range.start)
+    MARKS.iter().filter_map(|mark| of_mark(mark)).chain(token(bytes, from)).min_by_key(|range| range.start)
+}
+
+/// Where the first JWT lies: base64url of an object, and two dots. Its header is no secret.
+fn token(bytes: &[u8], from: usize) -> Option<std::ops::Range<usize>> {
+    let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    memmem::find_iter(bytes, b"eyJ").find_map(|start| {
+        let text = &bytes[start..];
+        let text = &text[..text.iter().take_while(is_part).count()];
+        let mut dots = memchr::memchr_iter(b'.', text);
+        let (first, _) = (dots.next()?, dots.next()?);
+        Some(from + start + first + 1..from + start + text.len())
+    })
 }
 
 #[cfg(test)]
@@ -60,6 +72,9 @@ mod tests {
             ("/octroi_live_abcdefghijkl", "/octroi_live_abcdefghijkl"),
             ("/octroi_live_abcdefghijklSECRETSECRET123456/x", "/octroi_live_abcdefghijkl[masked]/x"),
             ("/k_test_abcdefghijklS/k_live_abcdefghijklT", "/k_test_abcdefghijkl[masked]/k_live_abcdefghijkl[masked]"),
+            ("/octroi_admin_abcdefghijklSECRET", "/octroi_admin_abcdefghijkl[masked]"),
+            ("/t/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln/x", "/t/eyJhbGciOiJIUzI1NiJ9.[masked]/x"),
+            ("/eyJ/a.b", "/eyJ/a.b"),
             ("/a_live_b_live_abcdefghijklS", "/a_live_b_live_abcdefghijkl[masked]"),
         ] {
             assert_eq!(masked(path), told);

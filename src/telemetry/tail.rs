@@ -90,10 +90,11 @@ impl Tail {
         let _ = self.sender.send(Arc::new(tailed));
     }
 
-    /// Watches from now on; none: enough do already.
+    /// Watches from now on; none: enough do already. Half of the places are for who sees all clients.
     #[must_use]
-    pub fn watch(self: &Arc<Self>) -> Option<Watcher> {
-        let added = self.watchers.fetch_update(Relaxed, Relaxed, |count| (count < MOST).then_some(count + 1));
+    pub fn watch(self: &Arc<Self>, sees_all: bool) -> Option<Watcher> {
+        let most = if sees_all { MOST } else { MOST / 2 };
+        let added = self.watchers.fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1));
         added.ok().map(|_| Watcher { tail: Arc::clone(self), receiver: self.sender.subscribe() })
     }
 }
@@ -140,7 +141,7 @@ mod tests {
     async fn who_is_slow_misses_some_and_is_told() {
         let tail = Tail::new();
         assert!(!tail.is_watched());
-        let mut watcher = tail.watch().unwrap();
+        let mut watcher = tail.watch(true).unwrap();
         assert!(tail.is_watched());
         let sent = KEPT as u64 + 10;
         (0..sent).for_each(|number| tail.tell(tailed(number)));
@@ -153,9 +154,11 @@ mod tests {
     #[test]
     fn only_so_many_watch() {
         let tail = Tail::new();
-        let watchers: Vec<_> = (0..MOST).map(|_| tail.watch().unwrap()).collect();
-        assert!(tail.watch().is_none());
+        let mut watchers: Vec<_> = (0..MOST / 2).map(|_| tail.watch(false).unwrap()).collect();
+        assert!(tail.watch(false).is_none());
+        watchers.extend((0..MOST / 2).map(|_| tail.watch(true).unwrap()));
+        assert!(tail.watch(true).is_none());
         drop(watchers);
-        assert!(tail.watch().is_some());
+        assert!(tail.watch(false).is_some());
     }
 }

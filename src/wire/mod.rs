@@ -6,6 +6,7 @@
 //! | [`observed`] | counts a body's bytes and tells its end exactly once |
 //! | [`problem`] | the body of an error (RFC 9457), as a response or as raw bytes |
 //! | [`percent`] | text as visible ASCII |
+//! | [`mod@csv`] | texts in the lists that people open in spreadsheets |
 //! | [`head`] | what a request's head may be, before anything is decided from it |
 //! | [`http1`] | HTTP/1.1 as bytes: heads, lengths, chunks |
 //! | [`http2`] | a body on its way into a stream |
@@ -13,6 +14,7 @@
 //! | [`websocket`] | the handshake's proof, and where a frame ends |
 
 pub mod body;
+pub mod csv;
 pub mod head;
 pub mod http1;
 pub mod http2;

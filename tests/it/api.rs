@@ -9,6 +9,7 @@ use crate::database::TestDatabase;
 use crate::harness::{Gateway, Setup, eventually, text};
 use crate::upstream::Upstream;
 
+mod attacks;
 mod explain;
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -404,17 +405,39 @@ fn lists_go_on_where_the_page_before_ended() {
 fn a_client_s_token_manages_its_own_keys() {
     let bench = Bench::sqlite();
     let token = bench.token("client");
-    let made = bench.with(&token, "POST", &format!("/v1/clients/{}/keys", bench.client), &json!({"name": "mine"}));
+    let keys = format!("/v1/clients/{}/keys", bench.client);
+    // The first comes from an operator: it says how far the others go.
+    refused(&bench.with(&token, "POST", &keys, &json!({"name": "mine"})), 403, "forbidden");
+    let first = bench.setup.key(&bench.client, &["--scope", "orders:read", "--allow", "127.0.0.0/8"]);
+    let within = json!({"name": "mine", "scopes": ["orders:read"], "allowed_addresses": ["127.0.0.1"]});
+    let made = bench.with(&token, "POST", &keys, &within);
     assert_eq!(made.status, 201, "{made:?}");
     let raw = made.json()["key"].as_str().unwrap().to_owned();
     assert_eq!(fetch(bench.setup.data, "/", &[&format!("X-API-Key: {raw}")]).status, 200);
+    let own_key = format!("/v1/keys/{}", made.json()["id"].as_str().unwrap());
+    for wider in [
+        json!({"scopes": ["orders:read", "orders:admin"]}),
+        json!({"scopes": ["*"]}),
+        json!({"allowed_addresses": []}),
+        json!({"allowed_addresses": ["0.0.0.0/0"]}),
+    ] {
+        refused(&bench.with(&token, "PATCH", &own_key, &wider), 403, "forbidden");
+        refused(&bench.with(&token, "POST", &keys, &wider), 403, "forbidden");
+    }
+    assert_eq!(bench.with(&token, "PATCH", &own_key, &json!({"scopes": [], "name": "narrow"})).status, 200);
+    assert_eq!(bench.with(&token, "POST", &format!("{own_key}/rotate"), &json!({"grace": "0s"})).status, 201);
     let foreign = bench.setup.key(&bench.other, &[]);
     refused(&bench.with(&token, "DELETE", &format!("/v1/keys/{}", foreign.id), &Value::Null), 404, "not_found");
+    refused(&bench.with(&token, "GET", &format!("/v1/keys?after={}", foreign.id), &Value::Null), 400, "bad_request");
     refused(&bench.with(&token, "GET", &format!("/v1/clients/{}", bench.other), &Value::Null), 404, "not_found");
     let own = bench.with(&token, "GET", "/v1/keys", &Value::Null).json();
-    assert_eq!(own["items"].as_array().unwrap().len(), 1, "{own}");
+    assert_eq!(own["items"].as_array().unwrap().len(), 3, "{own}");
     let seen = bench.with(&token, "GET", "/v1/clients", &Value::Null).json();
     assert_eq!(seen["items"].as_array().unwrap().len(), 1, "{seen}");
+    // A suspended client only gives keys back.
+    bench.setup.json(&["client", "suspend", &bench.client]);
+    refused(&bench.with(&token, "POST", &keys, &within), 403, "forbidden");
+    assert_eq!(bench.with(&token, "DELETE", &format!("/v1/keys/{}", first.id), &Value::Null).status, 200);
 }
 
 #[test]

@@ -63,17 +63,17 @@ impl Provider {
     }
 
     /// What it will say of whoever comes with the code.
-    fn vouch(&self, challenge: &str, more: &Value) {
+    fn vouch(&self, sent: &Sent, more: &Value) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
         let mut claims = json!({
             "iss": self.keys.name(), "aud": "octroi", "sub": "person-1", "email": "ada@example.com",
-            "groups": ["readers"], "iat": now, "exp": now + 300,
+            "groups": ["readers"], "iat": now, "exp": now + 300, "nonce": sent.nonce,
         });
         for (name, value) in more.as_object().expect("claims") {
             claims[name] = value.clone();
         }
         let mut desk = self.desk.lock().unwrap();
-        challenge.clone_into(&mut desk.challenge);
+        sent.challenge.clone_into(&mut desk.challenge);
         desk.id_token = signed(&self.signer, &claims);
     }
 }
@@ -123,6 +123,7 @@ struct Sent {
     cookie: String,
     state: String,
     challenge: String,
+    nonce: String,
 }
 
 impl Bench {
@@ -146,7 +147,7 @@ impl Bench {
         let answer = self.get("/login/oidc", &[]);
         assert_eq!(answer.status, 303, "{answer:?}");
         let cookie = answer.header("set-cookie").unwrap();
-        assert!(cookie.contains("HttpOnly; SameSite=Lax") && cookie.contains("Path=/login/callback"), "{cookie}");
+        assert!(cookie.contains("Path=/;") && cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
         let location = url::Url::parse(answer.header("location").unwrap()).unwrap();
         let asked: std::collections::BTreeMap<String, String> = location.query_pairs().into_owned().collect();
         assert_eq!((asked["response_type"].as_str(), asked["code_challenge_method"].as_str()), ("code", "S256"));
@@ -155,6 +156,7 @@ impl Bench {
             cookie: format!("cookie: {}", cookie.split(';').next().unwrap()),
             state: asked["state"].clone(),
             challenge: asked["code_challenge"].clone(),
+            nonce: asked["nonce"].clone(),
         }
     }
 
@@ -177,13 +179,11 @@ impl Bench {
 fn whom_the_provider_vouches_for_signs_in_with_the_role_of_its_groups() {
     let bench = Bench::start();
     let sent = bench.depart();
-    bench.provider.vouch(&sent.challenge, &json!({}));
+    bench.provider.vouch(&sent, &json!({}));
     assert_eq!(bench.role_of(&bench.arrive(&sent, &format!("code=the-code&state={}", sent.state))), "auditor");
     // Another group there, another role here; the operator is the same one.
     let sent = bench.depart();
-    bench
-        .provider
-        .vouch(&sent.challenge, &json!({"groups": ["readers", "gateway-admins"], "email": "renamed@example.com"}));
+    bench.provider.vouch(&sent, &json!({"groups": ["readers", "gateway-admins"], "email": "renamed@example.com"}));
     assert_eq!(bench.role_of(&bench.arrive(&sent, &format!("code=the-code&state={}", sent.state))), "owner");
     let people = bench.setup.json(&["admin", "list"])["items"].clone();
     assert_eq!(people.as_array().unwrap().len(), 1, "{people}");
@@ -196,13 +196,15 @@ fn nobody_comes_in_by_another_s_way() {
     let bench = Bench::start();
     let told = |answer: Answer, status: u16| assert_eq!(answer.status, status, "{answer:?}");
     let sent = bench.depart();
-    bench.provider.vouch(&sent.challenge, &json!({}));
+    bench.provider.vouch(&sent, &json!({}));
     // Another state, none, no cookie, another browser's.
     told(bench.arrive(&sent, "code=the-code&state=other"), 400);
     told(bench.arrive(&sent, "code=the-code"), 400);
     told(bench.get(&format!("/login/callback?code=the-code&state={}", sent.state), &[]), 400);
     let other = bench.depart();
     told(bench.arrive(&other, &format!("code=the-code&state={}", sent.state)), 400);
+    // A cookie that nobody was sent away with.
+    told(bench.get("/login/callback?code=the-code&state=", &["cookie: octroi-login=."]), 400);
     // A code that was stolen and put into another browser's way has another challenge.
     told(bench.arrive(&other, &format!("code=the-code&state={}", other.state)), 403);
     told(bench.arrive(&sent, &format!("code=made-up&state={}", sent.state)), 403);
@@ -216,8 +218,13 @@ fn nobody_comes_in_by_another_s_way() {
         json!({"groups": ["strangers"]}),
         json!({"groups": []}),
         json!({"sub": null}),
+        json!({"nonce": other.nonce}),
+        json!({"nonce": null}),
+        json!({"aud": ["octroi", "another"]}),
+        json!({"aud": ["octroi", "another"], "azp": "another"}),
+        json!({"email_verified": false}),
     ] {
-        bench.provider.vouch(&sent.challenge, &wrong);
+        bench.provider.vouch(&sent, &wrong);
         told(bench.arrive(&sent, &format!("code=the-code&state={}", sent.state)), 403);
     }
     let stranger = Signer::new("provider", "ES256");
@@ -227,16 +234,16 @@ fn nobody_comes_in_by_another_s_way() {
         desk: Arc::clone(&bench.provider.desk),
         address: bench.provider.address,
     };
-    bench.provider.vouch(&sent.challenge, &json!({}));
+    bench.provider.vouch(&sent, &json!({}));
     let claims = json!({"iss": bench.provider.keys.name(), "aud": "octroi", "sub": "x", "email": "x", "groups": ["gateway-admins"], "iat": 1, "exp": 4_000_000_000_u64});
     forged.desk.lock().unwrap().id_token = signed(&forged.signer, &claims);
     told(bench.arrive(&sent, &format!("code=the-code&state={}", sent.state)), 403);
     assert_eq!(bench.setup.json(&["admin", "list"])["items"].as_array().unwrap().len(), 0);
     // Who was disabled here stays out, whatever is said there.
-    bench.provider.vouch(&sent.challenge, &json!({"groups": ["gateway-admins"]}));
+    bench.provider.vouch(&sent, &json!({"groups": ["gateway-admins"]}));
     assert_eq!(bench.role_of(&bench.arrive(&sent, &format!("code=the-code&state={}", sent.state))), "owner");
     let sent = bench.depart();
-    bench.provider.vouch(&sent.challenge, &json!({"sub": "person-2", "email": "bob@example.com"}));
+    bench.provider.vouch(&sent, &json!({"sub": "person-2", "email": "bob@example.com"}));
     assert_eq!(bench.role_of(&bench.arrive(&sent, &format!("code=the-code&state={}", sent.state))), "auditor");
     bench.setup.json(&["admin", "disable", "bob@example.com"]);
     told(bench.arrive(&sent, &format!("code=the-code&state={}", sent.state)), 403);

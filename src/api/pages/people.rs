@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use crate::api::extract::{Form, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::operators::{ListQuery, OperatorInput, OperatorPatch, changed, listed, made};
-use crate::api::v1::sessions::{PasswordChange, password_changed};
+use crate::api::v1::sessions::{PasswordChange, password_changed, set_cookie};
 use crate::api::v1::tokens::{self, TokenInput};
 use crate::config::units::{self, DURATION_FORM};
 use crate::model::admin::{AdminToken, Operator};
@@ -268,7 +268,7 @@ pub(super) async fn account(
         h2 { "Change your password" }
         form.stack.card method="post" action="/account" {
             (Field::password("present", "Present password"))
-            (Field::password("new", "New password").hint("at least 12 characters; other sessions end"))
+            (Field::password("new", "New password").hint("at least 12 characters; all sessions end, and this one is made anew"))
             button type="submit" { "Change it" }
         }
     };
@@ -280,6 +280,7 @@ pub(super) async fn change_password(
     caller: Caller,
     Form(input): Form<PasswordForm>,
 ) -> Result<Response> {
-    password_changed(&api, &caller, PasswordChange { present: input.present, new: input.new }).await?;
-    Ok(done("/account", "password-changed"))
+    let change = PasswordChange { present: input.present, new: input.new };
+    let signed_in = password_changed(&api, &caller, change).await?;
+    Ok((set_cookie(&api, &signed_in)?, done("/account", "password-changed")).into_response())
 }

@@ -32,7 +32,11 @@ pub(super) struct SignIn {
 
 /// Only pages of ours: a link to sign in must not lead elsewhere.
 fn own_page(to: Option<&str>) -> &str {
-    let is_ours = |to: &&str| to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\r', '\n']);
+    let is_ours = |to: &&str| {
+        to.starts_with('/')
+            && !to.starts_with("//")
+            && !to.contains(|letter: char| letter == '\\' || letter.is_control())
+    };
     to.filter(is_ours).unwrap_or("/")
 }
 

@@ -22,6 +22,7 @@ use crate::api::state::Api;
 use crate::api::v1::usage::{EventsQuery, SumQuery, Summed, events_listed, summed};
 use crate::model::operator::Permission;
 use crate::store::{UsageColumn, UsageSum};
+use crate::wire::csv::harmless;
 
 /// What the explorer is asked, as its form says it: what is empty is not there.
 #[derive(Clone, Default, Deserialize)]
@@ -198,11 +199,6 @@ pub(super) async fn csv(
     Ok((headers, text).into_response())
 }
 
-/// A text that a spreadsheet does not take for a formula.
-fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() }
-}
-
 /// Which events, as the form says it.
 #[derive(Clone, Default, Deserialize)]
 pub(super) struct AskedEvents {
@@ -301,16 +297,4 @@ pub(super) fn outcome(word: &str) -> Markup {
         _ => "warn",
     };
     badge(kind, word)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_no_formula_in_a_spreadsheet() {
-        for (text, written) in [("orders", "orders"), ("=1+1", "'=1+1"), ("@x", "'@x"), ("2026-11-01", "2026-11-01")] {
-            assert_eq!(harmless(text), written);
-        }
-    }
 }

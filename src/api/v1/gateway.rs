@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,12 +17,12 @@ use http_body_util::StreamBody;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::Sleep;
+use tokio::time::{Interval, Sleep};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Problems;
-use crate::api::caller::Caller;
+use crate::api::caller::{Caller, identify};
 use crate::api::extract::Parameters;
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
@@ -137,6 +138,7 @@ pub(in crate::api) struct TailQuery {
 pub(in crate::api) async fn tail(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    head: Parts,
     Parameters(query): Parameters<TailQuery>,
 ) -> Result<Response> {
     let client = caller.confined_to(Permission::ReadUsage, query.client.map(ClientId))?;
@@ -144,10 +146,11 @@ pub(in crate::api) async fn tail(
         return Err(Fault::bad_request("`seconds` is 1 to 600, `limit` 1 to 1000000"));
     }
     let enough = || Fault::unavailable("too_many_watchers", "enough watch already: end one of them");
-    let watcher = api.gateway.tail().watch().ok_or_else(enough)?;
+    let watcher = api.gateway.tail().watch(!caller.actor().role.is_confined()).ok_or_else(enough)?;
     let seconds = query.seconds.unwrap_or(600);
     let until = Box::pin(tokio::time::sleep(Duration::from_secs(seconds.into())));
-    let lines = Lines { watcher, client, left: query.limit.unwrap_or(u32::MAX), until };
+    let again = tokio::time::interval(ASKED_AGAIN);
+    let lines = Lines { watcher, client, left: query.limit.unwrap_or(u32::MAX), until, api, head, again };
     let body = Body::new(StreamBody::new(stream(lines)));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], body).into_response())
 }
@@ -157,7 +160,13 @@ struct Lines {
     client: Option<ClientId>,
     left: u32,
     until: Pin<Box<Sleep>>,
+    api: Arc<Api>,
+    head: Parts,
+    again: Interval,
 }
+
+/// How often it is asked anew whether somebody may still watch.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
 
 type Line = std::result::Result<Frame<Bytes>, std::convert::Infallible>;
 
@@ -170,6 +179,12 @@ fn stream(lines: Lines) -> impl futures_util::Stream<Item = Line> {
 }
 
 impl Lines {
+    /// None: its session or token ended, or its role is another.
+    async fn may_go_on(&self) -> Option<()> {
+        let caller = identify(&self.api, &self.head).await.ok()?;
+        caller.confined_to(Permission::ReadUsage, self.client).ok().map(|_| ())
+    }
+
     async fn next(&mut self) -> Option<String> {
         if self.left == 0 {
             return None;
@@ -178,6 +193,10 @@ impl Lines {
             let told = tokio::select! {
                 told = self.watcher.next() => told?,
                 () = self.until.as_mut() => return None,
+                _ = self.again.tick() => {
+                    self.may_go_on().await?;
+                    continue;
+                }
             };
             match told {
                 Told::Missed(count) => return Some(format!("{}\n", json!({ "missed": count }))),

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Problems;
+use super::bounds::{self, Wanted};
 use super::clients::{self, check_limit, check_name, present};
 use crate::api::caller::Caller;
 use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
@@ -26,7 +27,7 @@ use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, KeyChange, KeyDefect, NewApiKey, NotRotated, Rotation};
 use crate::model::operator::Permission;
-use crate::model::rate::Rate;
+use crate::model::rate::{Rate, RateLimit};
 use crate::store::Page;
 
 /// Which keys.
@@ -167,10 +168,13 @@ pub(in crate::api) async fn listed(
     after: Option<Uuid>,
 ) -> Result<Page<ApiKey>> {
     let after = after.map(ApiKeyId);
-    if let Some(after) = after
-        && caller.store.keys.find(after).await?.is_none()
-    {
-        return Err(super::no_cursor(after));
+    if let Some(after) = after {
+        let key = caller.store.keys.find(after).await?;
+        // One that is another client's is no cursor for who is not to know of it.
+        let is_there = key.is_some_and(|key| caller.reach(Permission::ReadKeys, key.client_id).is_ok());
+        if !is_there {
+            return Err(super::no_cursor(after));
+        }
     }
     Ok(caller.store.keys.list(client, after, super::limit(limit)?).await?)
 }
@@ -200,6 +204,14 @@ pub(in crate::api) async fn made(api: &Api, caller: &Caller, client: ClientId, i
     let scopes = scopes(input.scopes.unwrap_or_default())?;
     let allowed_addresses = ranges(&input.allowed_addresses.unwrap_or_default())?;
     check_end(api, input.expires_at)?;
+    let wanted = Wanted {
+        scopes: &scopes,
+        addresses: &allowed_addresses,
+        expires_at: input.expires_at,
+        limit: input.rate.map(|rate| RateLimit::new(rate, input.burst)),
+        is_new: true,
+    };
+    bounds::check(api, caller, &client, &wanted).await?;
     let made = api.mint.make(environment);
     let new = NewApiKey {
         client_id: client.id,
@@ -271,8 +283,22 @@ pub(in crate::api) async fn changed(api: &Api, caller: &Caller, key: &ApiKey, pa
         allowed_addresses: patch.allowed_addresses.as_deref().map(ranges).transpose()?,
         expires_at: patch.expires_at,
     };
+    let client = clients::found(caller, Permission::WriteKeys, key.client_id).await?;
+    bounds::check(api, caller, &client, &Wanted::of(&as_changed(key, &change))).await?;
     let changed = caller.store.keys.update(key.id, change).await?;
     changed.ok_or_else(|| Fault::not_found(format!("there is no key {}", key.id)))
+}
+
+/// The key as it will be.
+fn as_changed(key: &ApiKey, change: &KeyChange) -> ApiKey {
+    ApiKey {
+        scopes: change.scopes.clone().unwrap_or_else(|| key.scopes.clone()),
+        rate: change.rate.unwrap_or(key.rate),
+        burst: change.burst.unwrap_or(key.burst),
+        allowed_addresses: change.allowed_addresses.clone().unwrap_or_else(|| key.allowed_addresses.clone()),
+        expires_at: change.expires_at.unwrap_or(key.expires_at),
+        ..key.clone()
+    }
 }
 
 /// Revoke a key: it opens nothing from now on. One revoked already keeps its time.
@@ -323,6 +349,9 @@ pub(in crate::api) async fn rotated(
             .ok_or_else(|| Fault::bad_request(format!("`{text}` is not a duration: write {DURATION_FORM}")))?,
     };
     check_end(api, input.expires_at)?;
+    let client = clients::found(caller, Permission::WriteKeys, old.client_id).await?;
+    let expires_at = input.expires_at.or(old.expires_at);
+    bounds::check(api, caller, &client, &Wanted { expires_at, is_new: true, ..Wanted::of(&old) }).await?;
     let old_until = at.checked_add(grace).map_err(|_| Fault::bad_request("`grace` lies beyond the calendar"))?;
     let made = api.mint.make(api.mint.kind_of(&old));
     let rotation = Rotation {

@@ -4,6 +4,7 @@
 #![expect(unused_qualifications, reason = "utoipa's macros name parameters by their whole path")]
 
 pub(super) mod audit;
+mod bounds;
 pub(super) mod clients;
 pub(super) mod explain;
 pub(super) mod gateway;

@@ -161,20 +161,20 @@ pub(in crate::api) async fn logout(State(api): State<Arc<Api>>, caller: Caller) 
     Ok((StatusCode::NO_CONTENT, no_cookie(&api)?).into_response())
 }
 
-/// Change one's own password; other sessions end.
+/// Change one's own password; all sessions end, and the answer's cookie is a new one's.
 #[utoipa::path(put, path = "/v1/sessions/current/password", tag = "operators", request_body = PasswordChange,
     responses((status = 204), Problems))]
 pub(in crate::api) async fn change_password(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Body(input): Body<PasswordChange>,
-) -> Result<StatusCode> {
-    password_changed(&api, &caller, input).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response> {
+    let signed_in = password_changed(&api, &caller, input).await?;
+    Ok((StatusCode::NO_CONTENT, set_cookie(&api, &signed_in)?).into_response())
 }
 
 /// Changes the password of whoever asks.
-pub(in crate::api) async fn password_changed(api: &Api, caller: &Caller, input: PasswordChange) -> Result<()> {
+pub(in crate::api) async fn password_changed(api: &Api, caller: &Caller, input: PasswordChange) -> Result<SignedIn> {
     if caller.actor().kind != ActorKind::Operator {
         return Err(Fault::conflict("a token has no password: sign in"));
     }

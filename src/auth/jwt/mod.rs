@@ -112,6 +112,30 @@ pub(super) struct Verified {
     generation: u64,
 }
 
+/// What only identity tokens say (OpenID Connect Core 1.0 §2, §5.1).
+pub(super) struct IdClaims {
+    pub(super) nonce: Option<String>,
+    /// `azp`
+    pub(super) authorized_party: Option<String>,
+    /// How many it is for.
+    pub(super) audiences: usize,
+    /// Whether the provider says that its address is not verified.
+    pub(super) is_unverified: bool,
+}
+
+/// What an identity token says besides. Nothing of it is believed before [`Issuers::verify`].
+pub(super) fn id_claims(token: &[u8]) -> Result<IdClaims, TokenFault> {
+    let claims = Token::parse(token)?.claims()?;
+    let text = |name| claims.text(name).map(|text| text.map(ToOwned::to_owned)).map_err(|_| TokenFault::Claim);
+    Ok(IdClaims {
+        nonce: text("nonce")?,
+        authorized_party: text("azp")?,
+        audiences: claims.texts("aud").map_err(|_| TokenFault::Claim)?.map_or(0, |audiences| audiences.len()),
+        // Some providers say it as a text.
+        is_unverified: claims.find("email_verified").is_some_and(|said| *said == false || *said == "false"),
+    })
+}
+
 /// Why a token was not found to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {

@@ -1,5 +1,6 @@
 //! A gateway's admin API as commands use it: a remote one by `--server` and a token, or the one that
-//! serves on this machine under the same settings, which believes whoever has the pepper.
+//! serves on this machine under the same settings, which believes whoever has the pepper and may read
+//! what it left in its folder.
 
 pub(super) mod apply;
 pub(super) mod explain;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::output::{self, ListWriter, Row};
 use super::{Context, Exit, Failure, person};
-use crate::crypto::shell_text::ShellTexts;
+use crate::crypto::shell_text::{self, ShellTexts};
 use crate::model::causes::with_causes;
 use crate::model::secret::SecretText;
 use crate::server::outbound::{Outbound, OutboundFault, OutboundRules};
@@ -67,7 +68,17 @@ impl Server {
         let loaded = context.load()?;
         let pepper = loaded.config.auth.require_pepper()?;
         let user = person::actor(&context.environment).name;
-        let bearer = ShellTexts::new(pepper).make(&user, context.clock.wall().as_second());
+        let folder = &loaded.config.data_dir;
+        let texts = ShellTexts::of_folder(folder, pepper).map_err(|error| {
+            let file = folder.join(shell_text::FILE);
+            let detail = format!(
+                "no gateway that serves here could be asked: {}: {error} (be the user that serves, under the same \
+                 settings; or use --server with a token)",
+                file.display()
+            );
+            Failure::new(Exit::Unavailable, "server_unavailable", detail)
+        })?;
+        let bearer = texts.make(&user, context.clock.wall().as_second());
         let listen = loaded.config.admin.listen;
         let ip = if listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listen.ip() };
         let scheme = if loaded.config.admin.tls.is_some() { "https" } else { "http" };
