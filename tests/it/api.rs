@@ -552,6 +552,22 @@ fn the_command_line_works_from_afar_as_it_does_beside_the_store() {
     let raw = key["key"].as_str().unwrap();
     assert_eq!(fetch(bench.setup.data, "/", &[&format!("X-API-Key: {raw}")]).status, 200);
     let key_id = key["key_id"].as_str().unwrap();
+    // Beside the store and from afar in turn: the same command, the same key.
+    for (change, member, value) in [
+        (["--name", "desk"].as_slice(), "name", json!("desk")),
+        (&["--scope", "b", "--scope", "c"], "scopes", json!(["b", "c"])),
+        (&["--no-scopes"], "scopes", json!([])),
+        (&["--rate", "5/s", "--burst", "7"], "burst", json!(7)),
+        (&["--rate", "none"], "burst", Value::Null),
+        (&["--allow", "127.0.0.0/8"], "allowed_addresses", json!(["127.0.0.0/8"])),
+        (&["--allow-all"], "allowed_addresses", json!([])),
+        (&["--expires", "never"], "expires_at", Value::Null),
+    ] {
+        let command = [&["key", "update", key_id], change].concat();
+        assert_eq!(remote(&bench, &owner, &command)[member], value, "{command:?}");
+        assert_eq!(bench.setup.json(&command)[member], value, "{command:?}");
+    }
+    assert_eq!(bench.setup.octroi(&["key", "update", key_id]).status.code(), Some(2), "nothing to change");
     let rotated = remote(&bench, &owner, &["key", "rotate", key_id, "--grace", "0s"]);
     remote(&bench, &owner, &["key", "revoke", rotated["key_id"].as_str().unwrap()]);
     for list in [

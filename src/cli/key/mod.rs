@@ -3,6 +3,7 @@
 mod import;
 pub(super) mod remote;
 mod rotate;
+mod update;
 mod verify;
 
 use std::io::Write;
@@ -43,6 +44,8 @@ pub(super) enum Command {
         #[arg(value_name = "K")]
         key: String,
     },
+    /// Change what stands beside a key's text: name, scopes, rate, addresses, end
+    Update(update::Update),
     /// Make a key that takes another's place; it is shown this once
     Rotate(rotate::Rotate),
     /// Refuse a key from now on
@@ -180,6 +183,7 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
         }
         Command::Verify => verify::run(context, out).await,
         Command::Import(arguments) => import::run(context, arguments, out).await,
+        Command::Update(arguments) => update::run(context, arguments, out).await,
         Command::Rotate(arguments) => rotate::run(context, arguments, out).await,
         Command::Revoke { key } => {
             let (_, store) = open(context).await?;
@@ -191,14 +195,21 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
     }
 }
 
-async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> Result<(), Failure> {
-    let scopes = Scopes::new(arguments.scopes.iter().cloned()).map_err(|name| {
+fn scopes(names: &[String]) -> Result<Scopes, Failure> {
+    Scopes::new(names.iter().cloned()).map_err(|name| {
         Failure::usage(format!("`{name}` is not a scope: visible ASCII without blank, quote, backslash"))
-    })?;
+    })
+}
+
+fn ranges(texts: &[String]) -> Result<AddressRanges, Failure> {
+    AddressRanges::new(texts).map_err(|error| Failure::usage(error.to_string()))
+}
+
+async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> Result<(), Failure> {
+    let scopes = scopes(&arguments.scopes)?;
     let subject = arguments.certificate.as_deref().map(read_subject).transpose()?;
     client::check_refill(arguments.rate, arguments.burst)?;
-    let allowed_addresses =
-        AddressRanges::new(&arguments.allowed_addresses).map_err(|error| Failure::usage(error.to_string()))?;
+    let allowed_addresses = ranges(&arguments.allowed_addresses)?;
     let expires_at = arguments.expires.map(|lifetime| expiry(context.clock.wall(), lifetime)).transpose()?;
     // The pepper before the store: what is missing is told without waiting for anything.
     let loaded = context.load()?;

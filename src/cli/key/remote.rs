@@ -43,6 +43,10 @@ pub(in crate::cli) async fn run(
             let answer = server.ask(Method::DELETE, &place(server, key).await?, None).await?;
             write_object(COLUMNS, &answer, context, out)
         }
+        Command::Update(update) => {
+            let (path, body) = (place(server, update.key()).await?, update.body(context)?);
+            write_object(COLUMNS, &server.ask(Method::PATCH, &path, Some(&body)).await?, context, out)
+        }
         Command::Rotate(rotate) => {
             let path = format!("{}/rotate", place(server, rotate.key()).await?);
             let answer = server.ask(Method::POST, &path, Some(&rotate.body(context)?)).await?;
