@@ -4,7 +4,9 @@ import glob
 import json
 import os
 import pathlib
+import re
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PEPPER = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -37,15 +39,15 @@ def nginx_config(folder, kind):
     return path
 
 
-def start_octroi(folder, binary, keys, access_log=False, settings="", store=None):
+def start_octroi(folder, binary, keys, access_log=False, settings="", store=None, ports=PORTS):
     """`settings` are further lines of TOML, sections of their own; `store` is a URL, SQLite if none."""
     (folder / "octroi.toml").write_text(
         f"""
 [server]
-listen = ["127.0.0.1:{PORTS['octroi']}"]
+listen = ["127.0.0.1:{ports['octroi']}"]
 workers = 1
 [admin]
-listen = "127.0.0.1:{PORTS['admin']}"
+listen = "127.0.0.1:{ports['admin']}"
 [telemetry]
 access_log = {str(access_log).lower()}
 [limits.default]
@@ -105,3 +107,28 @@ def cpu_nanoseconds(pid):
             except (FileNotFoundError, ProcessLookupError):
                 pass  # a thread that ended between the two reads
     return total
+
+
+def wrk_script(folder, keys):
+    quoted = ",".join(f'"{key}"' for key in keys)
+    path = folder / "keys.lua"
+    path.write_text(
+        f"local keys = {{{quoted}}}\nlocal next_key = 0\nlocal requests = {{}}\n"
+        "function init(arguments)\n  for index, key in ipairs(keys) do\n"
+        '    requests[index] = wrk.format("GET", "/", {["X-API-Key"] = key})\n  end\nend\n'
+        "function request()\n  next_key = next_key % #requests + 1\n  return requests[next_key]\nend\n"
+    )
+    return path
+
+
+def slice_of(pid, url, script, seconds, connections):
+    before = cpu_nanoseconds(pid)
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    command += ["-s", str(script)] if script else []
+    output = subprocess.run([*command, url], check=True, stdout=subprocess.PIPE, text=True).stdout
+    used = cpu_nanoseconds(pid) - before
+    requests = int(re.search(r"(\d+) requests in", output).group(1))
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    if refused:
+        sys.exit(f"{url}: {refused.group(1)} of {requests} requests were refused; the figure would mean nothing")
+    return used / requests
