@@ -83,7 +83,13 @@ pub async fn migrations_applied(store: &Store, apply: bool) -> Result<(), StartE
     if pending.is_empty() {
         return Ok(());
     }
-    Err(StartError::MigrationsPending { pending: format!("migrations {}", pending.join(", ")) })
+    let pending = if pending.len() == status.len() {
+        "all migrations (it is empty; if it should not be, look at `octroi config show`: store.url, and --config)"
+            .to_owned()
+    } else {
+        format!("migrations {}", pending.join(", "))
+    };
+    Err(StartError::MigrationsPending { pending })
 }
 
 #[cfg(test)]

@@ -71,6 +71,12 @@ fn write_good(format: Format, loaded: &Loaded, out: &mut dyn Write) -> std::io::
             for warning in &loaded.warnings {
                 writeln!(out, "warning: {warning}")?;
             }
+            if loaded.config.auth.pepper.is_none() {
+                writeln!(
+                    out,
+                    "warning: there is no pepper here: `octroi serve` needs API_KEY_PEPPER or auth.pepper_file"
+                )?;
+            }
             match &loaded.file {
                 Some(file) => writeln!(out, "{} is good", file.display()),
                 None => writeln!(out, "there is no file; the defaults and the environment are good"),

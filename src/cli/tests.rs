@@ -137,6 +137,8 @@ fn no_argument_takes_a_secret() {
     let mut found = Vec::new();
     arguments(&Cli::command(), &mut found);
     assert!(found.len() > 20);
+    // Where it is kept may be said.
+    found.retain(|name| !name.ends_with("_file"));
     for word in ["pepper", "secret", "password", "token", "raw"] {
         assert!(!found.iter().any(|name| name.contains(word)), "{word}");
     }

@@ -150,6 +150,15 @@ impl QuotaCounter {
         }
     }
 
+    /// The window that this counter began in, for a request that arrived in it before that.
+    #[must_use]
+    pub fn first_span_of(&self, at: Timestamp) -> Option<Arc<Span>> {
+        if at >= self.born {
+            return None;
+        }
+        self.span(self.born).filter(|span| span.window.contains(at))
+    }
+
     fn known_span(&self, at: Timestamp) -> Known {
         let spans = self.spans.load();
         let Some(Spans { current, previous }) = spans.as_deref() else { return Known::NotYet };

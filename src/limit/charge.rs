@@ -9,7 +9,7 @@ use super::standing::{PolicyStanding, rate_name, standing, whole_seconds};
 use super::{Cost, Exceeded, ExceededKind, Standing, When};
 use crate::clients::limiter::{Limiter, Spent};
 use crate::clients::quota::Span;
-use crate::clients::terms::{CurrentTerms, Lease, Quotas, Terms};
+use crate::clients::terms::{CurrentTerms, Lease, QuotaLimit, Quotas, Terms};
 use crate::clients::{LiveClient, Principal};
 use crate::model::clock::Monotonic;
 use crate::model::plan::{Policies, PolicyMode};
@@ -131,11 +131,38 @@ impl Charge {
         self.spent = [None; RATES];
     }
 
+    /// A request that came before the quota was known here is not charged to it: what the ledger has
+    /// of such requests is the quota's beginning. Where that is all there was to spend, it is refused
+    /// all the same.
+    fn refuse_what_is_not_charged(&self, quotas: &Quotas, then: &Then) -> Result<(), Refused> {
+        let (Then::Refuse, Some(limit)) = (then, quotas.enforced()) else { return Ok(()) };
+        let Some(span) = quotas.counter.first_span_of(self.arrived) else { return Ok(()) };
+        let used = span.used();
+        let units = u64::from(self.cost.units);
+        if units == 0 || used.saturating_add(units) <= limit.units {
+            return Ok(());
+        }
+        Err(self.exhausted(limit, &span, used))
+    }
+
+    fn exhausted(&self, limit: &QuotaLimit, span: &Span, used: u64) -> Refused {
+        self.client.marks().note(self.client.id, limit, span, used.max(limit.units), self.arrived);
+        self.client.counters().quota_refused();
+        Refused {
+            what: ExceededKind::Quota,
+            policy: Cow::Owned(limit.name.to_string()),
+            wait: span.window.seconds_left(self.arrived),
+        }
+    }
+
     fn take_units(&mut self, then: &mut Then) -> Result<(), Refused> {
         let terms = self.terms.clone();
         for (place, quotas) in terms.quotas.iter().enumerate().take(QUOTAS) {
-            let Some(span) = quotas.counter.span(self.arrived) else { continue };
             let enforced = quotas.enforced();
+            let Some(span) = quotas.counter.span(self.arrived) else {
+                self.refuse_what_is_not_charged(quotas, then)?;
+                continue;
+            };
             // What is served is used, also of a quota that is used up.
             let (most, noted) = match then {
                 Then::Refuse => (enforced, None),
@@ -161,19 +188,7 @@ impl Charge {
                 Err(exhausted) => {
                     // One that does not fit may leave a little of the limit for ever: it is used up.
                     let limit = enforced.expect("without a limit everything fits");
-                    self.client.marks().note(
-                        self.client.id,
-                        limit,
-                        &span,
-                        exhausted.used.max(limit.units),
-                        self.arrived,
-                    );
-                    self.client.counters().quota_refused();
-                    return Err(Refused {
-                        what: ExceededKind::Quota,
-                        policy: Cow::Owned(limit.name.to_string()),
-                        wait: exhausted.window.seconds_left(self.arrived),
-                    });
+                    return Err(self.exhausted(limit, &span, exhausted.used));
                 }
             }
         }

@@ -15,6 +15,12 @@ use crate::model::secret::SecretText;
 use crate::store::StoreError;
 
 impl Operators {
+    /// Whether there is a secret to sign sessions with.
+    #[must_use]
+    pub fn can_sign_in(&self) -> bool {
+        self.texts.is_some()
+    }
+
     /// Signs somebody in: a new session, whatever there was before.
     ///
     /// # Errors

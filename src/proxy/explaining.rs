@@ -125,7 +125,7 @@ impl Gateway {
         let path = format!("routes[{index}]");
         if let Some(maintenance) = &route.config.shaping.maintenance {
             let (refusal, setting) = (Rejection::Maintenance(maintenance.clone()), format!("{path}.maintenance"));
-            return walk.refuse("route", &refusal, "the route is under maintenance", Some(&setting));
+            return walk.refuse("route", &refusal, "the route is under maintenance", Some((&setting, "true")));
         }
         if route.config.observes(|| walk.now) {
             walk.note("route", "the route only observes: what is refused below would be counted and let pass", None);
@@ -210,12 +210,15 @@ impl Gateway {
         if let Some(limit) = spent {
             let left = if limit.left == 0 { "nothing".to_owned() } else { format!("only {}", limit.left) };
             let why = format!(
-                "{left} is left of `{}` ({}), and it costs {cost}; more in {} s",
-                limit.policy, limit.allows, limit.resets_in
+                "{left} is left of `{}` ({}){}, and it costs {cost}; more in {} s",
+                limit.policy,
+                limit.allows,
+                whose(&limit.policy, client),
+                limit.resets_in
             );
             let code = if limit.kind == QUOTA { "quota_exhausted" } else { "rate_limited" };
-            let path = (limit.policy == "default").then_some("limits.default.rate");
-            return walk.end("limits", 429, code, &why, path);
+            let by = (limit.policy == "default").then_some(("limits.default.rate", limit.allows.as_str()));
+            return walk.end("limits", 429, code, &why, by);
         }
         let why = match &bearer.principal {
             Some(_) => "every limit has something left",
@@ -245,7 +248,7 @@ impl Gateway {
     fn explain_upstream(&self, walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
         if !self.readiness.report().refusing.is_empty() {
             let why = format!("the gateway refuses: {}", self.readiness.report().refusing.join(", "));
-            return walk.end("metering", 503, "metering_unavailable", &why, Some("metering.on_full"));
+            return walk.end("metering", 503, "metering_unavailable", &why, Some(("metering.on_full", "refuse")));
         }
         walk.pass("metering", "the journal takes entries", None);
         let Some((upstream, _)) = route.upstream else {
@@ -267,7 +270,13 @@ impl Gateway {
             .collect();
         if serving.is_empty() {
             let why = format!("no endpoint of `{name}` gets requests: all are unhealthy or ejected");
-            return walk.end("upstream", 503, "no_healthy_upstream", &why, Some(&format!("upstreams[{upstream}]")));
+            return walk.end(
+                "upstream",
+                503,
+                "no_healthy_upstream",
+                &why,
+                Some((&format!("upstreams[{upstream}]"), &name)),
+            );
         }
         let how = match (serving.len(), self.clusters[upstream].balance()) {
             (1, _) => "the only one that gets requests",
@@ -279,6 +288,17 @@ impl Gateway {
         let why = format!("it goes to `{name}`: {} ({how})", serving.join(", "));
         walk.pass("upstream", &why, Some((&format!("{path}.upstream"), &name)));
         Ok(())
+    }
+}
+
+/// Who set a limit, and what changes it; of the default that is a setting.
+fn whose(policy: &str, client: &Client) -> String {
+    let plan = client.allowance.plan.as_ref();
+    match plan.filter(|plan| plan.policies.iter().any(|known| known.name == policy)) {
+        Some(plan) => format!(", of the plan `{0}` (octroi plan update {0})", plan.name),
+        None if policy == "key" => ", of the key (octroi key update)".to_owned(),
+        None if policy == "client" => format!(", of the client (octroi client update {})", client.id),
+        None => String::new(),
     }
 }
 
@@ -302,13 +322,13 @@ impl Walk<'_> {
         self.push(step, Finding::Notes, detail, by);
     }
 
-    fn refuse<T>(&mut self, step: &str, by: &Rejection, why: &str, path: Option<&str>) -> Outcome<T> {
+    fn refuse<T>(&mut self, step: &str, by: &Rejection, why: &str, at: Option<(&str, &str)>) -> Outcome<T> {
         let public = by.public();
-        self.end(step, public.status.as_u16(), public.code, why, path)
+        self.end(step, public.status.as_u16(), public.code, why, at)
     }
 
-    fn end<T>(&mut self, step: &str, status: u16, code: &str, why: &str, path: Option<&str>) -> Outcome<T> {
-        let by = path.map(|path| setting(self.asked.written, path, ""));
+    fn end<T>(&mut self, step: &str, status: u16, code: &str, why: &str, at: Option<(&str, &str)>) -> Outcome<T> {
+        let by = at.map(|(path, value)| setting(self.asked.written, path, value));
         self.push(step, Finding::Refuses, why, by);
         self.told.status = Some(status);
         self.told.code = Some(code.to_owned());

@@ -54,6 +54,16 @@ fn in_front_of_a_service_that_runs() {
         serde_json::from_str(&shell(&format!("{usage} --output json"), setup.folder())).unwrap();
     assert_eq!(shown["total"]["requests"], 1);
 
+    // One that cannot serve leaves the key of the one that does alone.
+    let (gateway, curl, _) = quickstart(&setup, &["--upstream", &format!("http://{}", upstream.address)]);
+    let (data, admin) = (setup.data.to_string(), setup.admin.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octroi"));
+    command.args(["quickstart", "--listen", &data, "--admin", &admin]).current_dir(setup.folder());
+    let beside = command.output().unwrap();
+    assert!(!beside.status.success() && text(&beside.stderr).contains("--listen"), "{}", text(&beside.stderr));
+    shell(&format!("{curl} --silent --fail"), setup.folder());
+    assert_eq!(gateway.stop(), 0);
+
     // A second run keeps everything and changes only the demo key.
     let config = std::fs::read_to_string(setup.path("octroi-data/octroi.toml")).unwrap();
     let (gateway, second, _) = quickstart(&setup, &["--upstream", &format!("http://{}", upstream.address)]);

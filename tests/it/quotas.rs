@@ -141,6 +141,34 @@ fn a_plan_is_told_of_and_its_changes_reach_who_is_on_it() {
     );
 }
 
+/// What a quota begins with is what the ledger has: also the request that finds the change is told.
+#[test]
+fn a_quota_that_is_used_up_already_refuses_from_the_first_request() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    let id = setup.client(&["acme"]);
+    let key = setup.key(&id, &[]);
+    let _gateway = setup.start();
+    assert!((0..5).all(|_| ask(&setup, &key, "/").status == 200));
+    eventually("they are in the store", || units(&setup) == 5);
+    for quota in ["3/day", "4/month", "5/day"] {
+        setup.json(&["client", "update", "acme", "--quota", quota]);
+        std::thread::sleep(Duration::from_secs(1));
+        let told = setup.json(&["explain", "GET", "/", "--key-id", &key.public_id]);
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(|| ask(&setup, &key, "/").status)).collect();
+            askers.into_iter().map(|asker| asker.join().unwrap()).collect()
+        });
+        assert_eq!(statuses, [429; 8], "{quota}");
+        assert_eq!(told["code"], "quota_exhausted", "{told}");
+        assert!(told["verdict"].as_str().unwrap().contains("octroi client update"), "{told}");
+        setup.json(&["client", "update", "acme", "--quota", "none"]);
+        std::thread::sleep(Duration::from_secs(1));
+        let told = setup.json(&["explain", "GET", "/", "--key-id", &key.public_id]);
+        assert_eq!(told["code"], serde_json::Value::Null, "{told}");
+    }
+}
+
 #[test]
 fn a_shadow_never_refuses_and_is_told_of() {
     let upstream = Upstream::start();

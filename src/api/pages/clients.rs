@@ -27,7 +27,7 @@ use crate::api::v1::usage::{SumQuery, summed};
 use crate::model::client::Client;
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
-use crate::model::plan::{Allowed, Plan};
+use crate::model::plan::{Allowed, Plan, PolicyMode};
 use crate::model::quota::Quota;
 
 #[derive(Default, Deserialize)]
@@ -171,7 +171,13 @@ pub(super) async fn show(
             html! { (plan.name) }
         }
     });
-    let default = format!("default: {}", api.default_limit.rate);
+    // A plan's rates take the place of the default.
+    let by_plan = client.allowance.plan.as_ref().is_some_and(|plan| {
+        plan.policies
+            .iter()
+            .any(|policy| matches!(policy.allows, Allowed::Rate(_)) && policy.mode == PolicyMode::Enforce)
+    });
+    let default = if by_plan { "by its plan".to_owned() } else { format!("default: {}", api.default_limit.rate) };
     let body = html! {
         (facts(&[
             ("State", state(&client)),

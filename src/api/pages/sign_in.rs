@@ -47,6 +47,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Parameters(wish): Paramete
 
 fn form(api: &Api, to: &str, wrong: Option<&str>, user: &str) -> Page {
     let body = html! {
+        @if !api.operators.can_sign_in() {
+            p.card.fault role="alert" { "Nobody can sign in: " code { "JWT_SECRET" } " is not set where the gateway runs. Admin tokens work." }
+        }
         @if let Some(wrong) = wrong { p.card.fault role="alert" { (wrong) } }
         form.stack.card method="post" action="/login" {
             input type="hidden" name="to" value=(to);

@@ -28,7 +28,8 @@ impl Authenticator {
     #[must_use]
     pub fn remembered(&self, key: ApiKeyId) -> Option<Remembered> {
         let now = self.clock.monotonic();
-        let cached = self.identities.of_key(key)?;
+        // What a change made void is read again before it is used.
+        let cached = self.identities.of_key(key).filter(|cached| self.trust(cached, now) != Trust::Void)?;
         Some(Remembered {
             principal: Arc::clone(&cached.principal),
             age: now.since(cached.loaded_at),

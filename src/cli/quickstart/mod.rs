@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tokio::net::TcpListener;
 
 use super::key::{self, Kind};
 use super::serve::{control_runtime, install_log, serve};
@@ -76,6 +77,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
         let config = &loaded.config;
         let store = app::await_store(&config.store, context.clock.as_ref()).await?;
         app::migrations_applied(&store, true).await?;
+        // Before the former key goes: where this cannot serve, it may be another quickstart that does.
+        addresses_are_free(config).await?;
         let key = demo_key(config, &store, context.clock.as_ref()).await?;
         let shown = arguments.dir.join("octroi.toml");
         Box::pin(serve(loaded, context.clock.clone(), move |addresses| announce(addresses, &key, &shown))).await
@@ -128,6 +131,24 @@ async fn start_demo(config: &mut Config) -> Result<(), Failure> {
     endpoint.port = address.port();
     endpoint.authority = address.to_string();
     Tasks::spawn_here(demo.serve());
+    Ok(())
+}
+
+/// That nobody else listens where this would.
+async fn addresses_are_free(config: &Config) -> Result<(), Failure> {
+    let data = config.server.listeners.iter().filter_map(|listener| match &listener.address {
+        ListenAddress::Tcp(address) => Some(*address),
+        ListenAddress::Unix(_) => None,
+    });
+    for address in data.chain([config.admin.listen]) {
+        if let Err(error) = TcpListener::bind(address).await {
+            let detail = format!(
+                "cannot listen on {address}: {error}; if another gateway serves there it goes on as it was, and this one \
+                 takes other addresses with --listen and --admin"
+            );
+            return Err(Failure::new(Exit::Unavailable, "listen", detail));
+        }
+    }
     Ok(())
 }
 

@@ -3,19 +3,25 @@
 //!
 //! What the file names is made or changed; what it does not name stays, and nothing is ever deleted or
 //! revoked. Keys are never made this way: their text could not be shown. Two clients of one name are
-//! told apart by `id`.
+//! told apart by `id`. What TOML cannot say, nothing, is the word `none`.
+//!
+//! The file is read whole, and every value in it, before anything is changed.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use http::Method;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Server, items, path};
 use crate::cli::output::{self, Format, Row};
 use crate::cli::{Context, Exit, Failure};
+use crate::model::quota::Quota;
+use crate::model::rate::Rate;
 
 /// `octroi apply`, `octroi diff`
 #[derive(Debug, Args)]
@@ -78,14 +84,15 @@ struct Deed {
 /// The file is wrong, no gateway answers, or something would be done.
 pub(in crate::cli) async fn diff(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     let server = Server::named_or_local(context)?;
-    let mut wanted = read(&arguments.file)?;
-    let deeds = deeds(&server, &mut wanted).await?;
+    let wanted = read(&arguments.file)?;
+    let deeds = deeds(&server, &wanted).await?;
     write_deeds(context, &deeds, out)?;
     let detail = format!("{} things are not as {} says", deeds.len(), arguments.file.display());
     if deeds.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Failed, "differences", detail)) }
 }
 
-/// Does it. What was begun and refused midway stays as far as it came; applying again goes on.
+/// Does it. What was begun and refused midway stays as far as it came, and is shown; applying again
+/// goes on.
 ///
 /// # Errors
 /// The file is wrong, no gateway answers, or refuses.
@@ -95,23 +102,52 @@ pub(in crate::cli) async fn apply(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let server = Server::named_or_local(context)?;
-    let mut wanted = read(&arguments.file)?;
+    let wanted = read(&arguments.file)?;
+    // All of it once without doing anything: what cannot be done is told before anything is.
+    deeds(&server, &wanted).await?;
+    let mut done = Vec::new();
+    let result = do_all(&server, &wanted, &mut done).await;
+    write_deeds(context, &done, out)?;
+    result
+}
+
+async fn do_all(server: &Server, wanted: &Wanted, done: &mut Vec<Deed>) -> Result<(), Failure> {
     // Plans first: clients name them.
-    let plans = plan_deeds(&server, &wanted).await?;
-    for deed in &plans {
+    for deed in plan_deeds(server, wanted).await? {
         server.ask(deed.method.clone(), &deed.path, Some(&deed.body)).await?;
+        done.push(deed);
     }
-    let clients = client_deeds(&server, &mut wanted, true).await?;
-    for deed in &clients {
-        server.ask(deed.method.clone(), &deed.path, Some(&deed.body)).await?;
+    let mut owed = Vec::new();
+    for client in &wanted.clients {
+        let (deeds, is_new) = deeds_of_client(server, wanted, client).await?;
+        for deed in deeds {
+            let made = server.ask(deed.method.clone(), &deed.path, Some(&deed.body)).await?;
+            // A status is changed, and not made.
+            let status = client.rest.get("status").filter(|_| deed.method == Method::POST);
+            if let (Some(status), Some(id)) = (status, made["id"].as_str()) {
+                let path = format!("/v1/clients/{id}");
+                server.ask(Method::PATCH, &path, Some(&json!({ "status": status }))).await?;
+            }
+            done.push(deed);
+        }
+        if is_new && !client.keys.is_empty() {
+            owed.push(client.name.as_str());
+        }
     }
-    write_deeds(context, &plans.into_iter().chain(clients).collect::<Vec<_>>(), out)
+    if owed.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "made, and still without keys: {}; make them with `octroi key create CLIENT`, then apply again",
+        owed.join(", ")
+    );
+    Err(Failure::new(Exit::Failed, "keys_missing", detail))
 }
 
 fn read(file: &Path) -> Result<Wanted, Failure> {
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-    let wanted: Wanted =
+    let mut wanted: Wanted =
         toml::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     let known = |names: &[&str], members: &Map<String, Value>, place: &str| {
         let unknown = members.keys().find(|name| !names.contains(&name.as_str()));
@@ -127,10 +163,17 @@ fn read(file: &Path) -> Result<Wanted, Failure> {
         }
         known(PLAN_MEMBERS, &rest, "plans")?;
     }
-    for client in &wanted.clients {
+    let mut names = BTreeSet::new();
+    for client in &mut wanted.clients {
+        if client.id.is_none() && !names.insert(client.name.clone()) {
+            let detail = format!("{}: {} stands there twice: give each its `id`", file.display(), client.name);
+            return Err(Failure::usage(detail));
+        }
         known(CLIENT_MEMBERS, &client.rest, &client.name)?;
-        for key in &client.keys {
+        check_values(&mut client.rest, file, &client.name)?;
+        for key in &mut client.keys {
             known(KEY_MEMBERS, &key.rest, &client.name)?;
+            check_values(&mut key.rest, file, &client.name)?;
             if key.key_id.is_none() && key.name.is_none() {
                 return Err(Failure::usage(format!(
                     "{}: a key of {} needs a key_id or a name",
@@ -143,9 +186,33 @@ fn read(file: &Path) -> Result<Wanted, Failure> {
     Ok(wanted)
 }
 
-async fn deeds(server: &Server, wanted: &mut Wanted) -> Result<Vec<Deed>, Failure> {
+/// Reads what would be refused otherwise, when half of the file is done; `none` becomes nothing.
+fn check_values(members: &mut Map<String, Value>, file: &Path, whose: &str) -> Result<(), Failure> {
+    for (name, value) in members {
+        if !matches!(name.as_str(), "metadata" | "status" | "scopes" | "allowed_addresses") && *value == "none" {
+            *value = Value::Null;
+        }
+        let Some(text) = value.as_str() else { continue };
+        let wrong = match name.as_str() {
+            "rate" => text.parse::<Rate>().err().map(|error| error.to_string()),
+            "quota" => text.parse::<Quota>().err().map(|error| error.to_string()),
+            "expires_at" => text.parse::<Timestamp>().err().map(|error| error.to_string()),
+            "status" => (!matches!(text, "active" | "suspended"))
+                .then(|| format!("`{text}` is no status: write `active` or `suspended`")),
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            return Err(Failure::usage(format!("{}: {whose}: {name}: {wrong}", file.display())));
+        }
+    }
+    Ok(())
+}
+
+async fn deeds(server: &Server, wanted: &Wanted) -> Result<Vec<Deed>, Failure> {
     let mut deeds = plan_deeds(server, wanted).await?;
-    deeds.extend(client_deeds(server, wanted, false).await?);
+    for client in &wanted.clients {
+        deeds.extend(deeds_of_client(server, wanted, client).await?.0);
+    }
     Ok(deeds)
 }
 
@@ -159,39 +226,42 @@ async fn plan_deeds(server: &Server, wanted: &Wanted) -> Result<Vec<Deed>, Failu
     Ok(deeds)
 }
 
-async fn client_deeds(server: &Server, wanted: &mut Wanted, plans_are_there: bool) -> Result<Vec<Deed>, Failure> {
-    let mut deeds = Vec::new();
-    for client in &mut wanted.clients {
-        let mut body = std::mem::take(&mut client.rest);
-        body.insert("name".to_owned(), client.name.as_str().into());
-        if let Some(plan) = &client.plan {
-            let found = server.get(&path("/v1/plans", &[("name", plan)])).await?;
-            let id = items(&found).first().map(|plan| plan["id"].clone());
-            if id.is_none() && plans_are_there {
-                return Err(Failure::not_found(format!("there is no plan `{plan}` for the client {}", client.name)));
-            }
-            // Before the plan is made, it is only told that the client would be on it.
-            body.insert("plan_id".to_owned(), id.unwrap_or_else(|| format!("the plan {plan}").into()));
-        }
-        let existing = existing_client(server, client).await?;
-        if existing.is_none() {
-            // A status is changed, and not made.
-            drop(body.remove("status"));
-        }
-        deeds.extend(deed("client", &client.name, existing.as_ref(), &body.into(), "/v1/clients", "/v1/clients/"));
-        if let Some(existing) = existing {
-            deeds.extend(key_deeds(server, client, &existing).await?);
-        } else if !client.keys.is_empty() {
-            let detail = format!(
-                "the client {} has no keys yet: make them with `octroi key create`, then apply again",
-                client.name
-            );
-            if plans_are_there {
-                return Err(Failure::not_found(detail));
-            }
-        }
+/// What is to be done of a client and its keys, and whether it is new.
+async fn deeds_of_client(
+    server: &Server,
+    wanted: &Wanted,
+    client: &WantedClient,
+) -> Result<(Vec<Deed>, bool), Failure> {
+    let mut body = client.rest.clone();
+    body.insert("name".to_owned(), client.name.as_str().into());
+    if let Some(plan) = &client.plan {
+        body.insert("plan_id".to_owned(), plan_id(server, wanted, client, plan).await?);
     }
-    Ok(deeds)
+    let existing = existing_client(server, client).await?;
+    if existing.is_none() {
+        drop(body.remove("status"));
+    }
+    let made = deed("client", &client.name, existing.as_ref(), &body.into(), "/v1/clients", "/v1/clients/");
+    let mut deeds: Vec<Deed> = made.into_iter().collect();
+    if let Some(existing) = &existing {
+        deeds.extend(key_deeds(server, client, existing).await?);
+    }
+    Ok((deeds, existing.is_none()))
+}
+
+/// The id of the plan that a client names; in words, where the file makes it first.
+async fn plan_id(server: &Server, wanted: &Wanted, client: &WantedClient, plan: &str) -> Result<Value, Failure> {
+    if plan == "none" {
+        return Ok(Value::Null);
+    }
+    let found = server.get(&path("/v1/plans", &[("name", plan)])).await?;
+    if let Some(found) = items(&found).first() {
+        return Ok(found["id"].clone());
+    }
+    if wanted.plans.iter().any(|made| made["name"] == plan) {
+        return Ok(format!("the plan {plan}").into());
+    }
+    Err(Failure::not_found(format!("there is no plan `{plan}` for the client {}", client.name)))
 }
 
 async fn existing_client(server: &Server, client: &WantedClient) -> Result<Option<Value>, Failure> {
@@ -203,7 +273,8 @@ async fn existing_client(server: &Server, client: &WantedClient) -> Result<Optio
         [] => Ok(None),
         [one] => Ok(Some(one.clone())),
         several => {
-            let detail = format!("{} clients are named `{}`: say which with `id`", several.len(), client.name);
+            let detail =
+                format!("{} clients are named `{}`: say which with `id` beside the name", several.len(), client.name);
             Err(Failure::new(Exit::Failed, "ambiguous", detail))
         }
     }

@@ -21,7 +21,7 @@ pub(in crate::cli) struct Arguments {
     /// The token (JWT) it would come with, in a file; `-` reads it from stdin. It is judged as its next
     /// request would be, and written nowhere
     #[arg(long, value_name = "FILE", conflicts_with = "key_id")]
-    token: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     /// From where it would come
     #[arg(long, value_name = "ADDRESS")]
     from: Option<std::net::IpAddr>,
@@ -54,6 +54,9 @@ pub(in crate::cli) struct RefusalsArguments {
 pub(in crate::cli) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     let server = Server::named_or_local(context)?;
     let Some(url) = &arguments.url else {
+        if arguments.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Err(Failure::usage("say for which URL or path, or give the id of a request"));
+        }
         let story = server.get(&format!("/v1/requests/{}", arguments.method)).await?;
         return write_story(context, &story, out);
     };
@@ -61,7 +64,7 @@ pub(in crate::cli) async fn run(context: &Context, arguments: &Arguments, out: &
     if let Some(key) = &arguments.key_id {
         body["key_id"] = key.as_str().into();
     }
-    if let Some(file) = &arguments.token {
+    if let Some(file) = &arguments.token_file {
         body["token"] = read_token(file)?.into();
     }
     if let Some(from) = arguments.from {

@@ -221,7 +221,11 @@ impl Server {
     }
 
     fn lost(&self, fault: &OutboundFault) -> Failure {
-        let detail = format!("the admin API at {} does not answer: {}", self.base, with_causes(fault));
+        let detail = format!(
+            "the admin API at {} does not answer: {} (does `octroi serve` run there?)",
+            self.base,
+            with_causes(fault)
+        );
         Failure::new(Exit::Unavailable, "server_unavailable", detail)
     }
 }

@@ -12,6 +12,9 @@ use crate::model::client::Client;
 use crate::model::explanation::Proof;
 use crate::model::key::{ApiKey, KeyDefect};
 
+/// A path, and what is in force there.
+type Setting<'a> = Option<(&'a str, &'a str)>;
+
 /// Whoever a request was found to be from.
 pub(super) struct Bearer<'a> {
     /// What it came with, in a word.
@@ -33,6 +36,7 @@ impl Gateway {
         path: &str,
     ) -> Outcome<Option<Bearer<'a>>> {
         let auth = format!("{path}.auth");
+        let by_auth = Some((auth.as_str(), word(route.config.auth)));
         if let Some(client) = walk.asked.client {
             walk.told.client_id = Some(client.id.0);
             walk.told.client_name = Some(client.name.clone());
@@ -40,20 +44,20 @@ impl Gateway {
         }
         walk.told.api_key_id = walk.asked.key.map(|key| key.id.0);
         if route.config.auth == RouteAuth::None {
-            walk.pass("credential", "the route asks for none: whoever calls is nobody", Some((&auth, "none")));
+            walk.pass("credential", "the route asks for none: whoever calls is nobody", by_auth);
             return Ok(None);
         }
         let bearer = match (&walk.asked.question.proof, walk.asked.token) {
             (Proof::Nothing, _) => {
                 let why = format!("there is no credential: the route looks for one in {}", places(route));
-                return walk.refuse("credential", &AuthError::Missing.into(), &why, Some(&auth));
+                return walk.refuse("credential", &AuthError::Missing.into(), &why, by_auth);
             }
             (Proof::Unknown { status, code, reason }, _) => {
                 let why = format!("nobody was found by what it came with ({reason}), which is not kept");
-                return walk.end("credential", *status, code, &why, Some(&auth));
+                return walk.end("credential", *status, code, &why, by_auth);
             }
-            (Proof::Token(_), Some(weighed)) => explain_token(walk, route, &auth, weighed)?,
-            (Proof::Key(_), _) => self.explain_key(walk, route, &auth)?,
+            (Proof::Token(_), Some(weighed)) => explain_token(walk, route, by_auth, weighed)?,
+            (Proof::Key(_), _) => self.explain_key(walk, route, by_auth)?,
             (Proof::Token(_) | Proof::Client(..), _) => self.explain_known(walk)?,
         };
         let Some(client) = walk.asked.client else { return Ok(None) };
@@ -61,14 +65,14 @@ impl Gateway {
         Ok(Some(bearer))
     }
 
-    fn explain_key<'a>(&self, walk: &mut Walk<'a>, route: &Route, auth: &str) -> Outcome<Bearer<'a>> {
+    fn explain_key<'a>(&self, walk: &mut Walk<'a>, route: &Route, by_auth: Setting<'_>) -> Outcome<Bearer<'a>> {
         let Some(key) = walk.asked.key else {
             let unknown = AuthError::invalid(InvalidReason::Unknown).into();
-            return walk.refuse("credential", &unknown, "there is no such key any more", Some(auth));
+            return walk.refuse("credential", &unknown, "there is no such key any more", by_auth);
         };
         if route.config.auth == RouteAuth::Jwt {
             let refusal = AuthError::invalid(InvalidReason::WrongKind).into();
-            return walk.refuse("credential", &refusal, "the route takes tokens only, and this is a key", Some(auth));
+            return walk.refuse("credential", &refusal, "the route takes tokens only, and this is a key", by_auth);
         }
         explain_defect(walk, key)?;
         let remembered = self.authenticator.remembered(key.id);
@@ -78,7 +82,7 @@ impl Gateway {
             known_for(remembered.as_ref()),
             places(route)
         );
-        walk.pass("credential", &why, Some((auth, word(route.config.auth))));
+        walk.pass("credential", &why, by_auth);
         Ok(of_key(key, remembered))
     }
 
@@ -133,7 +137,7 @@ impl Gateway {
             }
             Some(has) => {
                 let why = format!("the route asks for `{asks}`, {noun} has `{has}`");
-                return walk.refuse("scopes", &AuthError::InsufficientScope.into(), &why, Some(&setting));
+                return walk.refuse("scopes", &AuthError::InsufficientScope.into(), &why, by);
             }
         }
         Ok(())
@@ -141,16 +145,21 @@ impl Gateway {
 }
 
 /// A token that was brought along.
-fn explain_token<'a>(walk: &mut Walk<'a>, route: &Route, auth: &str, weighed: &'a Weighed) -> Outcome<Bearer<'a>> {
+fn explain_token<'a>(
+    walk: &mut Walk<'a>,
+    route: &Route,
+    by_auth: Setting<'_>,
+    weighed: &'a Weighed,
+) -> Outcome<Bearer<'a>> {
     if route.config.auth == RouteAuth::Key {
         let refusal = AuthError::invalid(InvalidReason::WrongKind).into();
-        return walk.refuse("credential", &refusal, "the route takes keys only, and this is a token", Some(auth));
+        return walk.refuse("credential", &refusal, "the route takes keys only, and this is a token", by_auth);
     }
     let principal = match weighed {
         Ok(principal) => principal,
         Err(AuthError::ClientSuspended { .. }) => {
             let Some(client) = walk.asked.client else { return Err(super::Refused) };
-            walk.pass("credential", "the token holds", Some((auth, word(route.config.auth))));
+            walk.pass("credential", "the token holds", by_auth);
             return explain_client(walk, client).and(Err(super::Refused));
         }
         Err(error) => {
@@ -161,13 +170,18 @@ fn explain_token<'a>(walk: &mut Walk<'a>, route: &Route, auth: &str, weighed: &'
                 }
                 error => error.to_string(),
             };
-            return walk.refuse("credential", &error.clone().into(), &why, Some("auth.issuers"));
+            return walk.refuse(
+                "credential",
+                &error.clone().into(),
+                &why,
+                Some(("auth.issuers", "whose tokens are believed")),
+            );
         }
     };
     let whose =
         if walk.asked.key.is_some() { "issued here for a key that works" } else { "of an issuer that is believed" };
     let why = format!("the token holds: it is {whose}; the route looks for it in {}", places(route));
-    walk.pass("credential", &why, Some((auth, word(route.config.auth))));
+    walk.pass("credential", &why, by_auth);
     Ok(Bearer {
         noun: "the token",
         scopes: Some(&principal.scopes),

@@ -46,7 +46,7 @@ pub(super) fn of_statement(operation: &'static str, error: tokio_postgres::Error
     let said = Said::from(server);
     match kind_of(&said.code) {
         Kind::Unavailable => StoreError::Unavailable { operation, source: said.into() },
-        Kind::Conflict => StoreError::Conflict(format!("{operation}: {}", said.message)),
+        Kind::Conflict => StoreError::contradiction(operation, &said.message),
         Kind::Rule => StoreError::Conflict(match said.hint {
             Some(hint) => format!("{}. {hint}", said.message),
             None => said.message,

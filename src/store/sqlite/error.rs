@@ -58,7 +58,7 @@ fn of_sqlite(operation: &'static str, error: rusqlite::Error) -> StoreError {
         ) => StoreError::Unavailable { operation, source: error.into() },
         Some(ErrorCode::ConstraintViolation) if contradicts(&error) => {
             // SQLite names the column and no value: "UNIQUE constraint failed: api_keys.api_key_hash".
-            StoreError::Conflict(format!("{operation}: {error}"))
+            StoreError::contradiction(operation, &error)
         }
         _ => StoreError::Refused { operation, source: error.into() },
     }

@@ -148,7 +148,7 @@ fn a_token_is_judged_as_its_next_request_would_be() {
     let good = says("acme", json!({}));
     let file = bench.setup.path("token.jwt");
     std::fs::write(&file, good.strip_prefix("Authorization: Bearer ").unwrap()).unwrap();
-    let told = bench.setup.octroi(&["explain", "--token", file.to_str().unwrap(), "GET", "/"]);
+    let told = bench.setup.octroi(&["explain", "--token-file", file.to_str().unwrap(), "GET", "/"]);
     assert!(text(&told.stdout).contains("the token holds"), "{}", text(&told.stderr));
     std::fs::remove_file(file).unwrap();
     // Whoever is there for some clients learns of no other one by its token.
