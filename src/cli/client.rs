@@ -219,7 +219,17 @@ pub(super) fn row(client: &Client) -> Row {
 pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     let (_, store) = open(context).await?;
     let client = match command {
-        Command::Create(create) => store.clients.create(new_client(&store, create).await?).await?,
+        Command::Create(create) => {
+            let made = store.clients.create(new_client(&store, create).await?).await?;
+            let same = store.clients.find_by_name(&made.name).await?.len();
+            if same > 1 {
+                context.tell(&format!(
+                    "{same} clients are named `{}` now: commands want the id of the one that is meant",
+                    made.name
+                ));
+            }
+            made
+        }
         Command::List(list) => return write_list(context, &store, list, out).await,
         Command::Show { client } => find(&store, client).await?,
         Command::Update(update) => {

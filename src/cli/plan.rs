@@ -33,7 +33,7 @@ pub(super) enum Command {
         #[arg(value_name = "PLAN")]
         plan: String,
     },
-    /// Change a plan; its clients are under the new limits within a second
+    /// Change a plan; its clients are under the new limits within a second. Policies that are named (--rate, --quota, --policy) take the place of all that it had
     Update(Update),
     /// Who reached 80 or 100 percent of a quota, the latest first
     Marks(Marks),
@@ -99,7 +99,6 @@ pub(super) struct Update {
     /// Without any policy
     #[arg(long, conflicts_with_all = ["rate", "quota", "policy"])]
     clear: bool,
-    /// Policies that are named take the place of all that the plan had.
     #[command(flatten)]
     terms: TermArguments,
 }
