@@ -212,10 +212,12 @@ pub(super) fn same_site(api: &Api, method: &Method, headers: &HeaderMap) -> Resu
 
 /// Refuses names that are not ours: a stranger's name that leads here would make its pages ours in the
 /// eyes of a browser (DNS rebinding). A token is known to no page: where one is asked for, whoever has
-/// it passes under every name.
+/// it passes under every name. Who names no host at all (HTTP/1.0) is no browser.
 pub(super) async fn known_host(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if is_ours(host, &api.hosts) || (asks_for_token(&request) && matches!(bearer(request.headers()), Ok(Some(_)))) {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    if host.is_none_or(|host| is_ours(host, &api.hosts))
+        || (asks_for_token(&request) && matches!(bearer(request.headers()), Ok(Some(_))))
+    {
         return next.run(request).await;
     }
     let detail = "this host name is not one of `admin.hosts`: add it there, or use the address";

@@ -83,12 +83,9 @@ pub async fn migrations_applied(store: &Store, apply: bool) -> Result<(), StartE
     if pending.is_empty() {
         return Ok(());
     }
-    let pending = if pending.len() == status.len() {
-        "all migrations (it is empty; if it should not be, look at `octroi config show`: store.url, and --config)"
-            .to_owned()
-    } else {
-        format!("migrations {}", pending.join(", "))
-    };
+    let is_empty = pending.len() == status.len();
+    let hint = " (it is empty; if it should not be, look at `octroi config show`: store.url, and --config)";
+    let pending = format!("migrations {}{}", pending.join(", "), if is_empty { hint } else { "" });
     Err(StartError::MigrationsPending { pending })
 }
 

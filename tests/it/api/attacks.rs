@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Bench, PASSWORD};
-use crate::callers::fetch;
+use crate::callers::{fetch, raw};
 use crate::harness::{eventually, text};
 
 /// A request whose `Host` is what a test says.
@@ -47,6 +47,9 @@ fn a_stranger_s_name_that_leads_here_opens_no_page_of_ours() {
     ] {
         assert_eq!(under_name(&bench, host, request, headers, body), status, "{host} {request} {headers}");
     }
+    // No browser leaves the name out.
+    let scraped = text(&raw(bench.setup.admin, b"GET /metrics HTTP/1.0\r\n\r\n"));
+    assert!(scraped.starts_with("HTTP/1.0 200"), "{scraped}");
 }
 
 #[test]
