@@ -59,7 +59,7 @@ impl Readiness {
             ReadinessReport { stopping: self.stopping.load(Ordering::Acquire), ..ReadinessReport::default() };
         for (name, check) in &self.checks {
             match check() {
-                Condition::Fine => {}
+                Condition::Fine => report.fine.push(name),
                 Condition::Degraded => report.degraded.push(name),
                 Condition::Refusing => report.refusing.push(name),
             }
@@ -79,6 +79,8 @@ impl fmt::Debug for Readiness {
 pub struct ReadinessReport {
     /// Whether the process stops.
     pub stopping: bool,
+    /// Parts that are as they should be.
+    pub fine: Vec<&'static str>,
     /// Parts that are away or impaired.
     pub degraded: Vec<&'static str>,
     /// Parts because of which requests are refused.

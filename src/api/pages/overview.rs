@@ -46,14 +46,29 @@ pub(super) async fn show(State(api): State<Arc<Api>>, caller: Caller) -> Result<
 }
 
 fn health(live: &LiveView) -> Markup {
+    let out = live.endpoints.iter().filter(|endpoint| !endpoint.available).count();
+    let all_is_well = live.refusing.is_empty() && live.degraded.is_empty() && out == 0;
     html! {
         div id="health" data-live {
-            @if live.refusing.is_empty() && live.degraded.is_empty() {
-                p.card.told { (badge("good", "All is well")) ": store, journal and issuers answer." }
-            } @else {
-                p.card.fault role="alert" {
-                    @if !live.refusing.is_empty() { (badge("bad", "Requests are refused")) " because of " (live.refusing.join(", ")) ". " }
-                    @if !live.degraded.is_empty() { (badge("warn", "Impaired")) ": " (live.degraded.join(", ")) "; requests go on." }
+            div class=(if all_is_well { "card told" } else { "card fault" }) role=[(!all_is_well).then_some("alert")] {
+                @if !live.refusing.is_empty() {
+                    p { (badge("bad", "Requests are refused")) " because of " (live.refusing.join(", ")) "." }
+                } @else if all_is_well {
+                    p { (badge("good", "All is well")) }
+                } @else {
+                    p { (badge("warn", "Impaired")) "; requests go on." }
+                }
+                ul.parts {
+                    @for part in &live.fine { li { (part) ": " (badge("good", "well")) } }
+                    @for part in &live.degraded { li { (part) ": " (badge("warn", "away or impaired")) } }
+                    @for part in &live.refusing { li { (part) ": " (badge("bad", "refuses")) } }
+                    @if !live.endpoints.is_empty() {
+                        li {
+                            "upstreams: "
+                            @if out == 0 { (badge("good", "well")) }
+                            @else { (badge("warn", &format!("{out} of {} endpoints are out", live.endpoints.len()))) }
+                        }
+                    }
                 }
             }
         }

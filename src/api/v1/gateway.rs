@@ -50,6 +50,8 @@ pub(in crate::api) struct NodeView {
 pub(in crate::api) struct LiveView {
     pub(in crate::api) counts: Counts,
     pub(in crate::api) endpoints: Vec<EndpointView>,
+    /// Parts that are as they should be.
+    pub(in crate::api) fine: Vec<&'static str>,
     /// Parts that are away or impaired, as `/readyz` names them.
     pub(in crate::api) degraded: Vec<&'static str>,
     /// Parts because of which requests are refused.
@@ -102,6 +104,7 @@ pub(in crate::api) fn living(api: &Api) -> LiveView {
     LiveView {
         counts: api.gateway.counts(),
         endpoints: api.gateway.endpoints(),
+        fine: report.fine,
         degraded: report.degraded,
         refusing: report.refusing,
     }
