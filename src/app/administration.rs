@@ -66,6 +66,7 @@ impl Administration<'_> {
             tail: told.tail,
             written: config.written.clone(),
             since: clock.wall(),
+            default_limit: config.limits.default,
         };
         let secret = config.issuer.secret.as_ref();
         let operators = Arc::new(Operators::new(store.clone(), config.admin.sessions, secret, Arc::clone(&clock)));

@@ -17,6 +17,7 @@ use crate::model::explanation::{
 use crate::model::key::ApiKey;
 use crate::model::plan::{Allowed, PolicyMode};
 use crate::model::quota::Quota;
+use crate::model::rate::RateLimit;
 use crate::proxy::{Asked, Gateway, Weighed};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +35,7 @@ pub(super) struct Running {
     pub(super) tail: Arc<Tail>,
     pub(super) written: Written,
     pub(super) since: Timestamp,
+    pub(super) default_limit: RateLimit,
 }
 
 /// What the store knows of whom a question is about.
@@ -76,14 +78,15 @@ impl Running {
 
     /// What is left of a client's quotas by the ledger, also where no request of it was seen here.
     async fn quotas(&self, client: &Client) -> Result<Vec<LimitState>, StoreError> {
-        let own = client.allowance.quota.iter().map(|quota| ("client".to_owned(), quota.clone()));
+        let own = client.allowance.quota.iter();
+        let own = own.map(|quota| (format!("client.{}", quota.period.word()), quota.clone()));
         let plan = client.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
         let of_plan =
             plan.filter(|policy| policy.mode == PolicyMode::Enforce).filter_map(|policy| match &policy.allows {
                 Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
                 Allowed::Rate(_) => None,
             });
-        let quotas: Vec<(String, Quota)> = own.chain(of_plan).collect();
+        let quotas: Vec<(String, Quota)> = of_plan.chain(own).collect();
         let now = self.clock.wall();
         let mut states = Vec::with_capacity(quotas.len());
         for (policy, quota) in quotas {
@@ -92,7 +95,7 @@ impl Running {
             states.push(LimitState {
                 policy,
                 kind: "quota".to_owned(),
-                allows: quota.to_string(),
+                allows: format!("{} in {} s", quota.units, window.seconds()),
                 left: quota.units.get().saturating_sub(used),
                 resets_in: window.seconds_left(now),
             });
@@ -118,6 +121,7 @@ impl RunningGateway for Running {
             token: known.token.as_ref(),
             written: &self.written,
             quotas: known.quotas,
+            default_limit: self.default_limit,
         })
     }
 

@@ -36,6 +36,9 @@ pub(super) struct Arguments {
     /// Only of this outcome
     #[arg(long)]
     outcome: Option<String>,
+    /// Only of the request with this id, which its caller was told (`X-Request-Id`)
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 /// Prints them: JSON an object a line, else CSV with a first line of names.
@@ -55,7 +58,13 @@ pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn 
         Some(named) => Some(client::find(&store, named).await?.id),
         None => None,
     };
-    let query = EventQuery { from, to, client, outcome: arguments.outcome.clone(), route: arguments.route.clone() };
+    let query = EventQuery {
+        client,
+        outcome: arguments.outcome.clone(),
+        route: arguments.route.clone(),
+        request_id: arguments.request_id.clone(),
+        ..EventQuery::between(from, to)
+    };
     let is_json = context.format == Format::Json;
     if !is_json {
         write_csv(COLUMNS, &[], out)?;
@@ -125,6 +134,7 @@ pub(super) async fn run_remote(
             ("to", to.as_deref()),
             ("route", arguments.route.as_deref()),
             ("outcome", arguments.outcome.as_deref()),
+            ("request_id", arguments.request_id.as_deref()),
             ("limit", Some("1000")),
             ("after", after.as_deref()),
         ];

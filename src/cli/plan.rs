@@ -251,7 +251,7 @@ async fn write_marks(context: &Context, store: &Store, marks: &Marks, out: &mut 
     let month_ago = now.checked_sub(jiff::SignedDuration::from_hours(31 * 24)).unwrap_or(now);
     let since = marks.from.map_or(month_ago, |from| from.at(now));
     let mut writer = ListWriter::begin(context.format, MARK_COLUMNS, MARK_COLUMNS, out)?;
-    for mark in store.quotas.marks(client, since, marks.limit).await? {
+    for mark in store.quotas.marks(client, since, None, marks.limit).await? {
         writer.push(mark_row(&mark))?;
     }
     Ok(writer.finish(None)?)

@@ -112,9 +112,9 @@ pub struct Step {
 pub struct LimitState {
     /// As callers see it.
     pub policy: String,
-    /// `rate` or `quota`.
+    /// `rate`, `quota` or `concurrency`.
     pub kind: String,
-    /// Like `100/s`, burst 100.
+    /// Like `100 in 1 s`.
     pub allows: String,
     /// What is left of it.
     pub left: u64,

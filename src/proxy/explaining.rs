@@ -12,8 +12,8 @@ use http::{Method, Request, Uri};
 use jiff::Timestamp;
 
 mod credential;
+mod limits;
 
-use self::credential::Bearer;
 use super::path::canonicalise;
 use super::rejection::Rejection;
 use super::reserved;
@@ -23,10 +23,10 @@ use crate::auth::AuthError;
 use crate::clients::Principal;
 use crate::config::balancing::Balance;
 use crate::config::written::Written;
-use crate::limit::{self, When};
 use crate::model::client::Client;
 use crate::model::explanation::{EndpointView, Explanation, Finding, LimitState, Place, Question, Setting, Step};
 use crate::model::key::ApiKey;
+use crate::model::rate::RateLimit;
 use crate::model::secret::SecretText;
 use crate::wire::head::named_host;
 
@@ -45,6 +45,8 @@ pub struct Asked<'a> {
     pub written: &'a Written,
     /// What of quotas is used by the ledger, where no counter of this process knows.
     pub quotas: Vec<LimitState>,
+    /// What clients may who have no rate of their own.
+    pub default_limit: RateLimit,
 }
 
 /// What a token came to.
@@ -55,6 +57,8 @@ struct Walk<'a> {
     asked: &'a Asked<'a>,
     now: Timestamp,
     told: Explanation,
+    /// What a route that only observes would have refused with.
+    would_be: Option<String>,
 }
 
 /// Ends the walk.
@@ -62,19 +66,19 @@ struct Refused;
 
 type Outcome<T> = Result<T, Refused>;
 
-/// Kinds of limits.
-const RATE: &str = "rate";
-const QUOTA: &str = "quota";
-
 impl Gateway {
     /// What would become of a request.
     #[must_use]
     pub fn explain(&self, asked: &Asked<'_>) -> Explanation {
-        let mut walk = Walk { asked, now: self.clock.wall(), told: Explanation::default() };
+        let now = self.clock.wall();
+        let mut walk = Walk { asked, now, told: Explanation::default(), would_be: None };
         if self.walk(&mut walk).is_ok() {
-            walk.told.verdict = match &walk.told.route {
-                Some(route) => format!("it is forwarded by the route `{route}`"),
-                None => "it is answered by the gateway itself".to_owned(),
+            walk.told.verdict = match (&walk.told.route, &walk.would_be) {
+                (Some(route), None) => format!("it is forwarded by the route `{route}`"),
+                (Some(route), Some(would_be)) => {
+                    format!("it is forwarded by the route `{route}`, which only observes; enforced, {would_be}")
+                }
+                (None, _) => "it is answered by the gateway itself".to_owned(),
             };
         }
         walk.told
@@ -127,14 +131,20 @@ impl Gateway {
             let (refusal, setting) = (Rejection::Maintenance(maintenance.clone()), format!("{path}.maintenance"));
             return walk.refuse("route", &refusal, "the route is under maintenance", Some((&setting, "true")));
         }
+        let caller = self.explain_caller(walk, route, &path);
         if route.config.observes(|| walk.now) {
-            walk.note("route", "the route only observes: what is refused below would be counted and let pass", None);
-        }
-        if let Some(bearer) = self.explain_credential(walk, route, &path)? {
-            Self::explain_access(walk, route, &path, &bearer)?;
-            self.explain_limits(walk, route, &bearer)?;
+            walk.observe(&format!("{path}.mode"));
+        } else {
+            caller?;
         }
         self.explain_upstream(walk, route, &path)
+    }
+
+    /// Who it is from, and whether that may do it.
+    fn explain_caller(&self, walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
+        let Some(bearer) = self.explain_credential(walk, route, path)? else { return Ok(()) };
+        Self::explain_access(walk, route, path, &bearer)?;
+        self.explain_limits(walk, route, &bearer)
     }
 
     /// The route of a request that came to it once: which it is now.
@@ -193,58 +203,6 @@ impl Gateway {
         }
     }
 
-    fn explain_limits(&self, walk: &mut Walk<'_>, route: &Route, bearer: &Bearer<'_>) -> Outcome<()> {
-        let Some(client) = walk.asked.client else { return Ok(()) };
-        walk.told.limits = match &bearer.principal {
-            Some(principal) => self.limits_of(principal, walk.now),
-            None => walk.asked.quotas.clone(),
-        };
-        if let Some(most) =
-            client.allowance.concurrency.or(client.allowance.plan.as_ref().and_then(|plan| plan.concurrency))
-        {
-            let open = bearer.principal.as_ref().map_or(0, |principal| principal.client.open_requests());
-            walk.note("limits", &format!("{open} of {most} requests at once are open in this process"), None);
-        }
-        let cost = u64::from(route.config.cost);
-        let spent = walk.told.limits.iter().find(|limit| limit.left < cost).cloned();
-        if let Some(limit) = spent {
-            let left = if limit.left == 0 { "nothing".to_owned() } else { format!("only {}", limit.left) };
-            let why = format!(
-                "{left} is left of `{}` ({}){}, and it costs {cost}; more in {} s",
-                limit.policy,
-                limit.allows,
-                whose(&limit.policy, client),
-                limit.resets_in
-            );
-            let code = if limit.kind == QUOTA { "quota_exhausted" } else { "rate_limited" };
-            let by = (limit.policy == "default").then_some(("limits.default.rate", limit.allows.as_str()));
-            return walk.end("limits", 429, code, &why, by);
-        }
-        let why = match &bearer.principal {
-            Some(_) => "every limit has something left",
-            None => "rates are full, because nothing was spent in this process lately; quotas have something left",
-        };
-        let is_default = walk.told.limits.iter().any(|limit| limit.policy == "default");
-        walk.pass("limits", why, is_default.then_some(("limits.default.rate", "for clients without one of their own")));
-        Ok(())
-    }
-
-    /// Every limit that would be charged, as this process counts.
-    fn limits_of(&self, principal: &Principal, now: Timestamp) -> Vec<LimitState> {
-        let terms = principal.client.terms();
-        let when = When { arrived: now, now: self.clock.monotonic() };
-        let quotas: Vec<&str> =
-            terms.quotas.iter().filter_map(|quotas| quotas.enforced()).map(|limit| &*limit.name).collect();
-        let state = |policy: limit::PolicyStanding<'_>| LimitState {
-            policy: policy.policy.to_owned(),
-            kind: if quotas.contains(&policy.policy) { QUOTA } else { RATE }.to_owned(),
-            allows: format!("{} in {} s", policy.quota, policy.window_seconds),
-            left: policy.remaining,
-            resets_in: policy.reset_seconds,
-        };
-        limit::policies(principal, &terms, when).map(state).collect()
-    }
-
     fn explain_upstream(&self, walk: &mut Walk<'_>, route: &Route, path: &str) -> Outcome<()> {
         if !self.readiness.report().refusing.is_empty() {
             let why = format!("the gateway refuses: {}", self.readiness.report().refusing.join(", "));
@@ -291,17 +249,6 @@ impl Gateway {
     }
 }
 
-/// Who set a limit, and what changes it; of the default that is a setting.
-fn whose(policy: &str, client: &Client) -> String {
-    let plan = client.allowance.plan.as_ref();
-    match plan.filter(|plan| plan.policies.iter().any(|known| known.name == policy)) {
-        Some(plan) => format!(", of the plan `{0}` (octroi plan update {0})", plan.name),
-        None if policy == "key" => ", of the key (octroi key update)".to_owned(),
-        None if policy == "client" => format!(", of the client (octroi client update {})", client.id),
-        None => String::new(),
-    }
-}
-
 /// A setting; one that is not written itself is shown with the line of its table.
 fn setting(written: &Written, path: &str, value: &str) -> Setting {
     Setting { path: path.to_owned(), value: value.to_owned(), written_at: written.place(path) }
@@ -320,6 +267,24 @@ impl Walk<'_> {
     fn note(&mut self, step: &str, detail: &str, by: Option<(&str, &str)>) {
         let by = by.map(|(path, value)| setting(self.asked.written, path, value));
         self.push(step, Finding::Notes, detail, by);
+    }
+
+    /// The route refuses nothing: what would have been a refusal is told, and the walk goes on.
+    fn observe(&mut self, setting: &str) {
+        let told = &mut self.told;
+        (told.status, told.code) = (None, None);
+        let verdict = std::mem::take(&mut told.verdict);
+        self.would_be = (!verdict.is_empty()).then_some(verdict);
+        if self.would_be.is_some()
+            && let Some(last) = self.told.steps.last_mut()
+        {
+            last.finding = Finding::Notes;
+        }
+        let detail = match self.would_be {
+            Some(_) => "the route only observes: what would be refused is counted and let pass",
+            None => "the route only observes, and nothing would be refused",
+        };
+        self.note("route", detail, Some((setting, "observe")));
     }
 
     fn refuse<T>(&mut self, step: &str, by: &Rejection, why: &str, at: Option<(&str, &str)>) -> Outcome<T> {

@@ -128,11 +128,25 @@ fn threshold(share: f64) -> u64 {
     ((1.0 - share.clamp(0.0, 1.0)) * (1_u64 << RANDOM_BITS) as f64).round() as u64
 }
 
-/// All lines of `tracestate` as one (RFC 9110 §5.3); what is no text is left out.
+/// All lines of `tracestate` as one (RFC 9110 §5.3); what is no text is left out, and so is what comes
+/// after [`STATE_MAX`] bytes, by whole members (Trace Context §3.3.1.5): spans wait in memory.
 fn state(headers: &HeaderMap) -> String {
     let lines = headers.get_all(TRACESTATE).iter().filter_map(|line| line.to_str().ok());
-    lines.collect::<Vec<_>>().join(",")
+    let mut kept = String::new();
+    for member in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty()) {
+        if kept.len() + 1 + member.len() > STATE_MAX {
+            break;
+        }
+        if !kept.is_empty() {
+            kept.push(',');
+        }
+        kept.push_str(member);
+    }
+    kept
 }
+
+/// How much of `tracestate` a span keeps: what everybody should carry.
+const STATE_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -160,6 +174,18 @@ mod tests {
 
     const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+    #[test]
+    fn of_a_long_state_whole_members_are_kept() {
+        let mut headers = HeaderMap::new();
+        headers.append(TRACESTATE, HeaderValue::from_static("a=1, b=2,,"));
+        assert_eq!(state(&headers), "a=1,b=2");
+        let long = format!("c={}", "x".repeat(300));
+        for _ in 0..3 {
+            headers.append(TRACESTATE, long.parse().unwrap());
+        }
+        assert_eq!(state(&headers), format!("a=1,b=2,{long}"));
+    }
 
     #[test]
     fn the_share_is_kept_and_its_ends_are_exact() {

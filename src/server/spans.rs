@@ -138,7 +138,12 @@ impl Sending {
                 if batch.is_empty() {
                     break;
                 }
+                let was_full = batch.len() == BATCH;
                 self.deliver(&mut posts, std::mem::take(&mut batch)).await;
+                // Whatever came meanwhile gathers again, or each post would carry a few spans.
+                if !was_full && !self.last.is_cancelled() {
+                    break;
+                }
             }
             if is_last {
                 return;

@@ -21,9 +21,18 @@ pub struct EventQuery {
     pub outcome: Option<String>,
     /// Only of this route.
     pub route: Option<String>,
+    /// Only of this request, by the id that its caller was told. No index leads there: where we made the
+    /// id it is also the event's, and [`EventQuery::ids`] is the way.
+    pub request_id: Option<String>,
 }
 
 impl EventQuery {
+    /// All events of a time.
+    #[must_use]
+    pub fn between(from: Timestamp, to: Timestamp) -> Self {
+        Self { from, to, client: None, outcome: None, route: None, request_id: None }
+    }
+
     /// The ids that these events can have: an id is made when a request arrives, or within a moment
     /// of it. So a time range is a range of the primary key, and of partitions.
     pub(super) fn ids(&self, after: Option<Uuid>) -> (Uuid, Uuid) {

@@ -1,5 +1,8 @@
 //! `plans`, and what quotas need: the ledger's own sums, and the marks that clients reached.
 
+use std::fmt;
+use std::str::FromStr;
+
 use async_trait::async_trait;
 use jiff::{Timestamp, ToSpan as _};
 use uuid::Uuid;
@@ -33,9 +36,63 @@ pub trait QuotaStore: Send + Sync {
     async fn units(&self, client: ClientId, window: Window) -> Result<i64>;
     /// Writes a mark, unless it is there; whether it was new.
     async fn note_mark(&self, mark: &QuotaMark) -> Result<bool>;
-    /// Marks reached from `since` on, of one client or of all, the newest first.
-    async fn marks(&self, client: Option<ClientId>, since: Timestamp, limit: u32) -> Result<Vec<QuotaMark>>;
+    /// Marks reached from `since` on, of one client or of all, the newest first; those behind `after`.
+    async fn marks(
+        &self,
+        client: Option<ClientId>,
+        since: Timestamp,
+        after: Option<MarkPlace>,
+        limit: u32,
+    ) -> Result<Vec<QuotaMark>>;
 }
+
+/// Where a list of marks goes on: the mark that stood last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "columns of `quota_marks`, in the order of the list")]
+pub struct MarkPlace {
+    pub reached_at: Timestamp,
+    pub client_id: ClientId,
+    pub policy: String,
+    pub percent: u8,
+}
+
+impl From<&QuotaMark> for MarkPlace {
+    fn from(mark: &QuotaMark) -> Self {
+        Self {
+            reached_at: mark.reached_at,
+            client_id: mark.client_id,
+            policy: mark.policy.clone(),
+            percent: mark.percent,
+        }
+    }
+}
+
+/// A cursor: its parts between commas, the policy, which may not hold one, last.
+impl fmt::Display for MarkPlace {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{},{},{},{}", self.reached_at, self.client_id, self.percent, self.policy)
+    }
+}
+
+impl FromStr for MarkPlace {
+    type Err = NoMarkPlace;
+
+    fn from_str(text: &str) -> std::result::Result<Self, NoMarkPlace> {
+        let mut parts = text.splitn(4, ',');
+        let mut part = || parts.next().ok_or(NoMarkPlace);
+        Ok(Self {
+            reached_at: part()?.parse().map_err(|_| NoMarkPlace)?,
+            client_id: part()?.parse().map_err(|_| NoMarkPlace)?,
+            percent: part()?.parse().map_err(|_| NoMarkPlace)?,
+            policy: part()?.to_owned(),
+        })
+    }
+}
+
+/// Text that is no place in a list of marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("give the `next` of the list before")]
+pub struct NoMarkPlace;
 
 /// A window as the ledger can sum it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,9 @@ pub use otlp::{Answer, encode, read_answer};
 /// How many spans may wait: some seconds of a busy gateway at one percent, and at most some 8 MiB.
 const WAITING_SPANS: usize = 8192;
 
+/// How much of a path is told.
+const PATH_MAX: usize = 256;
+
 /// The trace that a span belongs to; never all zeros.
 pub type TraceBytes = [u8; 16];
 /// Which span of its trace; never all zeros.
@@ -85,7 +88,7 @@ pub struct Span {
     pub id: SpanBytes,
     /// What it stands in; none: the trace begins here.
     pub parent: Option<Parent>,
-    /// `tracestate`, as it came.
+    /// `tracestate`, as it came, as far as it is kept.
     pub state: String,
     /// Whose side.
     pub kind: SpanKind,
@@ -102,9 +105,12 @@ pub struct Span {
 }
 
 impl Span {
-    /// Tells a path, without the secrets of keys in it. The query never belongs here.
+    /// Tells a path, without the secrets of keys in it, and no more of it than [`PATH_MAX`] bytes. The
+    /// query never belongs here.
     pub fn tell_path(&mut self, path: &str) {
-        self.attributes.push(("url.path", masked(path).into_owned().into()));
+        let mut path = masked(path).into_owned();
+        path.truncate(path.floor_char_boundary(PATH_MAX));
+        self.attributes.push(("url.path", path.into()));
     }
 
     /// Tells something, if it is known.
@@ -177,5 +183,8 @@ mod tests {
         assert_eq!(told.attributes, [("url.path", "/octroi_live_abcdefghijkl[masked]/x".into())]);
         told.tell("octroi.reason", None::<&'static str>);
         assert_eq!(told.attributes.len(), 1);
+        told.tell_path(&format!("/{}", "é".repeat(1_000)));
+        let (_, SpanValue::Text(path)) = &told.attributes[1] else { panic!("{told:?}") };
+        assert_eq!(path.len(), 256 - 1, "whole characters only");
     }
 }

@@ -1,5 +1,7 @@
 //! Traces: what a collector gets of a request, and what the upstream and the caller notice of it.
 
+use std::time::Instant;
+
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -162,6 +164,22 @@ fn a_trace_that_is_recorded_goes_on() {
 }
 
 #[test]
+fn spans_gather_before_they_are_posted() {
+    let scene = Scene::new(&[("OTEL_TRACES_SAMPLER", "always_on")]);
+    let gateway = scene.setup.start();
+    let began = Instant::now();
+    for _ in 0..200 {
+        scene.get("/", &[]);
+    }
+    let lasted = began.elapsed();
+    scene.spans(400);
+    // One for each half second that something came in, and one for what was left.
+    let most = u32::try_from(lasted.as_millis() / 500).unwrap() + 2;
+    assert!(scene.collector.posts() <= most, "{} posts of 200 requests in {lasted:?}", scene.collector.posts());
+    assert_eq!(gateway.stop(), 0);
+}
+
+#[test]
 fn what_is_not_recorded_passes_on_and_says_so() {
     let scene = Scene::new(&[("OTEL_TRACES_SAMPLER", "parentbased_always_on")]);
     let gateway = scene.setup.start();
@@ -246,7 +264,7 @@ fn nobody_listening_costs_no_request_and_a_stop_does_not_wait_long() {
     for _ in 0..20 {
         assert_eq!(scene.get("/", &[]).status, 200);
     }
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert_eq!(gateway.stop(), 0);
     assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
     assert_eq!(scene.collector.posts(), 0);

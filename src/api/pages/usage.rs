@@ -222,6 +222,7 @@ pub(super) async fn events(
         to: filled(&asked.to),
         outcome: filled(&asked.outcome),
         route: filled(&asked.route),
+        request_id: None,
         limit: Some(100),
         after: asked.after,
     };

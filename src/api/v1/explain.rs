@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::usage::event_found;
+use super::usage::{EventsQuery, event_found, events_listed};
 use super::{Problems, keys};
 use crate::api::caller::Caller;
 use crate::api::extract::{Body, Named, Parameters};
@@ -232,15 +232,16 @@ pub(in crate::api) async fn story(api: &Api, caller: &Caller, request_id: &str) 
         Some(client) => caller.reach(Permission::Explain, client).is_ok(),
         None => !caller.actor().role.is_confined(),
     });
-    // A request id that we made is the event's.
-    let event = match request_id.parse::<Uuid>() {
-        Ok(id) => event_found(caller, id).await?,
-        Err(_) => None,
+    let event = match &refusal {
+        // What was refused has no event.
+        Some(_) => None,
+        None => event_of(api, caller, request_id).await?,
     };
     if refusal.is_none() && event.is_none() {
         return Err(Fault::not_found(format!(
             "nothing is known of the request {request_id}: refusals are kept in memory for a while, by the process that \
-             refused; an event shows within 2 s of its end"
+             refused; an event shows within 2 s of its end; one whose id a trusted proxy made is looked for in the last \
+             24 hours (octroi usage events --request-id ID --from T finds older ones)"
         )));
     }
     let again = match (&refusal, &event) {
@@ -258,6 +259,33 @@ pub(in crate::api) async fn story(api: &Api, caller: &Caller, request_id: &str) 
         refusal: refusal.as_deref().map(RefusalView::from),
         now,
     })
+}
+
+/// The event of a request, if it is there for whoever asks. An id that we made is the event's; one that
+/// a trusted proxy made is looked for among the latest.
+async fn event_of(api: &Api, caller: &Caller, request_id: &str) -> Result<Option<EventRow>> {
+    if let Ok(id) = request_id.parse::<Uuid>()
+        && let Some(event) = event_found(caller, id).await?
+    {
+        return Ok(Some(event));
+    }
+    let actor = caller.actor();
+    let own = actor.clients.iter().map(|client| Some(client.0));
+    let clients: Vec<_> = if actor.role.is_confined() { own.collect() } else { vec![None] };
+    for client in clients {
+        let query = EventsQuery {
+            client,
+            from: Some("-24h".to_owned()),
+            request_id: Some(request_id.to_owned()),
+            limit: Some(1),
+            ..EventsQuery::default()
+        };
+        let (mut found, _) = events_listed(api, caller, &query).await?;
+        if let Some(event) = found.pop() {
+            return Ok(Some(event));
+        }
+    }
+    Ok(None)
 }
 
 /// The same request again; none: of its head nothing is known.

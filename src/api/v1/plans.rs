@@ -21,6 +21,7 @@ use crate::api::views::{Listed, PlanView};
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
 use crate::model::plan::{NewPlan, Plan, PlanChange, Policies, QuotaMark, check_name};
+use crate::store::plans::MarkPlace;
 use crate::store::{Page, Store};
 
 /// Which plans.
@@ -101,6 +102,8 @@ pub(in crate::api) struct MarkQuery {
     /// At most so many; 100 without it.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Only those after this one: `next` of the list before.
+    after: Option<String>,
 }
 
 /// A client reached 80 or 100 percent of a quota.
@@ -223,6 +226,12 @@ pub(in crate::api) async fn marks(
     let now = api.clock.wall();
     let month_ago = now.checked_sub(SignedDuration::from_hours(31 * 24)).unwrap_or(now);
     let since = moment("from", query.from.as_deref(), now)?.unwrap_or(month_ago);
-    let found = caller.store.quotas.marks(client, since, super::limit(query.limit)?).await?;
-    Ok(Json(Listed::whole(found.iter().map(MarkView::from).collect())))
+    let after = query.after.map(|text| text.parse::<MarkPlace>()).transpose();
+    let after = after.map_err(|error| Fault::bad_request(format!("`after`: {error}")))?;
+    let limit = super::limit(query.limit)?;
+    let mut found = caller.store.quotas.marks(client, since, after, limit + 1).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map(|mark| MarkPlace::from(mark).to_string());
+    Ok(Json(Listed { items: found.iter().map(MarkView::from).collect(), next }))
 }

@@ -182,6 +182,8 @@ pub(in crate::api) struct EventsQuery {
     pub(in crate::api) outcome: Option<String>,
     /// Only of this route.
     pub(in crate::api) route: Option<String>,
+    /// Only of the request with this id, which its caller was told.
+    pub(in crate::api) request_id: Option<String>,
     /// At most so many; 100 without it.
     #[param(minimum = 1, maximum = 1000)]
     pub(in crate::api) limit: Option<u32>,
@@ -213,7 +215,13 @@ pub(in crate::api) async fn events_listed(
     let from = moment("from", query.from.as_deref(), now)?.unwrap_or(day_ago);
     let to = moment("to", query.to.as_deref(), now)?.unwrap_or(Timestamp::MAX);
     let limit = super::limit(query.limit)?;
-    let asked = EventQuery { from, to, client, outcome: query.outcome.clone(), route: query.route.clone() };
+    let asked = EventQuery {
+        client,
+        outcome: query.outcome.clone(),
+        route: query.route.clone(),
+        request_id: query.request_id.clone(),
+        ..EventQuery::between(from, to)
+    };
     let mut rows = caller.store.events.events(&asked, query.after, limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
@@ -236,13 +244,8 @@ pub(in crate::api) async fn event(caller: Caller, Named(id): Named<Uuid>) -> Res
 pub(in crate::api) async fn event_found(caller: &Caller, id: Uuid) -> Result<Option<EventRow>> {
     let Some(at) = time_of(id) else { return Ok(None) };
     let second = SignedDuration::from_secs(2);
-    let asked =
-        EventQuery { from: Timestamp::UNIX_EPOCH, to: Timestamp::MAX, client: None, outcome: None, route: None };
-    let asked = EventQuery {
-        from: at.checked_sub(second).unwrap_or(asked.from),
-        to: at.checked_add(second).unwrap_or(asked.to),
-        ..asked
-    };
+    let from = at.checked_sub(second).unwrap_or(Timestamp::UNIX_EPOCH);
+    let asked = EventQuery::between(from, at.checked_add(second).unwrap_or(Timestamp::MAX));
     // The id before it: its own is then the first that comes after.
     let before = Uuid::from_u128(id.as_u128().saturating_sub(1));
     let rows = caller.store.events.events(&asked, Some(before), 1).await?;

@@ -70,7 +70,7 @@ pub(in crate::cli) async fn run(
         before.push(store.quotas.units(client.id, window).await?);
     }
     replay.used_before(&before);
-    let query = EventQuery { from, to, client: Some(client.id), outcome: None, route: None };
+    let query = EventQuery { client: Some(client.id), ..EventQuery::between(from, to) };
     let mut after = None;
     loop {
         let events = store.events.events(&query, after, PAGE).await?;

@@ -109,8 +109,7 @@ pub(super) async fn check(store: &Store, period: Period, seen: &Seen) -> Result<
 }
 
 async fn read(store: &Store, period: Period, found: &mut Findings) -> Result<HashMap<Uuid, Entry>, StoreError> {
-    let query =
-        EventQuery { from: period.from, to: period.to, client: Some(period.client), outcome: None, route: None };
+    let query = EventQuery { client: Some(period.client), ..EventQuery::between(period.from, period.to) };
     let (mut entries, mut after) = (HashMap::new(), None);
     loop {
         let page = store.events.events(&query, after, PAGE).await?;

@@ -18,11 +18,12 @@ impl EventStore for Postgres {
              WHERE id > $1 AND id < $2 AND occurred_at >= $3 AND occurred_at < $4
                AND ($5::uuid IS NULL OR client_id = $5) AND ($6::text IS NULL OR outcome = $6)
                AND ($7::text IS NULL OR route = $7)
-             ORDER BY id LIMIT $8"
+               AND ($8::text IS NULL OR request_id = $8)
+             ORDER BY id LIMIT $9"
         );
         let (client, limit) = (query.client.map(|id| id.0), i64::from(limit));
         let values: Params<'_> =
-            &[&first, &last, &query.from, &query.to, &client, &query.outcome, &query.route, &limit];
+            &[&first, &last, &query.from, &query.to, &client, &query.outcome, &query.route, &query.request_id, &limit];
         let mut lease = self.work.lease("list usage events", WORK).await?;
         all("usage_events", &lease.rows(&statement, values).await?, event)
     }

@@ -13,7 +13,7 @@ use crate::model::id::ClientId;
 use crate::model::plan::{NewPlan, Plan, PlanChange, QuotaMark};
 use crate::model::quota::Window;
 use crate::store::columns;
-use crate::store::plans::{Pieces, PlanStore, QuotaStore};
+use crate::store::plans::{MarkPlace, Pieces, PlanStore, QuotaStore};
 use crate::store::{Page, Result};
 
 /// One statement, so that all parts are of one moment: a commit between them would be in neither
@@ -136,12 +136,28 @@ impl QuotaStore for Postgres {
         Ok(lease.row(statement, values).await?.is_some())
     }
 
-    async fn marks(&self, client: Option<ClientId>, since: Timestamp, limit: u32) -> Result<Vec<QuotaMark>> {
+    async fn marks(
+        &self,
+        client: Option<ClientId>,
+        since: Timestamp,
+        after: Option<MarkPlace>,
+        limit: u32,
+    ) -> Result<Vec<QuotaMark>> {
         let statement = "SELECT client_id, policy, window_start, window_end, percent, quota, used, mode, reached_at
              FROM quota_marks WHERE reached_at >= $1 AND ($2::uuid IS NULL OR client_id = $2)
+               AND ($4::timestamptz IS NULL OR reached_at < $4 OR reached_at = $4 AND (client_id > $5::uuid
+                    OR client_id = $5 AND (policy > $6::text OR policy = $6 AND percent < $7::int)))
              ORDER BY reached_at DESC, client_id, policy, percent DESC LIMIT $3";
         let mut lease = self.work.lease("list quota marks", WORK).await?;
-        let rows = lease.rows(statement, &[&since, &client.map(|id| id.0), &i64::from(limit)]).await?;
+        let (reached_at, client_id, policy, percent) = match &after {
+            Some(place) => {
+                (Some(place.reached_at), Some(place.client_id.0), Some(&place.policy), Some(i32::from(place.percent)))
+            }
+            None => (None, None, None, None),
+        };
+        let (client, limit) = (client.map(|id| id.0), i64::from(limit));
+        let values: Params<'_> = &[&since, &client, &limit, &reached_at, &client_id, &policy, &percent];
+        let rows = lease.rows(statement, values).await?;
         all("quota_marks", &rows, |row| {
             Ok(QuotaMark {
                 client_id: ClientId(row.take("client_id")?),

@@ -20,7 +20,8 @@ impl EventStore for Sqlite {
                 "SELECT {EVENT} FROM usage_events
                  WHERE id > ?1 AND id < ?2 AND occurred_at >= ?3 AND occurred_at < ?4
                    AND (?5 IS NULL OR client_id = ?5) AND (?6 IS NULL OR outcome = ?6) AND (?7 IS NULL OR route = ?7)
-                 ORDER BY id LIMIT ?8"
+                   AND (?8 IS NULL OR request_id = ?8)
+                 ORDER BY id LIMIT ?9"
             ))?;
             let mut rows = statement.query(params![
                 first.to_string(),
@@ -30,6 +31,7 @@ impl EventStore for Sqlite {
                 query.client.map(|id| id.to_string()),
                 query.outcome,
                 query.route,
+                query.request_id,
                 limit,
             ])?;
             let mut events = Vec::new();

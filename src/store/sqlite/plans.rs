@@ -15,7 +15,7 @@ use crate::model::id::ClientId;
 use crate::model::plan::{NewPlan, Plan, PlanChange, QuotaMark};
 use crate::model::quota::Window;
 use crate::store::columns;
-use crate::store::plans::{Pieces, PlanStore, QuotaStore};
+use crate::store::plans::{MarkPlace, Pieces, PlanStore, QuotaStore};
 use crate::store::{Page, Result};
 
 #[async_trait]
@@ -153,14 +153,30 @@ impl QuotaStore for Sqlite {
         self.writer.run("note quota mark", WRITE, insert).await
     }
 
-    async fn marks(&self, client: Option<ClientId>, since: Timestamp, limit: u32) -> Result<Vec<QuotaMark>> {
+    async fn marks(
+        &self,
+        client: Option<ClientId>,
+        since: Timestamp,
+        after: Option<MarkPlace>,
+        limit: u32,
+    ) -> Result<Vec<QuotaMark>> {
         let select = move |connection: &mut Connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT client_id, policy, window_start, window_end, percent, quota, used, mode, reached_at
                  FROM quota_marks WHERE reached_at >= ?1 AND (?2 IS NULL OR client_id = ?2)
+                   AND (?4 IS NULL OR reached_at < ?4 OR reached_at = ?4 AND (client_id > ?5 OR client_id = ?5
+                        AND (policy > ?6 OR policy = ?6 AND percent < ?7)))
                  ORDER BY reached_at DESC, client_id, policy, percent DESC LIMIT ?3",
             )?;
-            let mut rows = statement.query(params![time::text(since), client.map(|id| id.to_string()), limit])?;
+            let mut rows = statement.query(params![
+                time::text(since),
+                client.map(|id| id.to_string()),
+                limit,
+                after.as_ref().map(|after| time::text(after.reached_at)),
+                after.as_ref().map(|after| after.client_id.to_string()),
+                after.as_ref().map(|after| &after.policy),
+                after.as_ref().map(|after| after.percent),
+            ])?;
             let mut marks = Vec::new();
             while let Some(row) = rows.next()? {
                 let mut row = Columns::of("quota_marks", row);

@@ -1,9 +1,11 @@
 //! Why a request was or would be answered as it is.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use super::{Bench, refused};
-use crate::callers::{Answer, fetch, send};
+use crate::callers::{Answer, connect, fetch, read_head, send};
 use crate::harness::{NO_BUDGET, Setup, eventually, text};
 use crate::issuer::Issuer;
 use crate::signer::Signer;
@@ -202,4 +204,87 @@ fn the_story_of_a_request_tells_what_would_become_of_it_now() {
     let told = story_of(&unknown);
     assert_eq!(told["now"]["code"], "invalid_credentials", "{told}");
     assert!(told["now"]["verdict"].as_str().unwrap().contains("which is not kept"), "{told}");
+}
+
+#[test]
+fn every_limit_is_told_before_a_caller_is_known_and_judged_by_what_it_costs() {
+    let routes = "[[routes]]\nname = \"costly\"\npath = \"/costly\"\nupstream = \"up\"\ncost = 5\n\
+                  [[routes]]\nname = \"trial\"\npath = \"/trial\"\nupstream = \"up\"\nscopes = [\"never\"]\n\
+                  mode = \"observe\"\nobserve_until = \"UNTIL\"\n";
+    let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(48)).unwrap();
+    let routes = routes.replace("UNTIL", &until.strftime("%Y-%m-%d").to_string());
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    setup.write_config(&(setup.config() + &routes));
+    let bench = Bench::start(setup);
+    let auditor = bench.token("auditor");
+    let terms = ["--rate", "3/h", "--burst", "3", "--quota", "9/day", "--concurrency", "1"];
+    bench.setup.json(&[&["client", "update", &bench.client][..], &terms].concat());
+    let key = bench.setup.key(&bench.client, &["--rate", "2/h", "--burst", "2"]);
+    let header = format!("X-API-Key: {}", key.raw);
+    let explain = |path: &str| {
+        let asked = json!({"method": "GET", "url": path, "key_id": key.public_id});
+        bench.with(&auditor, "POST", "/v1/explain", &asked).json()
+    };
+    let left = |told: &Value| {
+        let limits = told["limits"].as_array().unwrap().clone();
+        let line = |limit: &Value| format!("{} {} {}", limit["kind"], limit["policy"], limit["left"]).replace('"', "");
+        limits.iter().map(line).collect::<Vec<_>>()
+    };
+    // No request of it was seen: what is written, whole.
+    let told = explain("/costly");
+    assert_eq!(told["code"], Value::Null, "five of the quota, one of each rate: {told}");
+    assert_eq!(
+        left(&told),
+        ["concurrency concurrency 1", "rate client 3", "rate key 2", "quota client.day 9"],
+        "{told}"
+    );
+    assert_eq!(fetch(bench.setup.data, "/costly", &[&header]).status, 200);
+    // Now as this process counts.
+    eventually("its place is free", || left(&explain("/"))[0] == "concurrency concurrency 1");
+    assert_eq!(left(&explain("/"))[1..], ["rate client 2", "rate key 1", "quota client.day 4"]);
+    let told = explain("/costly");
+    assert_eq!(told["code"], code_of(&fetch(bench.setup.data, "/costly", &[&header])), "{told}");
+    assert_eq!(told["code"], "quota_exhausted", "{told}");
+    // A key that was not seen yet, of a client that was: what the client spent is known.
+    let fresh = bench.setup.key(&bench.client, &[]);
+    let asked = json!({"method": "GET", "url": "/", "key_id": fresh.public_id});
+    let told = bench.with(&auditor, "POST", "/v1/explain", &asked).json();
+    assert_eq!(left(&told), ["concurrency concurrency 1", "rate client 2", "quota client.day 4"], "{told}");
+    // A route that only observes refuses nothing.
+    let told = explain("/trial");
+    assert_eq!((&told["code"], &told["status"]), (&Value::Null, &Value::Null), "{told}");
+    let verdict = told["verdict"].as_str().unwrap();
+    assert!(verdict.contains("which only observes; enforced, it is refused with 403 insufficient_scope"), "{told}");
+    assert_eq!(fetch(bench.setup.data, "/trial", &[&header]).status, 200);
+    // The only place is taken.
+    let mut stream = connect(bench.setup.data);
+    write!(stream, "GET /stream HTTP/1.1\r\nHost: h\r\nX-API-Key: {}\r\n\r\n", key.raw).unwrap();
+    read_head(&mut stream);
+    let told = explain("/");
+    assert_eq!(told["code"], code_of(&fetch(bench.setup.data, "/", &[&header])), "{told}");
+    assert!(told["verdict"].as_str().unwrap().contains("all places are taken (1 open at once)"), "{told}");
+}
+
+#[test]
+fn a_request_whose_id_a_trusted_proxy_made_is_found_by_it() {
+    let upstream = Upstream::start();
+    let setup = Setup::sqlite(upstream.address);
+    setup.write_config(&setup.config().replace("workers = 2", "workers = 2\ntrusted_proxies = [\"127.0.0.1\"]"));
+    let bench = Bench::start(setup);
+    let (auditor, support) = (bench.token("auditor"), bench.token("support"));
+    let key = |client: &str| format!("X-API-Key: {}", bench.setup.key(client, &[]).raw);
+    for (client, id) in [(&bench.client, "from-nginx-1"), (&bench.other, "from-nginx-2")] {
+        let answer = fetch(bench.setup.data, "/", &[&key(client), &format!("X-Request-Id: {id}")]);
+        assert_eq!((answer.status, answer.header("x-request-id")), (200, Some(id)));
+    }
+    let story = |token: &str, id: &str| bench.with(token, "GET", &format!("/v1/requests/{id}"), &Value::Null);
+    eventually("both are in the books", || story(&auditor, "from-nginx-2").status == 200);
+    assert_eq!(story(&auditor, "from-nginx-1").json()["event"]["client_id"], *bench.client);
+    assert_eq!(story(&support, "from-nginx-1").status, 200);
+    refused(&story(&support, "from-nginx-2"), 404, "not_found");
+    let line =
+        text(&bench.setup.octroi(&["--output", "json", "usage", "events", "--request-id", "from-nginx-1"]).stdout);
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(line.contains("from-nginx-1"), "{line}");
 }

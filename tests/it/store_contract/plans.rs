@@ -11,6 +11,7 @@ use octroi::model::plan::{NewPlan, Plan, PlanChange, Policies, PolicyMode, Quota
 use octroi::model::quota::Window;
 use octroi::model::usage::UsageEvent;
 use octroi::store::changes::Change;
+use octroi::store::plans::MarkPlace;
 use octroi::store::{Store, StoreError};
 
 on_both!(
@@ -178,9 +179,17 @@ async fn a_mark_is_written_once(place: &Place) {
     let all = |client: Option<ClientId>, since: &str, limit| {
         let since = since.parse().unwrap();
         let store = store.clone();
-        async move { store.quotas.marks(client, since, limit).await.unwrap() }
+        async move { store.quotas.marks(client, since, None, limit).await.unwrap() }
     };
     assert_eq!(all(None, "2026-11-01T00:00:00Z", 10).await, [full.clone(), mark.clone()]);
+    // One by one, each behind the one before.
+    let since = "2026-11-01T00:00:00Z".parse().unwrap();
+    let mut after: Option<MarkPlace> = None;
+    for expected in [Some(&full), Some(&mark), None] {
+        let found = store.quotas.marks(None, since, after, 1).await.unwrap();
+        assert_eq!(found.first(), expected);
+        after = found.first().map(|mark| MarkPlace::from(mark).to_string().parse().unwrap());
+    }
     assert_eq!(all(Some(mark.client_id), "2026-11-01T00:00:00Z", 1).await, [full]);
     assert_eq!(all(Some(ClientId(Uuid::from_u128(6))), "2026-11-01T00:00:00Z", 10).await, []);
     assert_eq!(all(None, "2026-11-24T00:00:00Z", 10).await, []);

@@ -379,13 +379,10 @@ async fn single_events_are_read_in_order_by_page_and_by_filter(place: &Place) {
     let mut events = varied();
     events.reverse();
     store.usage.record(&events).await.unwrap();
-    let everything = octroi::store::events::EventQuery {
-        from: "2026-10-01T00:00:00Z".parse().unwrap(),
-        to: "2026-12-01T00:00:00Z".parse().unwrap(),
-        client: None,
-        outcome: None,
-        route: None,
-    };
+    let everything = octroi::store::events::EventQuery::between(
+        "2026-10-01T00:00:00Z".parse().unwrap(),
+        "2026-12-01T00:00:00Z".parse().unwrap(),
+    );
     let read = async |query: &octroi::store::events::EventQuery, page: u32| {
         let (mut after, mut read) = (None, Vec::new());
         loop {
