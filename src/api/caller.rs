@@ -35,6 +35,8 @@ pub(super) enum Access {
     Known,
     /// Who may do this.
     To(Permission),
+    /// The same for what only asks, though with a body: it is done anew each time, and nothing of it is kept.
+    ToAsk(Permission),
 }
 
 /// The id of a request, for its answer, the log and the audit.
@@ -112,20 +114,21 @@ pub(super) async fn guard(
 ) -> Result<Response> {
     let (mut head, body) = request.into_parts();
     let caller = identify(&api, &head).await?;
-    if let Access::To(permission) = access
+    if let Access::To(permission) | Access::ToAsk(permission) = access
         && !caller.may(permission)
     {
         return Err(refused(caller.actor(), permission));
     }
     head.extensions.insert(caller.clone());
     let request = Request::from_parts(head, body);
-    if request.method().is_safe() {
+    if request.method().is_safe() || matches!(access, Access::ToAsk(_)) {
         return Ok(next.run(request).await);
     }
     // A change that began is finished, whether its caller waits for the answer or not.
+    let mint = api.mint.clone();
     let change = async move {
         if request.headers().contains_key(idempotency::HEADER) {
-            idempotency::once(&caller, request, next).await
+            idempotency::once(&caller, &mint, request, next).await
         } else {
             Ok(next.run(request).await)
         }

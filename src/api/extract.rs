@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroize as _;
 
 use super::fault::{Fault, Result};
 use crate::crypto::pepper::sha256;
@@ -37,15 +38,40 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
     type Rejection = Fault;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        // Also what keeps a form of a stranger's page out: a form cannot send this.
-        if !kind.eq_ignore_ascii_case("application/json") {
-            return Err(Fault::unsupported_media_type("application/json"));
-        }
-        let bytes = whole(request.into_body()).await?;
+        let bytes = json(request).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| Fault::bad_request(format!("the body: {error}")))
     }
+}
+
+/// A JSON body with keys in it: no fault repeats a part of it, and it is wiped once it is read, as far as it
+/// is ours alone.
+pub(super) struct Confidential<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Confidential<T> {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let bytes = json(request).await?;
+        let read = serde_json::from_slice(&bytes).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let detail = format!("the body is not what it should be (/docs), at line {line}, column {column}");
+            Fault::bad_request(detail)
+        });
+        if let Ok(mut alone) = bytes.try_into_mut() {
+            alone.as_mut().zeroize();
+        }
+        read.map(Self)
+    }
+}
+
+async fn json(request: Request) -> Result<Bytes> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    // Also what keeps a form of a stranger's page out: a form cannot send this.
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Fault::unsupported_media_type("application/json"));
+    }
+    whole(request.into_body()).await
 }
 
 /// A form, as a page without JavaScript sends it.

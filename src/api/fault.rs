@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::auth::PepperError;
 use crate::model::causes::with_causes;
 use crate::operators::{LoginFault, OperatorFault, Unknown};
 use crate::store::StoreError;
@@ -73,6 +74,11 @@ impl Fault {
     /// It cannot be, as things are.
     pub(super) fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    /// Raw keys are not forgotten yet.
+    pub(super) fn not_verified(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "not_verified", detail)
     }
 
     /// It is not as the caller last saw it.
@@ -143,6 +149,15 @@ impl From<StoreError> for Fault {
                 tracing::error!(error = with_causes(&error), "the admin API failed");
                 Self::internal()
             }
+        }
+    }
+}
+
+impl From<PepperError> for Fault {
+    fn from(error: PepperError) -> Self {
+        match error {
+            PepperError::Store(error) => error.into(),
+            PepperError::Mismatch | PepperError::Needed { .. } => Self::conflict(error.to_string()),
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The answer of a write that was done is kept for a day, without what is shown once: a key or token
 //! that was lost on the way is not shown again, and the answer says so by leaving it out. What was
 //! refused changed nothing, and is tried anew.
+//!
+//! A request is known again by its hash. There may be a key or a password in it, so that is made under
+//! the pepper: who reads the table can try no guesses against it.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -11,11 +14,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::caller::Caller;
 use super::extract::whole;
 use super::fault::{Fault, Result};
-use crate::crypto::pepper::sha256;
+use crate::auth::Mint;
 use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
 
 /// The header.
@@ -34,15 +38,17 @@ const CUT_SHORT: SignedDuration = SignedDuration::from_mins(2);
 const SHOWN_ONCE: [&str; 2] = ["key", "token"];
 
 /// Does a write, or gives the answer that it got before.
-pub(super) async fn once(caller: &Caller, request: Request, next: Next) -> Result<Response> {
+pub(super) async fn once(caller: &Caller, mint: &Mint, request: Request, next: Next) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let body = whole(body).await?;
     let text = parts.headers.get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if text.is_empty() || text.len() > LONGEST {
         return Err(Fault::bad_request(format!("an Idempotency-Key has 1 to {LONGEST} visible ASCII characters")));
     }
-    let mut covered = Vec::with_capacity(body.len() + 256);
-    for part in [parts.method.as_str().as_bytes(), parts.uri.to_string().as_bytes(), &body] {
+    let uri = parts.uri.to_string();
+    // Room for everything at once: what grows leaves copies behind.
+    let mut covered = Zeroizing::new(Vec::with_capacity(body.len() + uri.len() + 64));
+    for part in [parts.method.as_str().as_bytes(), uri.as_bytes(), &body] {
         covered.extend_from_slice(&part.len().to_be_bytes());
         covered.extend_from_slice(part);
     }
@@ -50,7 +56,7 @@ pub(super) async fn once(caller: &Caller, request: Request, next: Next) -> Resul
     let key = IdempotencyKey {
         scope: format!("{}:{}:{}", actor.kind.as_str(), actor.id, actor.name),
         key: text.to_owned(),
-        request_hash: sha256(&covered).to_hex(),
+        request_hash: mint.hash(&covered).to_hex(),
     };
     let store = &caller.store.idempotency;
     match store.claim(&key).await? {

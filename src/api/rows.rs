@@ -26,6 +26,12 @@ impl Rows {
         self.guarded(Access::To(permission), routes)
     }
 
+    /// A row that only asks, with what stands in no address, for who may.
+    #[must_use]
+    pub(super) fn row_that_asks(self, permission: Permission, routes: UtoipaMethodRouter<Arc<Api>>) -> Self {
+        self.guarded(Access::ToAsk(permission), routes)
+    }
+
     /// A row for whoever is known.
     #[must_use]
     pub(super) fn row_for_known(self, routes: UtoipaMethodRouter<Arc<Api>>) -> Self {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::gateway::RunningGateway;
 use super::oidc::Oidc;
 use crate::auth::Mint;
+use crate::crypto::pepper::Peppers;
 use crate::crypto::shell_text::ShellTexts;
 use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
@@ -29,6 +30,10 @@ pub struct Parts {
     pub store: Store,
     /// Makes keys.
     pub mint: Mint,
+    /// `auth.prefix`, and the live peppers: what raw keys are judged and hashed by.
+    pub prefix: String,
+    /// See `prefix`.
+    pub peppers: Peppers,
     /// Time.
     pub clock: SharedClock,
     /// Settings in force, secrets masked.

@@ -13,6 +13,7 @@ use crate::config::oidc::OidcConfig;
 use crate::config::tls::{CallerCertificates, TlsConfig};
 use crate::config::token_issuer::KeyLocation;
 use crate::config::{Config, Effective, Problem};
+use crate::crypto::pepper::Peppers;
 use crate::crypto::shell_text::ShellTexts;
 use crate::model::causes::with_causes;
 use crate::model::clock::SharedClock;
@@ -79,6 +80,8 @@ impl Administration<'_> {
             shells: shells(config, pepper),
             store,
             mint,
+            prefix: config.auth.prefix.clone(),
+            peppers: Peppers::new(pepper, config.auth.pepper_previous.as_ref()),
             clock,
             settings: serde_json::to_value(effective).unwrap_or_default(),
             hosts: config.admin.hosts.clone(),

@@ -22,10 +22,13 @@
 //! | `upkeep` | letting go of what nobody uses |
 //! | `id_tokens` | who an operator is, by an identity provider |
 //! | `minting` | making keys and their hashes |
+//! | `verdict` | whose a raw key is, and what would be said to it |
+//! | `import/` | keys that were made elsewhere: rows, checks, all or none |
 //! | `backfill` | raw keys of an adopted database become hashes |
 //! | `pepper_guard` | whether this pepper is the one the store was hashed with |
 //! | `presence` | which peppers this process knows, for the others to see |
 //! | `rehash` | moving hashes to the current pepper |
+//! | `pepper_counts` | how many keys need which pepper |
 //!
 //! Identity is cached, never a verdict: expiry, revocation, suspension and scopes are judged for
 //! every request. A raw credential never leaves this module, not even into an error.
@@ -43,15 +46,18 @@ mod feed;
 mod flights;
 mod id_tokens;
 mod identity;
+pub mod import;
 mod issued;
 mod jwt;
 mod loader;
 mod minting;
+mod pepper_counts;
 mod pepper_guard;
 mod presence;
 mod rehash;
 mod slots;
 mod upkeep;
+pub mod verdict;
 
 #[cfg(test)]
 mod authenticator_tests;
@@ -68,5 +74,6 @@ pub use id_tokens::{IdTokenFault, IdTokens, Identity};
 pub(crate) use jwt::fuzzing as jwt_fuzzing;
 pub use jwt::{Issuers, OwnKeys, TokenFault};
 pub use minting::{MadeKey, Mint, MintFault};
+pub use pepper_counts::{KnownPepper, PepperCounts};
 pub use pepper_guard::{PepperError, PepperVersions, guard_hashes, guard_pepper};
 pub use presence::Presence;

@@ -13,7 +13,7 @@ use super::pages::{Window, write_pages};
 use super::plan::{AtOnce, at_once};
 use super::{Context, Exit, Failure, plan};
 use crate::config::limits::{REFILL_TOO_LONG, refills_within_a_year};
-use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
+use crate::model::client::{Client, ClientChange, ClientStatus, NAME_RULE, NewClient, is_legal_name};
 use crate::model::id::ClientId;
 use crate::model::quota::Quota;
 use crate::model::rate::{Rate, RateLimit};
@@ -175,13 +175,10 @@ pub(super) fn burst(text: &str) -> Result<NonZeroU32, String> {
 
 /// A name of a client or a key.
 pub(super) fn parse_name(text: &str) -> Result<String, String> {
-    let legal = !text.trim().is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control);
-    legal
-        .then(|| text.to_owned())
-        .ok_or_else(|| "write 1 to 200 characters, none of them a control character".to_owned())
+    is_legal_name(text).then(|| text.to_owned()).ok_or_else(|| NAME_RULE.to_owned())
 }
 
-const COLUMNS: &[&str] = &[
+pub(super) const COLUMNS: &[&str] = &[
     "id",
     "name",
     "status",

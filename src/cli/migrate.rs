@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Subcommand;
 
 use super::output::{ListWriter, Row};
+use super::server::Server;
 use super::{Context, Exit, Failure};
 use crate::store;
 use crate::store::migrate::{Difference, MigrationStatus};
@@ -47,9 +48,36 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
         Command::Verify => {
             let differences = store.migrations.verify().await?;
             write_differences(context, &differences, out)?;
-            refuse_differences(&differences)
+            refuse_differences(differences.len())
         }
     }
+}
+
+/// What a gateway says of its store.
+///
+/// # Errors
+/// What the server says; `verify` found differences; nothing is applied by a gateway, which does not start
+/// before all are.
+pub(super) async fn run_remote(
+    context: &Context,
+    server: &Server,
+    command: &Command,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let (member, columns) = match command {
+        Command::Up { .. } => {
+            let detail = "migrations are applied beside the store, without --server: a gateway does not start before";
+            return Err(Failure::usage(detail));
+        }
+        Command::Status => ("items", COLUMNS),
+        Command::Verify => ("differences", DIFFERENCE_COLUMNS),
+    };
+    let answer = server.get("/v1/migrations").await?;
+    let rows = answer[member].as_array().map_or(&[][..], Vec::as_slice);
+    let mut list = ListWriter::begin(context.format, columns, columns, out)?;
+    rows.iter().try_for_each(|row| list.push(Row::read(columns, row)))?;
+    list.finish(None)?;
+    if matches!(command, Command::Verify) { refuse_differences(rows.len()) } else { Ok(()) }
 }
 
 fn write_migrations(context: &Context, migrations: &[MigrationStatus], out: &mut dyn Write) -> std::io::Result<()> {
@@ -70,10 +98,10 @@ fn write_differences(context: &Context, differences: &[Difference], out: &mut dy
     list.finish(None)
 }
 
-fn refuse_differences(differences: &[Difference]) -> Result<(), Failure> {
-    if differences.is_empty() {
+fn refuse_differences(count: usize) -> Result<(), Failure> {
+    if count == 0 {
         return Ok(());
     }
-    let detail = format!("{} applied migrations are not those of this program", differences.len());
+    let detail = format!("{count} applied migrations are not those of this program");
     Err(Failure::new(Exit::Failed, "migrations_differ", detail))
 }

@@ -1,6 +1,5 @@
 //! `octroi pepper status|rehash`
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::Subcommand;
@@ -8,7 +7,9 @@ use serde_json::Value;
 
 use super::open::open;
 use super::output::{self, Format, Row};
+use super::server::{Server, unreadable};
 use super::{Context, Exit, Failure};
+use crate::auth::{KnownPepper, PepperCounts};
 use crate::config::Loaded;
 use crate::crypto::pepper::Pepper;
 use crate::store::Store;
@@ -29,15 +30,6 @@ const NOT_NESTED: &str = "a hash cannot be moved without its key: each key is mo
      hashes would need the old pepper for ever, which is what a change of pepper is to end (docs/security.md). Keys \
      that nobody uses any more: revoke them, and then the old pepper can go";
 
-/// A pepper as the store and the settings know it.
-struct Known {
-    version: i32,
-    fingerprint: Option<String>,
-    keys: u64,
-    current: bool,
-    previous: bool,
-}
-
 /// Runs one of them.
 ///
 /// # Errors
@@ -46,48 +38,59 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
     let (loaded, store) = open(context).await?;
     match command {
         Command::Status => {
-            let (peppers, unknown) = known(context, &loaded, &store).await?;
-            write_status(context, &peppers, unknown, out)?;
-            tell_of_settings(context, &loaded, &store, &peppers).await
+            let counts = counts(context, &loaded, &store).await?;
+            write_status(context, &counts, out)?;
+            tell_of_settings(context, &loaded, &store, &counts.items).await
         }
         Command::Rehash => {
             loaded.config.auth.require_pepper()?;
-            let (peppers, unknown) = known(context, &loaded, &store).await?;
-            let remaining: u64 = peppers.iter().filter(|one| !one.current).map(|one| one.keys).sum();
-            let row = Row::new().with("moved", 0).with("remaining", remaining).with("unknown", unknown);
-            output::write_object(&row, context.format, out)?;
-            if remaining == 0 {
-                return Ok(());
-            }
-            Err(Failure::new(Exit::Failed, "keys_remain", format!("{remaining} keys remain: {NOT_NESTED}")))
+            write_remaining(context, &counts(context, &loaded, &store).await?, out)
         }
     }
 }
 
-/// Every pepper that the store has seen or a key names, and how many keys name none.
-async fn known(context: &Context, loaded: &Loaded, store: &Store) -> Result<(Vec<Known>, u64), Failure> {
-    let counts = store.rotation.count_hashes(context.clock.wall()).await?;
-    let mut fingerprints: BTreeMap<i32, Option<String>> =
-        store.peppers.list().await?.into_iter().map(|record| (record.version, Some(record.fingerprint))).collect();
-    for (version, _) in &counts.by_version {
-        fingerprints.entry(*version).or_default();
+/// The same as a gateway knows it.
+///
+/// # Errors
+/// What the server says; `rehash` left keys under another pepper than the current one.
+pub(super) async fn run_remote(
+    context: &Context,
+    server: &Server,
+    command: &Command,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let answer = server.get("/v1/peppers").await?;
+    let counts: PepperCounts = serde_json::from_value(answer).map_err(|_| unreadable())?;
+    match command {
+        Command::Status => write_status(context, &counts, out),
+        Command::Rehash => write_remaining(context, &counts, out),
     }
+}
+
+async fn counts(context: &Context, loaded: &Loaded, store: &Store) -> Result<PepperCounts, Failure> {
     let auth = &loaded.config.auth;
-    let print = |secret: &Option<_>| secret.as_ref().map(|secret| Pepper::new(secret).fingerprint());
-    let (current, previous) = (print(&auth.pepper), print(&auth.pepper_previous));
-    let peppers = fingerprints.into_iter().map(|(version, fingerprint)| Known {
-        version,
-        keys: counts.by_version.iter().find(|(other, _)| *other == version).map_or(0, |(_, keys)| *keys),
-        current: fingerprint.is_some() && fingerprint == current,
-        previous: fingerprint.is_some() && fingerprint == previous,
-        fingerprint,
-    });
-    Ok((peppers.collect(), counts.unknown))
+    let (current, previous) = (auth.pepper.as_ref().map(Pepper::new), auth.pepper_previous.as_ref().map(Pepper::new));
+    Ok(PepperCounts::of(store, current.as_ref(), previous.as_ref(), context.clock.wall()).await?)
+}
+
+fn write_remaining(context: &Context, counts: &PepperCounts, out: &mut dyn Write) -> Result<(), Failure> {
+    let remaining = counts.remaining();
+    let row = Row::new().with("moved", 0).with("remaining", remaining).with("unknown", counts.unknown);
+    output::write_object(&row, context.format, out)?;
+    if remaining == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "keys_remain", format!("{remaining} keys remain: {NOT_NESTED}")))
 }
 
 /// What the table cannot say: a pepper of the settings that the store has never seen, and running
 /// processes that lack one.
-async fn tell_of_settings(context: &Context, loaded: &Loaded, store: &Store, seen: &[Known]) -> Result<(), Failure> {
+async fn tell_of_settings(
+    context: &Context,
+    loaded: &Loaded,
+    store: &Store,
+    seen: &[KnownPepper],
+) -> Result<(), Failure> {
     let auth = &loaded.config.auth;
     for (name, secret) in [("API_KEY_PEPPER", &auth.pepper), ("API_KEY_PEPPER_PREVIOUS", &auth.pepper_previous)] {
         let Some(secret) = secret else { continue };
@@ -103,8 +106,10 @@ async fn tell_of_settings(context: &Context, loaded: &Loaded, store: &Store, see
     Ok(())
 }
 
-fn write_status(context: &Context, peppers: &[Known], unknown: u64, out: &mut dyn Write) -> Result<(), Failure> {
-    let rows: Vec<Row> = peppers
+fn write_status(context: &Context, counts: &PepperCounts, out: &mut dyn Write) -> Result<(), Failure> {
+    let unknown = counts.unknown;
+    let rows: Vec<Row> = counts
+        .items
         .iter()
         .map(|one| {
             Row::new()

@@ -52,6 +52,15 @@ impl Client {
     }
 }
 
+/// What a name of a client or a key must be.
+pub const NAME_RULE: &str = "write 1 to 200 characters, none of them a control character";
+
+/// Whether it may be the name of a client or a key.
+#[must_use]
+pub fn is_legal_name(text: &str) -> bool {
+    !text.trim().is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control)
+}
+
 /// What a client may, besides its rate: its own, and its plan's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Allowance {

@@ -49,7 +49,7 @@ impl Role {
         use Permission as P;
         match self {
             Self::Owner => true,
-            Self::Operator => !matches!(permission, P::EraseClients | P::ManageOperators),
+            Self::Operator => !matches!(permission, P::EraseClients | P::AdoptKeys | P::ManageOperators),
             Self::Auditor => !permission.is_a_change(),
             Self::Support => {
                 matches!(permission, P::ReadClients | P::ReadKeys | P::WriteKeys | P::ReadUsage | P::Explain)
@@ -93,6 +93,10 @@ pub enum Permission {
     EraseClients,
     ReadKeys,
     WriteKeys,
+    /// Keys that were made elsewhere, of any client.
+    ImportKeys,
+    /// Raw keys of an adopted database, which the gateway then reads.
+    AdoptKeys,
     ReadPlans,
     WritePlans,
     /// Sums and single events.
@@ -108,12 +112,14 @@ pub enum Permission {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ReadClients,
         Self::WriteClients,
         Self::EraseClients,
         Self::ReadKeys,
         Self::WriteKeys,
+        Self::ImportKeys,
+        Self::AdoptKeys,
         Self::ReadPlans,
         Self::WritePlans,
         Self::ReadUsage,
@@ -128,7 +134,13 @@ impl Permission {
     pub fn is_a_change(self) -> bool {
         matches!(
             self,
-            Self::WriteClients | Self::EraseClients | Self::WriteKeys | Self::WritePlans | Self::ManageOperators
+            Self::WriteClients
+                | Self::EraseClients
+                | Self::WriteKeys
+                | Self::ImportKeys
+                | Self::AdoptKeys
+                | Self::WritePlans
+                | Self::ManageOperators
         )
     }
 }
@@ -223,12 +235,14 @@ mod tests {
     #[test]
     fn what_each_role_may() {
         use Permission as P;
-        let table: [(P, &str); 12] = [
+        let table: [(P, &str); 14] = [
             (P::ReadClients, "owner operator auditor support client"),
             (P::WriteClients, "owner operator"),
             (P::EraseClients, "owner"),
             (P::ReadKeys, "owner operator auditor support client"),
             (P::WriteKeys, "owner operator support client"),
+            (P::ImportKeys, "owner operator"),
+            (P::AdoptKeys, "owner"),
             (P::ReadPlans, "owner operator auditor"),
             (P::WritePlans, "owner operator"),
             (P::ReadUsage, "owner operator auditor support client"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 /// Bytes nobody may see: a pepper, a signing secret.
@@ -58,6 +59,13 @@ impl SecretText {
     }
 }
 
+/// It is a secret from the moment it is read. There is no way back: nothing writes it out.
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
 impl fmt::Debug for SecretText {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("[secret]")
@@ -72,5 +80,7 @@ mod tests {
     fn secrets_do_not_print() {
         assert_eq!(format!("{:?}", SecretBytes::new(b"hunter2".to_vec())), "[secret]");
         assert_eq!(format!("{:?}", SecretText::new("hunter2".into())), "[secret]");
+        let read: SecretText = serde_json::from_str("\"hunter2\"").unwrap();
+        assert_eq!((format!("{read:?}"), read.expose()), ("[secret]".to_owned(), "hunter2"));
     }
 }

@@ -1,6 +1,7 @@
 //! The admin API over HTTP: the real program, and what it answers to whom.
 
 use std::net::SocketAddr;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,10 @@ use crate::harness::{Gateway, Setup, eventually, text};
 use crate::upstream::Upstream;
 
 mod attacks;
+mod backfill;
 mod explain;
+mod imports;
+mod peppers;
 
 const PASSWORD: &str = "correct horse battery staple";
 const SECRET: &str = "a-secret-that-signs-sessions-and-has-more-than-32-bytes";
@@ -18,7 +22,7 @@ const SECRET: &str = "a-secret-that-signs-sessions-and-has-more-than-32-bytes";
 /// A gateway with its admin API, and a token of each role.
 struct Bench {
     setup: Setup,
-    _gateway: Gateway,
+    gateway: Gateway,
     _upstream: Option<Upstream>,
     client: String,
     other: String,
@@ -30,7 +34,7 @@ impl Bench {
         setup.set("OCTROI_ADMIN_PASSWORD", PASSWORD);
         let (client, other) = (setup.client(&["acme"]), setup.client(&["globex"]));
         let gateway = setup.start();
-        Self { setup, _gateway: gateway, _upstream: None, client, other }
+        Self { setup, gateway, _upstream: None, client, other }
     }
 
     fn sqlite() -> Self {
@@ -171,6 +175,12 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("PATCH", "/v1/keys/N", "owner operator support client"),
     ("DELETE", "/v1/keys/N", "owner operator support client"),
     ("POST", "/v1/keys/N/rotate", "owner operator support client"),
+    ("POST", "/v1/keys/verify", "owner operator auditor support client"),
+    ("POST", "/v1/keys/import", "owner operator"),
+    ("GET", "/v1/backfill", "owner"),
+    ("POST", "/v1/backfill/run", "owner"),
+    ("GET", "/v1/backfill/differences", "owner"),
+    ("POST", "/v1/backfill/finish", "owner"),
     ("GET", "/v1/plans", "owner operator auditor"),
     ("POST", "/v1/plans", "owner operator"),
     ("GET", "/v1/plans/N", "owner operator auditor"),
@@ -201,6 +211,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/live", "owner operator auditor"),
     ("GET", "/v1/tail?seconds=1", "owner operator auditor support client"),
     ("GET", "/v1/peppers", "owner operator auditor"),
+    ("GET", "/v1/migrations", "owner operator auditor"),
 ];
 
 /// Rows for whoever is known, or for all.
@@ -507,7 +518,7 @@ fn off_loopback_it_speaks_tls_or_does_not_start() {
     setup.set("OCTROI_ADMIN_PASSWORD", PASSWORD);
     let gateway = setup.spawn(&["serve"]);
     gateway.wait_for_log("\"serving\"");
-    let answer = std::process::Command::new("curl")
+    let answer = Command::new("curl")
         .args(["-sS", "-i", "--cacert", "ca.pem", "-H", "content-type: application/json", "-d"])
         .arg(json!({"name": "admin", "password": PASSWORD}).to_string())
         .arg(format!("https://localhost:{port}/v1/sessions"))
@@ -519,16 +530,41 @@ fn off_loopback_it_speaks_tls_or_does_not_start() {
 }
 
 /// Runs a command against the admin API, from a folder without any settings.
-fn remotely(bench: &Bench, token: &str, arguments: &[&str]) -> std::process::Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_octroi"));
+fn remotely(bench: &Bench, token: &str, arguments: &[&str]) -> Output {
+    from_afar(bench, token, arguments).output().expect("the binary runs")
+}
+
+fn from_afar(bench: &Bench, token: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octroi"));
     command
         .args(["--server", &format!("http://{}", bench.setup.admin), "--output", "json"])
         .args(arguments)
         .current_dir("/")
         .env_clear()
-        .env("OCTROI_ADMIN_TOKEN", token)
-        .output()
-        .expect("the binary runs")
+        .env("OCTROI_ADMIN_TOKEN", token);
+    command
+}
+
+/// What a command comes to that reads `input`: its exit code, its answer, and the code of its failure.
+fn told(mut command: Command, input: &str) -> (i32, Value, Value) {
+    use std::io::Write as _;
+    let piped = std::process::Stdio::piped;
+    let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().expect("the binary runs");
+    // A command that refuses its arguments reads nothing.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+    let code = output.status.code().expect("it exits");
+    assert!(code == 0 || output.stderr.starts_with(b"{"), "{}", text(&output.stderr));
+    (code, read(&output.stdout), read(&output.stderr)["code"].clone())
+}
+
+/// The same command beside the store and from afar: it must come to the same.
+fn both_ways(bench: &Bench, token: &str, arguments: &[&str], input: &str) -> (i32, Value, Value) {
+    let afar = told(from_afar(bench, token, arguments), input);
+    let beside = told(bench.setup.command(&[&["--output", "json"], arguments].concat()), input);
+    assert_eq!(afar, beside, "{arguments:?}");
+    afar
 }
 
 fn remote(bench: &Bench, token: &str, arguments: &[&str]) -> Value {
@@ -595,7 +631,7 @@ fn the_command_line_works_from_afar_as_it_does_beside_the_store() {
     for (token, arguments, code, exit) in [
         (owner.as_str(), ["client", "show", "nobody"].as_slice(), "not_found", 1),
         (owner.as_str(), &["key", "verify"], "bad_usage", 2),
-        (owner.as_str(), &["migrate", "status"], "bad_usage", 2),
+        (owner.as_str(), &["migrate", "up"], "bad_usage", 2),
         ("octroi_admin_nonsense", &["client", "list"], "invalid_credentials", 1),
         (&bench.token("auditor"), &["client", "create", "x"], "forbidden", 1),
     ] {

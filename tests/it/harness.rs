@@ -334,6 +334,11 @@ impl Gateway {
         }
     }
 
+    /// Its number.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Memory of its own in KiB: what the kernel shares with a file on disk, such as the journal's
     /// segments that are made ready while it serves, is not counted.
     pub(crate) fn anonymous_kib(&self) -> u64 {

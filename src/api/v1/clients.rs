@@ -18,7 +18,7 @@ use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{ClientView, Listed};
 use crate::config::limits::{REFILL_TOO_LONG, refills_within_a_year};
-use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
+use crate::model::client::{Client, ClientChange, ClientStatus, NewClient, is_legal_name};
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
 use crate::model::quota::Quota;
@@ -258,8 +258,7 @@ pub(in crate::api) async fn erased(api: &Api, caller: &Caller, id: ClientId) -> 
 
 /// A name of a client or a key.
 pub(in crate::api) fn check_name(name: &str) -> Result<()> {
-    let legal = !name.trim().is_empty() && name.chars().count() <= 200 && !name.chars().any(char::is_control);
-    if legal {
+    if is_legal_name(name) {
         Ok(())
     } else {
         Err(Fault::bad_request("a name has 1 to 200 characters, none of them a control character"))

@@ -1,4 +1,4 @@
-//! `/v1/config`, `/v1/nodes`, `/v1/live`, `/v1/tail`, `/v1/peppers`: the process that answers, and the
+//! `/v1/config`, `/v1/nodes`, `/v1/live`, `/v1/tail`, `/v1/peppers`, `/v1/migrations`: the process that answers, and the
 //! others.
 
 use std::pin::Pin;
@@ -27,9 +27,12 @@ use crate::api::extract::Parameters;
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::Listed;
+use crate::auth::{KnownPepper, PepperCounts};
+use crate::crypto::pepper::Peppers;
 use crate::model::explanation::{Counts, EndpointView};
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
+use crate::store::migrate::{Difference, MigrationStatus};
 use crate::telemetry::tail::{Told, Watcher};
 
 /// A process that serves, or has served and owes entries.
@@ -58,14 +61,47 @@ pub(in crate::api) struct LiveView {
     pub(in crate::api) refusing: Vec<&'static str>,
 }
 
-/// Keys per pepper.
+/// Keys by the pepper that they need.
 #[derive(Serialize, ToSchema)]
-pub(in crate::api) struct PepperView {
-    version: i32,
-    /// Keys that still open something and were hashed with it.
-    keys: u64,
-    /// Whether new keys are hashed with it.
-    current: bool,
+pub(in crate::api) struct PeppersView {
+    /// Every pepper that the store has seen or a key names, as the process that answers knows them.
+    items: Vec<KnownPepper>,
+    /// There is no more.
+    #[schema(value_type = Option<String>, required)]
+    next: Option<()>,
+    /// Keys that came in by SQL and say which pepper they need when they are first used.
+    unknown: u64,
+}
+
+/// A migration.
+#[derive(Serialize, ToSchema)]
+pub(in crate::api) struct MigrationView {
+    version: i64,
+    name: String,
+    /// When it was applied; null: it is pending.
+    #[schema(required)]
+    applied_at: Option<Timestamp>,
+}
+
+/// An applied migration whose text is not this program's.
+#[derive(Serialize, ToSchema)]
+pub(in crate::api) struct MigrationDifferenceView {
+    version: i64,
+    name: String,
+    /// What differs.
+    detail: String,
+}
+
+/// The migrations of the store.
+#[derive(Serialize, ToSchema)]
+pub(in crate::api) struct MigrationsView {
+    /// Every known one, and those that were applied and are not known.
+    items: Vec<MigrationView>,
+    /// There is no more.
+    #[schema(value_type = Option<String>, required)]
+    next: Option<()>,
+    /// Where the store is not as this program would have made it.
+    differences: Vec<MigrationDifferenceView>,
 }
 
 /// The settings in force, secrets masked: as `octroi config show`.
@@ -110,14 +146,29 @@ pub(in crate::api) fn living(api: &Api) -> LiveView {
     }
 }
 
-/// How many keys were hashed under which pepper.
-#[utoipa::path(get, path = "/v1/peppers", tag = "gateway",
-    responses((status = 200, body = Listed<PepperView>), Problems))]
-pub(in crate::api) async fn peppers(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Listed<PepperView>>> {
-    let counts = caller.store.rotation.count_hashes(api.clock.wall()).await?;
-    let current = api.mint.pepper_version();
-    let show = |(version, keys): (i32, u64)| PepperView { version, keys, current: version == current };
-    Ok(Json(Listed::whole(counts.by_version.into_iter().map(show).collect())))
+/// How many keys were hashed under which pepper; revoked and expired ones are not counted.
+#[utoipa::path(get, path = "/v1/peppers", tag = "gateway", responses((status = 200, body = PeppersView), Problems))]
+pub(in crate::api) async fn peppers(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<PeppersView>> {
+    let Peppers { current, previous } = &api.peppers;
+    let counts = PepperCounts::of(&caller.store, Some(current), previous.as_ref(), api.clock.wall()).await?;
+    Ok(Json(PeppersView { items: counts.items, next: None, unknown: counts.unknown }))
+}
+
+/// Migrations, when each was applied, and which of them are not those of the process that answers.
+#[utoipa::path(get, path = "/v1/migrations", tag = "gateway",
+    responses((status = 200, body = MigrationsView), Problems))]
+pub(in crate::api) async fn migrations(caller: Caller) -> Result<Json<MigrationsView>> {
+    let store = &caller.store.migrations;
+    let (items, differences) = (store.status().await?, store.verify().await?);
+    let show =
+        |one: MigrationStatus| MigrationView { version: one.version, name: one.name, applied_at: one.applied_at };
+    let differs =
+        |one: Difference| MigrationDifferenceView { version: one.version, name: one.name, detail: one.detail };
+    Ok(Json(MigrationsView {
+        items: items.into_iter().map(show).collect(),
+        next: None,
+        differences: differences.into_iter().map(differs).collect(),
+    }))
 }
 
 /// What to watch.

@@ -4,10 +4,12 @@
 #![expect(unused_qualifications, reason = "utoipa's macros name parameters by their whole path")]
 
 pub(super) mod audit;
+mod backfill;
 mod bounds;
 pub(super) mod clients;
 pub(super) mod explain;
 pub(super) mod gateway;
+mod imports;
 pub(super) mod keys;
 pub(super) mod operators;
 pub(super) mod plans;
@@ -134,6 +136,12 @@ pub(super) fn rows(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .row(P::WriteKeys, routes!(keys::update))
         .row(P::WriteKeys, routes!(keys::revoke))
         .row(P::WriteKeys, routes!(keys::rotate))
+        .row_that_asks(P::ReadKeys, routes!(imports::verify))
+        .row(P::ImportKeys, routes!(imports::import))
+        .row(P::AdoptKeys, routes!(backfill::status))
+        .row(P::AdoptKeys, routes!(backfill::run))
+        .row(P::AdoptKeys, routes!(backfill::differences))
+        .row(P::AdoptKeys, routes!(backfill::finish))
         .row(P::ReadPlans, routes!(plans::list))
         .row(P::WritePlans, routes!(plans::create))
         .row(P::ReadPlans, routes!(plans::show))
@@ -163,6 +171,7 @@ pub(super) fn rows(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .row(P::ReadGateway, routes!(gateway::live))
         .row(P::ReadUsage, routes!(gateway::tail))
         .row(P::ReadGateway, routes!(gateway::peppers))
+        .row(P::ReadGateway, routes!(gateway::migrations))
         .router
 }
 

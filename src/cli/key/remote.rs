@@ -5,7 +5,7 @@ use std::io::Write;
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::{COLUMNS, Command, Create, Kind, SHOWN, expiry};
+use super::{COLUMNS, Command, Create, Kind, SHOWN, expiry, import, verify};
 use crate::cli::output::{self, Row};
 use crate::cli::server::{Server, write_object};
 use crate::cli::{Context, Failure};
@@ -13,7 +13,7 @@ use crate::cli::{Context, Failure};
 /// Runs one of them.
 ///
 /// # Errors
-/// What the server says; verifying and importing are done beside the store.
+/// What the server says; a key that is not valid, rows that are bad.
 pub(in crate::cli) async fn run(
     context: &Context,
     server: &Server,
@@ -52,9 +52,8 @@ pub(in crate::cli) async fn run(
             let answer = server.ask(Method::POST, &path, Some(&rotate.body(context)?)).await?;
             write_made(context, &answer, out)
         }
-        Command::Verify | Command::Import(_) => {
-            Err(Failure::usage("this is done beside the store, without --server: raw keys do not travel for it"))
-        }
+        Command::Verify => verify::run_remote(context, server, out).await,
+        Command::Import(arguments) => import::run_remote(context, server, arguments, out).await,
     }
 }
 

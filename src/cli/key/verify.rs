@@ -1,54 +1,67 @@
 //! `octroi key verify`: whose a raw key is, and what a gateway would say to it now.
 //!
 //! The key comes on stdin and never as an argument, which other users of the machine can read.
-//! It is not repeated, wherever it turns out to be from. Nothing is written, not even what a
-//! gateway would note.
+//! It is not repeated. `auth::verdict` judges, here or in a gateway that is asked from afar.
 
 use std::io::{IsTerminal as _, Read as _, Write, stdin};
 
 use serde::Serialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::row;
-use crate::auth::PepperError;
+use super::{COLUMNS, row};
+use crate::auth::verdict::{Examiner, Reason, Verdict};
 use crate::cli::open::open_store;
 use crate::cli::output::{self, Format, Row};
+use crate::cli::server::{Server, unreadable};
 use crate::cli::{Context, Exit, Failure, client};
-use crate::crypto::key_text::{KeyText, MalformedKey};
-use crate::crypto::pepper::{KeyHashes, PepperOrigin, Peppers};
-use crate::model::client::{Client, ClientStatus};
-use crate::model::key::{ApiKey, CredentialRecord, HashKind, KeyDefect};
-use crate::store::Store;
+use crate::crypto::pepper::Peppers;
 
-/// Why a key would be refused. A closed set, which scripts may branch on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Reason {
-    Malformed,
-    BadCheckDigits,
-    Unknown,
-    Revoked,
-    Expired,
-    ClientSuspended,
-}
-
-/// The answer.
+/// The answer, as it is written.
 #[derive(Debug, Serialize)]
-struct Verdict {
+struct Shown {
     valid: bool,
-    reason: Option<Reason>,
+    reason: Value,
     /// The same in a sentence.
     detail: String,
     /// Under which pepper its hash stands: `current`, `previous`, or `none` for an imported one.
-    pepper: Option<&'static str>,
+    pepper: Value,
     key: Option<Row>,
     client: Option<Row>,
 }
 
-/// What a look-up came to, before it is written.
-enum Found {
-    Nobody(Reason),
-    Somebody { record: Box<CredentialRecord>, origin: PepperOrigin },
+impl From<Verdict> for Shown {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            valid: verdict.is_valid(),
+            reason: serde_json::to_value(verdict.reason).unwrap_or_default(),
+            pepper: verdict.pepper.into(),
+            key: verdict.key.as_ref().map(row),
+            client: verdict.client.as_ref().map(client::row),
+            detail: verdict.detail,
+        }
+    }
+}
+
+impl Shown {
+    /// As a gateway says it.
+    fn read(answer: &Value) -> Option<Self> {
+        let object = |columns, name: &str| answer[name].is_object().then(|| Row::read(columns, &answer[name]));
+        Some(Self {
+            valid: answer["valid"].as_bool()?,
+            reason: answer["reason"].clone(),
+            detail: answer["detail"].as_str()?.to_owned(),
+            pepper: answer["pepper"].clone(),
+            key: object(COLUMNS, "key"),
+            client: object(client::COLUMNS, "client"),
+        })
+    }
+}
+
+/// A key on its way to a gateway.
+#[derive(Serialize)]
+struct Sent<'k> {
+    key: &'k str,
 }
 
 /// Reads the key, answers, and fails when the key is not valid.
@@ -83,107 +96,40 @@ fn read_line(input: &mut impl std::io::BufRead, text: &mut Vec<u8>) -> std::io::
 }
 
 /// The whole of the command but reading.
-pub(in crate::cli) async fn answer(context: &Context, raw: &[u8], out: &mut dyn Write) -> Result<(), Failure> {
+async fn answer(context: &Context, raw: &[u8], out: &mut dyn Write) -> Result<(), Failure> {
     let loaded = context.load()?;
     let auth = &loaded.config.auth;
     let peppers = Peppers::new(auth.require_pepper()?, auth.pepper_previous.as_ref());
-    let found = match KeyText::parse(&auth.prefix, raw) {
-        Err(MalformedKey::Check) => Found::Nobody(Reason::BadCheckDigits),
-        Err(MalformedKey::Shape | MalformedKey::Legacy) => Found::Nobody(Reason::Malformed),
-        Ok(_) => {
-            let store = open_store(context, &loaded.config).await?;
-            look_up(&store, &peppers, &peppers.hashes(peppers.current.hash(raw), raw)).await?
-        }
+    let examiner = Examiner { prefix: &auth.prefix, peppers: &peppers, now: context.clock.wall(), sees: &|_| true };
+    let verdict = match examiner.unseen(raw) {
+        Some(verdict) => verdict,
+        None => examiner.examine(raw, &open_store(context, &loaded.config).await?).await?,
     };
-    let verdict = judge(context, found);
-    write(context.format, &verdict, out)?;
-    if verdict.valid { Ok(()) } else { Err(Failure::new(Exit::Failed, "key_not_valid", verdict.detail)) }
+    tell(context, &verdict.into(), out)
 }
 
-async fn look_up(store: &Store, peppers: &Peppers, hashes: &KeyHashes) -> Result<Found, Failure> {
-    if let Some(record) = store.keys.find_by_hash(hashes.as_slice()).await?
-        && let Some(origin) = hashes.origin(record.matched)
-        && counts(&record, origin)
-    {
-        return Ok(Found::Somebody { record: Box::new(record), origin });
-    }
-    // With another pepper than the store's every key is unknown, and that is not the key's fault.
-    let known = store.peppers.list().await?;
-    let fingerprint = peppers.current.fingerprint();
-    let previous = peppers.previous.as_ref().map(crate::crypto::pepper::Pepper::fingerprint);
-    let ours = |seen: &str| seen == fingerprint || previous.as_deref() == Some(seen);
-    if !known.is_empty() && !known.iter().any(|record| ours(&record.fingerprint)) {
-        return Err(PepperError::Mismatch.into());
-    }
-    Ok(Found::Nobody(Reason::Unknown))
-}
-
-/// As gateways see it: a plain hash is a credential only where an import left one.
-fn counts(record: &CredentialRecord, origin: PepperOrigin) -> bool {
-    let kind = record.key.as_ref().map_or(HashKind::Hmac, |key| key.hash_kind);
-    (kind == HashKind::Sha256) == (origin == PepperOrigin::Unpeppered)
-}
-
-/// In the order of a gateway: the key before its client.
-fn judge(context: &Context, found: Found) -> Verdict {
-    let (record, origin) = match found {
-        Found::Nobody(reason) => {
-            let detail = sentence(reason).to_owned();
-            return Verdict { valid: false, reason: Some(reason), detail, pepper: None, key: None, client: None };
-        }
-        Found::Somebody { record, origin } => (record, origin),
+/// Reads the key, has a gateway answer, and fails when the key is not valid.
+pub(super) async fn run_remote(context: &Context, server: &Server, out: &mut dyn Write) -> Result<(), Failure> {
+    let raw = read_key(context)?;
+    // What is no text is no key, and cannot be sent as one.
+    let Ok(key) = std::str::from_utf8(&raw) else {
+        return tell(context, &Verdict::nobody(Reason::Malformed).into(), out);
     };
-    let now = context.clock.wall();
-    let reason = match (record.key.as_ref().and_then(|key| key.defect(now)), record.client.status) {
-        (Some(KeyDefect::Revoked), _) => Some(Reason::Revoked),
-        (Some(KeyDefect::Expired), _) => Some(Reason::Expired),
-        (None, ClientStatus::Suspended) => Some(Reason::ClientSuspended),
-        (None, ClientStatus::Active) => None,
-    };
-    Verdict {
-        valid: reason.is_none(),
-        reason,
-        detail: reason.map_or_else(|| welcome(record.key.as_ref(), &record.client), |why| sentence(why).to_owned()),
-        pepper: Some(match origin {
-            PepperOrigin::Current => "current",
-            PepperOrigin::Previous => "previous",
-            PepperOrigin::Unpeppered => "none",
-        }),
-        key: record.key.as_ref().map(row),
-        client: Some(client::row(&record.client)),
-    }
+    let answer = server.ask_secretly("/v1/keys/verify", &Sent { key }, None).await?;
+    tell(context, &Shown::read(&answer).ok_or_else(unreadable)?, out)
 }
 
-fn sentence(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Malformed => "this is no key's text: its length or its characters are wrong; a gateway answers 401",
-        Reason::BadCheckDigits => "its check digits do not fit: it was mistyped or cut; a gateway answers 401",
-        Reason::Unknown => "no key of this store; a gateway answers 401",
-        Reason::Revoked => "the key is revoked; a gateway answers 401",
-        Reason::Expired => "the key has expired; a gateway answers 401",
-        Reason::ClientSuspended => "the key is good and its client suspended; a gateway answers 403",
-    }
+fn tell(context: &Context, shown: &Shown, out: &mut dyn Write) -> Result<(), Failure> {
+    write(context.format, shown, out)?;
+    if shown.valid { Ok(()) } else { Err(Failure::new(Exit::Failed, "key_not_valid", shown.detail.as_str())) }
 }
 
-/// What a good key opens, and the conditions on it.
-fn welcome(key: Option<&ApiKey>, client: &Client) -> String {
-    let of = format!("a good key of the client {}", client.name);
-    let Some(key) = key else { return of + ", its legacy hash: without scopes" };
-    let scopes =
-        if key.scopes.is_empty() { "without scopes".into() } else { format!("with the scopes {}", key.scopes) };
-    let from = (!key.allowed_addresses.is_empty()).then(|| format!("only from {}", key.allowed_addresses));
-    let until = key.expires_at.map(|until| format!("until {until}"));
-    let parts: Vec<String> = [Some(of), Some(scopes), from, until].into_iter().flatten().collect();
-    parts.join(", ")
-}
-
-fn write(format: Format, verdict: &Verdict, out: &mut dyn Write) -> std::io::Result<()> {
+fn write(format: Format, verdict: &Shown, out: &mut dyn Write) -> std::io::Result<()> {
     if format == Format::Json {
         return output::write_json(verdict, out);
     }
-    let reason = serde_json::to_value(verdict.reason)?;
-    let mut flat = Row::new().with("valid", verdict.valid).with("reason", reason).with("detail", &*verdict.detail);
-    flat = flat.with("pepper", verdict.pepper);
+    let mut flat = Row::new().with("valid", verdict.valid).with("reason", verdict.reason.clone());
+    flat = flat.with("detail", &*verdict.detail).with("pepper", verdict.pepper.clone());
     if let Some(client) = &verdict.client {
         for (name, of) in [("client_name", "name"), ("client_status", "status")] {
             flat = flat.with(name, client.find(of).clone());

@@ -13,9 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::output::{self, ListWriter, Row};
 use super::{Context, Exit, Failure, person};
@@ -29,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The largest answer.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// The largest body that an admin API reads.
+const BODY_MAX: usize = 1024 * 1024;
 
 /// Rows asked for at a time.
 const PAGE: u32 = 1_000;
@@ -54,7 +59,7 @@ impl Server {
             return Err(Failure::usage("a token does not cross a network in the clear: write https://"));
         }
         let bearer = token(context)?;
-        Ok(Some(Self { outbound: outbound(context)?, base, bearer }))
+        Ok(Some(Self { outbound: outbound(context, PATIENCE)?, base, bearer }))
     }
 
     /// The named one, else the one that serves here under the settings in force.
@@ -84,7 +89,16 @@ impl Server {
         let scheme = if loaded.config.admin.tls.is_some() { "https" } else { "http" };
         let base = Url::parse(&format!("{scheme}://{}", SocketAddr::new(ip, listen.port())));
         let base = base.map_err(|_| Failure::usage("`admin.listen` makes no address"))?;
-        Ok(Self { outbound: outbound(context)?, base, bearer })
+        Ok(Self { outbound: outbound(context, PATIENCE)?, base, bearer })
+    }
+
+    /// The same, where an answer may take so long.
+    ///
+    /// # Errors
+    /// The file of authorities cannot be read.
+    pub(super) fn with_patience(&self, context: &Context, patience: Duration) -> Result<Self, Failure> {
+        let outbound = outbound(context, patience)?;
+        Ok(Self { base: self.base.clone(), outbound, bearer: self.bearer.clone() })
     }
 
     /// Asks, and reads the JSON of the answer.
@@ -92,17 +106,44 @@ impl Server {
     /// # Errors
     /// What the server says is wrong, or that it does not answer.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (status, value) = self.send(method, path, body.map(|body| Bytes::from(body.to_string()))).await?;
+        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+    }
+
+    /// Asks with what only the server may see, a key: the text that is sent is wiped afterwards. What is
+    /// refused with the code `told` is an answer, too.
+    ///
+    /// # Errors
+    /// What else the server says is wrong, that it does not answer, or that it is too much for it.
+    pub(super) async fn ask_secretly(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        told: Option<&str>,
+    ) -> Result<Value, Failure> {
+        // Room for everything at once: what grows leaves copies of the secret behind.
+        let mut text = Zeroizing::new(vec![0; BODY_MAX]);
+        let mut rest: &mut [u8] = &mut text;
+        serde_json::to_writer(&mut rest, body).map_err(|_| {
+            let detail = format!("this is more than the {BODY_MAX} bytes that a gateway reads: send it in parts");
+            Failure::new(Exit::Failed, "body_too_large", detail)
+        })?;
+        let left = rest.len();
+        text.truncate(BODY_MAX - left);
+        let (status, value) = self.send(Method::POST, path, Some(Bytes::from_owner(text))).await?;
+        let is_answer = status.is_success() || told.is_some_and(|told| value["code"] == told);
+        if is_answer { Ok(value) } else { Err(refused(status, &value)) }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Value), Failure> {
         let url = self.url(path)?;
         let mut headers = self.headers()?;
-        let mut bytes = Bytes::new();
-        if let Some(body) = body {
+        if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            bytes = Bytes::from(body.to_string());
         }
-        let answer = self.outbound.send(method, &url, &headers, bytes).await.map_err(|fault| self.lost(&fault))?;
-        let (status, body) = (answer.status(), answer.into_body());
-        let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+        let sent = self.outbound.send(method, &url, &headers, body.unwrap_or_default()).await;
+        let answer = sent.map_err(|fault| self.lost(&fault))?;
+        Ok((answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
     }
 
     /// GET.
@@ -243,9 +284,9 @@ fn token(context: &Context) -> Result<SecretText, Failure> {
     Ok(SecretText::new(text.trim().to_owned()))
 }
 
-fn outbound(context: &Context) -> Result<Outbound, Failure> {
+fn outbound(context: &Context, deadline: Duration) -> Result<Outbound, Failure> {
     let rules = OutboundRules {
-        deadline: PATIENCE,
+        deadline,
         body_max: ANSWER_MAX,
         allow_private_addresses: true,
         ca_file: context.environment.find("OCTROI_SERVER_CA_FILE").map(PathBuf::from),
@@ -269,7 +310,8 @@ fn refused(status: StatusCode, problem: &Value) -> Failure {
     Failure::new(exit, code, detail)
 }
 
-fn unreadable() -> Failure {
+/// The answer has another form.
+pub(super) fn unreadable() -> Failure {
     Failure::new(Exit::Failed, "server_unreadable", "the server's answer cannot be read: is it another version?")
 }
 

@@ -1,28 +1,63 @@
-//! From bytes to rows: CSV with a heading, or one JSON object a line.
+//! From bytes to rows: CSV with a heading, one JSON object a line, or members of a larger body.
 //!
 //! What cannot be read is a problem with its line, and reading goes on behind it. No message has
 //! a value of the input in it: it may be a key.
 
 use std::io::BufRead;
 
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use super::{Problem, Rows};
+use super::{Form, Problem};
+use crate::model::secret::SecretText;
 
-/// A row as it was written; an empty value is none.
-// No `Debug`: it would print the key.
-#[derive(Default)]
-pub(super) struct RawRow {
-    pub(super) line: u64,
-    pub(super) client: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) api_key_hash: Option<String>,
-    pub(super) sha256: Option<String>,
-    pub(super) key: Option<Zeroizing<String>>,
-    pub(super) scopes: Option<String>,
-    pub(super) expires_at: Option<String>,
-    pub(super) created_at: Option<String>,
+/// A key that is to be imported, as it was written; an empty value is none.
+// No `Debug`: where columns are mixed up any of them may hold a key.
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = ImportRow)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// What it is called where it is bad; without it, its place in the list, from 1.
+    #[serde(default)]
+    pub line: u64,
+    /// An id, or a name that one client bears. It must be there.
+    #[serde(default, deserialize_with = "filled")]
+    pub client: Option<String>,
+    /// What people call it; `imported` without it.
+    #[serde(default, deserialize_with = "filled")]
+    pub name: Option<String>,
+    /// HMAC-SHA-256 of the key under the gateway's pepper, 64 hex digits. Exactly one of this, `sha256` and `key`
+    /// must be there.
+    #[serde(default, deserialize_with = "filled")]
+    pub api_key_hash: Option<String>,
+    /// Its plain SHA-256, 64 hex digits.
+    #[serde(default, deserialize_with = "filled")]
+    pub sha256: Option<String>,
+    /// The key itself: it is hashed and forgotten.
+    #[serde(default, deserialize_with = "filled_secret")]
+    #[schema(value_type = Option<String>, format = Password)]
+    pub key: Option<SecretText>,
+    /// What it may do.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// When it stops working (RFC 3339).
+    #[serde(default, deserialize_with = "filled")]
+    pub expires_at: Option<String>,
+    /// When it was made; now without it.
+    #[serde(default, deserialize_with = "filled")]
+    pub created_at: Option<String>,
+}
+
+fn filled<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(value)?;
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn filled_secret<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SecretText>, D::Error> {
+    let text = Option::<SecretText>::deserialize(value)?;
+    Ok(text.map(|text| SecretText::new(text.expose().trim().to_owned())).filter(|text| !text.expose().is_empty()))
 }
 
 /// The columns, in the order of the help text.
@@ -32,18 +67,26 @@ const COLUMNS: [&str; 8] = ["client", "name", "api_key_hash", "sha256", "key", "
 const LINE_MAX: usize = 64 * 1024;
 
 /// Hands every row that can be read to `each`, and returns what could not be.
-pub(super) fn rows(input: &mut dyn BufRead, format: Rows, each: &mut dyn FnMut(RawRow)) -> Vec<Problem> {
+pub fn rows(input: &mut dyn BufRead, form: Form, each: &mut dyn FnMut(Row)) -> Vec<Problem> {
     let mut problems = Vec::new();
-    match format {
-        Rows::Csv => csv_rows(input, each, &mut problems),
-        Rows::Ndjson => json_rows(input, each, &mut problems),
+    match form {
+        Form::Csv => csv_rows(input, each, &mut problems),
+        Form::Ndjson => json_rows(input, each, &mut problems),
     }
     problems
 }
 
-impl RawRow {
+impl Row {
     fn set(&mut self, column: &str, value: &str) {
         if value.is_empty() {
+            return;
+        }
+        if column == "key" {
+            self.key = Some(SecretText::new(value.to_owned()));
+            return;
+        }
+        if column == "scopes" {
+            self.scopes = value.split_ascii_whitespace().map(str::to_owned).collect();
             return;
         }
         let value = Some(value.to_owned());
@@ -52,8 +95,6 @@ impl RawRow {
             "name" => self.name = value,
             "api_key_hash" => self.api_key_hash = value,
             "sha256" => self.sha256 = value,
-            "key" => self.key = value.map(Zeroizing::new),
-            "scopes" => self.scopes = value,
             "expires_at" => self.expires_at = value,
             "created_at" => self.created_at = value,
             _ => {}
@@ -72,7 +113,7 @@ fn unknown_column(name: &str) -> String {
     format!("{named}; there are {}", COLUMNS.join(", "))
 }
 
-fn csv_rows(input: &mut dyn BufRead, each: &mut dyn FnMut(RawRow), problems: &mut Vec<Problem>) {
+fn csv_rows(input: &mut dyn BufRead, each: &mut dyn FnMut(Row), problems: &mut Vec<Problem>) {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
     let heading = match reader.headers() {
         Ok(heading) => heading.clone(),
@@ -98,7 +139,7 @@ fn csv_rows(input: &mut dyn BufRead, each: &mut dyn FnMut(RawRow), problems: &mu
         match reader.read_record(&mut record) {
             Ok(false) => return,
             Ok(true) => {
-                let mut row = RawRow { line: record.position().map_or(0, csv::Position::line), ..RawRow::default() };
+                let mut row = Row { line: record.position().map_or(0, csv::Position::line), ..Row::default() };
                 seen.iter().zip(&record).for_each(|(column, value)| row.set(column, value));
                 each(row);
             }
@@ -123,7 +164,7 @@ fn csv_fault(error: &csv::Error) -> String {
     }
 }
 
-fn json_rows(input: &mut dyn BufRead, each: &mut dyn FnMut(RawRow), problems: &mut Vec<Problem>) {
+fn json_rows(input: &mut dyn BufRead, each: &mut dyn FnMut(Row), problems: &mut Vec<Problem>) {
     let mut text = Zeroizing::new(Vec::with_capacity(LINE_MAX + 1));
     for line in 1.. {
         text.clear();
@@ -143,10 +184,10 @@ fn json_rows(input: &mut dyn BufRead, each: &mut dyn FnMut(RawRow), problems: &m
     }
 }
 
-fn json_row(line: u64, text: &[u8]) -> Result<RawRow, Problem> {
+fn json_row(line: u64, text: &[u8]) -> Result<Row, Problem> {
     let object: Map<String, Value> = serde_json::from_slice(text)
         .map_err(|error| problem(line, format!("not a JSON object, at column {}", error.column())))?;
-    let mut row = RawRow { line, ..RawRow::default() };
+    let mut row = Row { line, ..Row::default() };
     for (name, value) in object {
         if !COLUMNS.contains(&name.as_str()) {
             return Err(problem(line, unknown_column(&name)));

@@ -1,7 +1,7 @@
 //! Rows as people bring them, and what is said of each.
 
 use super::check::{Checker, Hasher};
-use super::{Problem, Rows, read};
+use super::{Form, Problem, read};
 use crate::crypto::key_text;
 use crate::crypto::pepper::Peppers;
 use crate::model::secret::SecretBytes;
@@ -12,10 +12,10 @@ fn hasher() -> Hasher {
 }
 
 /// How many rows were good, and the problems in the order of their lines.
-fn judged(format: Rows, hasher: Hasher, text: &str) -> (usize, Vec<(u64, String)>) {
+fn judged(form: Form, hasher: Hasher, text: &str) -> (usize, Vec<(u64, String)>) {
     let mut checker = Checker::new(hasher, "octroi".to_owned());
     let mut rows = 0;
-    let mut problems = read::rows(&mut text.as_bytes(), format, &mut |row| {
+    let mut problems = read::rows(&mut text.as_bytes(), form, &mut |row| {
         rows += 1;
         checker.take(row);
     });
@@ -52,7 +52,7 @@ fn every_bad_row_is_told_with_its_line_and_without_its_values() {
         d = hex('d'),
         e = hex('e'),
     );
-    let (good, problems) = judged(Rows::Csv, hasher(), &text);
+    let (good, problems) = judged(Form::Csv, hasher(), &text);
     let lines: Vec<u64> = problems.iter().map(|(line, _)| *line).collect();
     // The fourth row has two lines, and a control character in its name.
     assert_eq!(lines, [4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], "{problems:#?}");
@@ -84,7 +84,7 @@ fn one_key_under_two_of_its_hashes_is_a_duplicate() {
     let raw = "a-legacy-key-of-somebody";
     let plain = crate::crypto::pepper::sha256(raw.as_bytes()).to_hex();
     let text = format!("{{\"client\":\"acme\",\"sha256\":\"{plain}\"}}\n\n{{\"client\":\"acme\",\"key\":\"{raw}\"}}\n");
-    let (good, problems) = judged(Rows::Ndjson, hasher(), &text);
+    let (good, problems) = judged(Form::Ndjson, hasher(), &text);
     assert_eq!((good, problems), (1, vec![(3, "the same key as in line 1".to_owned())]));
 }
 
@@ -92,16 +92,16 @@ fn one_key_under_two_of_its_hashes_is_a_duplicate() {
 fn objects_and_headings_are_strict() {
     let good = format!("{{\"client\":\"acme\",\"sha256\":\"{}\",\"scopes\":[\"a\",\"b\"],\"name\":null}}", hex('a'));
     for (format, text, expected) in [
-        (Rows::Ndjson, format!("{good}\n"), vec![]),
-        (Rows::Ndjson, good.clone(), vec![]),
-        (Rows::Ndjson, "{\"client\":\"acme\",\"key\":\"hunter2-hunter2\"\n[]\n\"x\"\n".into(), vec![1, 2, 3]),
-        (Rows::Ndjson, format!("{{\"clients\":\"acme\"}}\n{good}\n"), vec![1]),
-        (Rows::Ndjson, "{\"client\":1}\n{\"client\":[\"acme\"]}\n".into(), vec![1, 2]),
-        (Rows::Csv, format!("client,sha256\nacme,{}\n", hex('a')), vec![]),
-        (Rows::Csv, format!("\u{feff}client,sha256\r\nacme,{}\r\n", hex('a')), vec![]),
-        (Rows::Csv, "client,colour\nacme,red\n".into(), vec![1]),
-        (Rows::Csv, "client,client\nacme,acme\n".into(), vec![1]),
-        (Rows::Csv, "acme,hunter2-hunter2\n".into(), vec![1, 1]),
+        (Form::Ndjson, format!("{good}\n"), vec![]),
+        (Form::Ndjson, good.clone(), vec![]),
+        (Form::Ndjson, "{\"client\":\"acme\",\"key\":\"hunter2-hunter2\"\n[]\n\"x\"\n".into(), vec![1, 2, 3]),
+        (Form::Ndjson, format!("{{\"clients\":\"acme\"}}\n{good}\n"), vec![1]),
+        (Form::Ndjson, "{\"client\":1}\n{\"client\":[\"acme\"]}\n".into(), vec![1, 2]),
+        (Form::Csv, format!("client,sha256\nacme,{}\n", hex('a')), vec![]),
+        (Form::Csv, format!("\u{feff}client,sha256\r\nacme,{}\r\n", hex('a')), vec![]),
+        (Form::Csv, "client,colour\nacme,red\n".into(), vec![1]),
+        (Form::Csv, "client,client\nacme,acme\n".into(), vec![1]),
+        (Form::Csv, "acme,hunter2-hunter2\n".into(), vec![1, 1]),
     ] {
         let (_, problems) = judged(format, hasher(), &text);
         let lines: Vec<u64> = problems.iter().map(|(line, _)| *line).collect();
@@ -109,14 +109,14 @@ fn objects_and_headings_are_strict() {
         assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
     }
     let endless = format!("{{\"client\":\"{}\"}}\n{good}\n", "x".repeat(100_000));
-    assert_eq!(judged(Rows::Ndjson, hasher(), &endless).1[0].0, 1, "a line is bounded");
+    assert_eq!(judged(Form::Ndjson, hasher(), &endless).1[0].0, 1, "a line is bounded");
 }
 
 #[test]
 fn raw_keys_need_stdin_and_a_pepper() {
     let row = "{\"client\":\"acme\",\"key\":\"a-legacy-key-of-somebody\"}\n";
     for (hasher, part) in [(Hasher::FileHasNoKeys, "from stdin only"), (Hasher::NoPepper, "API_KEY_PEPPER")] {
-        let (good, problems) = judged(Rows::Ndjson, hasher, row);
+        let (good, problems) = judged(Form::Ndjson, hasher, row);
         assert!(good == 0 && problems[0].1.contains(part), "{problems:?}");
     }
 }

@@ -6,26 +6,31 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
 use super::Problem;
-use super::read::RawRow;
-use crate::cli::client::parse_name;
+use super::read::Row;
 use crate::crypto::key_text::{KeyText, MalformedKey};
 use crate::crypto::pepper::{Peppers, sha256};
 use crate::model::access::Scopes;
+use crate::model::client::{NAME_RULE, is_legal_name};
 use crate::model::id::ClientId;
 use crate::model::key::{HashKind, ImportedKey, KeyHash};
+use crate::model::secret::SecretText;
 use crate::store::{self, Store};
 
 /// What raw keys are hashed with.
-pub(super) enum Hasher {
+pub enum Hasher {
     /// The rows come from a file.
     FileHasNoKeys,
     /// There is no pepper.
     NoPepper,
-    /// The live peppers, and the current one's number.
-    Ready { peppers: Box<Peppers>, version: i32 },
+    /// They are hashed.
+    Ready {
+        /// The live peppers.
+        peppers: Box<Peppers>,
+        /// The current one's number.
+        version: i32,
+    },
 }
 
 /// A key whose client is not known yet.
@@ -38,7 +43,7 @@ struct Candidate {
 }
 
 /// Takes rows, and tells at the end what they come to.
-pub(super) struct Checker {
+pub struct Checker {
     hasher: Hasher,
     prefix: String,
     candidates: Vec<Candidate>,
@@ -65,12 +70,14 @@ impl Hashed {
 }
 
 impl Checker {
-    pub(super) fn new(hasher: Hasher, prefix: String) -> Self {
+    /// One that has taken none. `prefix` is `auth.prefix`: what claims it must keep our rules.
+    #[must_use]
+    pub fn new(hasher: Hasher, prefix: String) -> Self {
         Self { hasher, prefix, candidates: Vec::new(), problems: Vec::new(), seen: HashMap::new(), full: false }
     }
 
     /// Judges a row as far as it can be without the store.
-    pub(super) fn take(&mut self, row: RawRow) {
+    pub fn take(&mut self, row: Row) {
         let line = row.line;
         if self.candidates.len() == ROWS_MAX {
             if !std::mem::replace(&mut self.full, true) {
@@ -94,13 +101,15 @@ impl Checker {
         self.problems.push(Problem { line, reason: reason.into() });
     }
 
-    fn candidate(&mut self, row: RawRow) -> Result<Candidate, String> {
+    fn candidate(&mut self, row: Row) -> Result<Candidate, String> {
         let hashed = self.hashed(row.api_key_hash.as_deref(), row.sha256.as_deref(), row.key)?;
         let client = row.client.ok_or("`client` is missing: the id or name of one")?;
         let client = client.parse::<ClientId>().map_or(client, |id| id.to_string());
-        let name = row.name.map_or_else(|| Ok(NAME.to_owned()), |name| parse_name(&name));
-        let name = name.map_err(|rule| format!("`name`: {rule}"))?;
-        let scopes = Scopes::new(row.scopes.iter().flat_map(|names| names.split_ascii_whitespace()).map(str::to_owned));
+        let name = row.name.unwrap_or_else(|| NAME.to_owned());
+        if !is_legal_name(&name) {
+            return Err(format!("`name`: {NAME_RULE}"));
+        }
+        let scopes = Scopes::new(row.scopes);
         let scopes = scopes.map_err(|_| "`scopes`: one of them is no scope: visible ASCII without quote, backslash")?;
         let (expires_at, created_at) =
             (time("expires_at", row.expires_at.as_deref())?, time("created_at", row.created_at.as_deref())?);
@@ -125,26 +134,19 @@ impl Checker {
         Ok(Candidate { line: row.line, client, others: hashed.others, key })
     }
 
-    fn hashed(
-        &self,
-        hmac: Option<&str>,
-        plain: Option<&str>,
-        raw: Option<Zeroizing<String>>,
-    ) -> Result<Hashed, String> {
+    fn hashed(&self, hmac: Option<&str>, plain: Option<&str>, raw: Option<SecretText>) -> Result<Hashed, String> {
         match (hmac, plain, raw) {
             (Some(hmac), None, None) => Ok(Hashed::of(digest("api_key_hash", hmac)?, HashKind::Hmac)),
             (None, Some(plain), None) => Ok(Hashed::of(digest("sha256", plain)?, HashKind::Sha256)),
-            (None, None, Some(raw)) => self.hashed_key(&raw),
+            (None, None, Some(raw)) => self.hashed_key(raw.expose()),
             (None, None, None) => Err("there is no key: one of `api_key_hash`, `sha256`, `key`".into()),
-            _ => Err("more than one of `api_key_hash`, `sha256`, `key`".into()),
+            _ => Err(SEVERAL.into()),
         }
     }
 
     fn hashed_key(&self, raw: &str) -> Result<Hashed, String> {
         let (peppers, version) = match &self.hasher {
-            Hasher::FileHasNoKeys => {
-                return Err("raw keys are read from stdin only: octroi key import - --format csv".into());
-            }
+            Hasher::FileHasNoKeys => return Err(ONLY_STDIN.into()),
             Hasher::NoPepper => return Err("a raw key needs the pepper: set API_KEY_PEPPER".into()),
             Hasher::Ready { peppers, version } => (peppers, version),
         };
@@ -202,6 +204,15 @@ impl Checker {
         self.problems.dedup();
         Ok(())
     }
+}
+
+/// What is wrong with a row that brings a raw key where none is read, for who must not even send it.
+#[must_use]
+pub fn misplaced_key(row: &Row) -> Option<Problem> {
+    row.key.as_ref()?;
+    let brings_more = row.api_key_hash.is_some() || row.sha256.is_some();
+    let reason = if brings_more { SEVERAL } else { ONLY_STDIN };
+    Some(Problem { line: row.line, reason: reason.to_owned() })
 }
 
 /// Whom a name or an id means.
@@ -263,6 +274,9 @@ fn time(column: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
     let parsed = text.map(str::parse).transpose();
     parsed.map_err(|_| format!("`{column}`: write a time of RFC 3339, like 2026-11-22T20:00:00Z"))
 }
+
+const SEVERAL: &str = "more than one of `api_key_hash`, `sha256`, `key`";
+const ONLY_STDIN: &str = "raw keys are read from stdin only: octroi key import - --format csv";
 
 /// What a key is called that brings no name.
 const NAME: &str = "imported";
