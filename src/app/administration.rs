@@ -14,6 +14,7 @@ use crate::config::tls::{CallerCertificates, TlsConfig};
 use crate::config::token_issuer::KeyLocation;
 use crate::config::{Config, Effective, Problem};
 use crate::crypto::shell_text::ShellTexts;
+use crate::issuer::TokenIssuer;
 use crate::model::causes::with_causes;
 use crate::model::clock::SharedClock;
 use crate::model::secret::SecretBytes;
@@ -43,6 +44,7 @@ pub(super) struct Administration<'a> {
     pub(super) effective: &'a Effective,
     pub(super) store: Store,
     pub(super) mint: Mint,
+    pub(super) issuer: Option<Arc<TokenIssuer>>,
     pub(super) clock: SharedClock,
     pub(super) tasks: &'a Tasks,
 }
@@ -56,7 +58,7 @@ impl Administration<'_> {
         readiness: &Arc<Readiness>,
         told: Told,
     ) -> Result<Arc<Api>, Problem> {
-        let Self { config, effective, store, mint, clock, tasks } = self;
+        let Self { config, effective, store, mint, issuer, clock, tasks } = self;
         let running = Running {
             gateway: Arc::clone(gateway),
             store: store.clone(),
@@ -83,6 +85,9 @@ impl Administration<'_> {
             hosts: config.admin.hosts.clone(),
             secure: config.admin.tls.is_some(),
             default_limit: config.limits.default,
+            rates_by_cost: config.limits.by_cost,
+            journals: config.metering.dir.clone(),
+            issuer,
             readiness: Arc::clone(readiness),
             gateway: Arc::new(running),
             tasks: tasks.clone(),

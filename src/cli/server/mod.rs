@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
@@ -26,6 +27,9 @@ use crate::server::outbound::{Outbound, OutboundFault, OutboundRules};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same where books are read as a whole: the server gives up before.
+const LONG_PATIENCE: Duration = Duration::from_mins(11);
 
 /// The largest answer.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -92,6 +96,42 @@ impl Server {
     /// # Errors
     /// What the server says is wrong, or that it does not answer.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        self.ask_by(&self.outbound, method, path, body).await
+    }
+
+    /// The same of what may take long, read as what it is. What makes no sense to the server is wrong
+    /// usage, as it is beside the store.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn ask_patiently<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Failure> {
+        let outbound = self.outbound.with_deadline(LONG_PATIENCE);
+        let answer = self.ask_by(&outbound, method, path, body).await.map_err(|failure| {
+            if failure.code() == "bad_request" { Failure::usage(failure.detail()) } else { failure }
+        })?;
+        serde_json::from_value(answer).map_err(|_| unreadable())
+    }
+
+    /// The same by GET.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn read_patiently<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask_patiently(Method::GET, path, None).await
+    }
+
+    async fn ask_by(
+        &self,
+        outbound: &Outbound,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
         let url = self.url(path)?;
         let mut headers = self.headers()?;
         let mut bytes = Bytes::new();
@@ -99,7 +139,7 @@ impl Server {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             bytes = Bytes::from(body.to_string());
         }
-        let answer = self.outbound.send(method, &url, &headers, bytes).await.map_err(|fault| self.lost(&fault))?;
+        let answer = outbound.send(method, &url, &headers, bytes).await.map_err(|fault| self.lost(&fault))?;
         let (status, body) = (answer.status(), answer.into_body());
         let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
@@ -263,8 +303,13 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn refused(status: StatusCode, problem: &Value) -> Failure {
-    let exit = if status == StatusCode::SERVICE_UNAVAILABLE { Exit::Unavailable } else { Exit::Failed };
     let code = problem["code"].as_str().unwrap_or("server_refused").to_owned();
+    let exit = match (status, code.as_str()) {
+        // Its settings lack something: waiting does not help.
+        (_, "no_signing_key") => Exit::Configuration,
+        (StatusCode::SERVICE_UNAVAILABLE, _) => Exit::Unavailable,
+        _ => Exit::Failed,
+    };
     let detail = problem["detail"].as_str().map_or_else(|| format!("the server answered {status}"), ToOwned::to_owned);
     Failure::new(exit, code, detail)
 }
