@@ -9,6 +9,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::PepperError;
+use crate::issuer::StatementFault;
+use crate::limit::ReplayFault;
+use crate::metering::{ReconcileError, RedrainError};
 use crate::model::causes::with_causes;
 use crate::operators::{LoginFault, OperatorFault, Unknown};
 use crate::store::StoreError;
@@ -122,6 +125,12 @@ impl Fault {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
 
+    /// The journals of this machine cannot be read.
+    fn of_disk(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error = with_causes(error), "the admin API could not read the journals");
+        Self::internal()
+    }
+
     /// Our own fault.
     pub(super) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong here; the log says what")
@@ -182,6 +191,51 @@ impl From<LoginFault> for Fault {
                 Self::unavailable("no_session_secret", "nobody can sign in: JWT_SECRET is not set (admin tokens work)")
             }
             LoginFault::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReconcileError> for Fault {
+    fn from(error: ReconcileError) -> Self {
+        match error {
+            ReconcileError::Store(error) => error.into(),
+            ReconcileError::Disk(_) => Self::of_disk(&error),
+            ReconcileError::TooManyHours(_) | ReconcileError::NotRebuilt(_) => Self::conflict(error.to_string()),
+        }
+    }
+}
+
+impl From<RedrainError> for Fault {
+    fn from(error: RedrainError) -> Self {
+        match error {
+            RedrainError::Store(error) => error.into(),
+            RedrainError::Disk(_) => Self::of_disk(&error),
+        }
+    }
+}
+
+impl From<StatementFault> for Fault {
+    fn from(fault: StatementFault) -> Self {
+        match fault {
+            StatementFault::Store(error) => error.into(),
+            // Nobody need try again before it is configured.
+            StatementFault::NoKey => {
+                Self { retry_after: None, ..Self::unavailable("no_signing_key", fault.to_string()) }
+            }
+            StatementFault::NotClosed(month) => Self::not_found(format!("{month} is not closed")),
+            StatementFault::Signing => {
+                tracing::error!(error = with_causes(&fault), "a statement was not signed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<ReplayFault> for Fault {
+    fn from(fault: ReplayFault) -> Self {
+        match fault {
+            ReplayFault::Store(error) => error.into(),
+            ReplayFault::Deleted { .. } => Self::bad_request(fault.to_string()),
         }
     }
 }

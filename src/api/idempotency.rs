@@ -31,7 +31,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The longest key.
 const LONGEST: usize = 255;
 
-/// No change takes longer.
+/// Few changes take longer.
 const CUT_SHORT: SignedDuration = SignedDuration::from_mins(2);
 
 /// Members of answers that are shown once.
@@ -79,15 +79,15 @@ pub(super) async fn once(caller: &Caller, mint: &Mint, request: Request, next: N
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
-/// The same request is not answered yet, or was cut short by the end of a process.
+/// The same request is not answered yet, for it takes long or was cut short by the end of a process.
 fn running(caller: &Caller, since: Timestamp) -> Fault {
     let age = caller.at.duration_since(since);
     if age < CUT_SHORT {
         return Fault::conflict("the same request is being done: ask again in a moment");
     }
     Fault::conflict(
-        "the same request was begun and never answered, for the process that had it ended: look whether it was done, \
-         and send it with another Idempotency-Key if not",
+        "the same request was begun and is not answered: it takes long, or the process that had it ended; look whether \
+         it was done, and send it with another Idempotency-Key if not",
     )
 }
 

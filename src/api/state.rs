@@ -1,6 +1,7 @@
 //! What the admin API answers from.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use super::oidc::Oidc;
 use crate::auth::Mint;
 use crate::crypto::pepper::Peppers;
 use crate::crypto::shell_text::ShellTexts;
+use crate::issuer::TokenIssuer;
 use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
 use crate::model::rate::RateLimit;
@@ -44,6 +46,12 @@ pub struct Parts {
     pub secure: bool,
     /// For clients without a limit of their own.
     pub default_limit: RateLimit,
+    /// Whether rates are charged by units.
+    pub rates_by_cost: bool,
+    /// The folder of this machine's journals: `metering.dir`.
+    pub journals: PathBuf,
+    /// Signs statements; none: nothing is configured that signs.
+    pub issuer: Option<Arc<TokenIssuer>>,
     /// The gateway that serves beside it.
     pub gateway: Arc<dyn RunningGateway>,
     /// Health, for the overview.
@@ -58,6 +66,10 @@ pub struct Api {
     /// Changes that are made on condition of an ETag, one after the other: between the look and the
     /// change of one there is no other's.
     pub(super) conditional: tokio::sync::Mutex<()>,
+    /// Books are read as a whole one after the other: the store's readers are for others, too.
+    pub(super) books: tokio::sync::Mutex<()>,
+    /// What this machine has is sent again by one at a time.
+    pub(super) redraining: tokio::sync::Mutex<()>,
     ids: Mutex<EventIdGenerator>,
 }
 
@@ -70,7 +82,8 @@ impl Api {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let ids = Mutex::new(EventIdGenerator::new());
-        Arc::new(Self { parts, conditional: tokio::sync::Mutex::new(()), ids })
+        let mutex = || tokio::sync::Mutex::new(());
+        Arc::new(Self { parts, conditional: mutex(), books: mutex(), redraining: mutex(), ids })
     }
 
     /// The id of a request that came now.

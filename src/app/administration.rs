@@ -15,6 +15,7 @@ use crate::config::token_issuer::KeyLocation;
 use crate::config::{Config, Effective, Problem};
 use crate::crypto::pepper::Peppers;
 use crate::crypto::shell_text::ShellTexts;
+use crate::issuer::TokenIssuer;
 use crate::model::causes::with_causes;
 use crate::model::clock::SharedClock;
 use crate::model::secret::SecretBytes;
@@ -44,6 +45,7 @@ pub(super) struct Administration<'a> {
     pub(super) effective: &'a Effective,
     pub(super) store: Store,
     pub(super) mint: Mint,
+    pub(super) issuer: Option<Arc<TokenIssuer>>,
     pub(super) clock: SharedClock,
     pub(super) tasks: &'a Tasks,
 }
@@ -57,7 +59,7 @@ impl Administration<'_> {
         readiness: &Arc<Readiness>,
         told: Told,
     ) -> Result<Arc<Api>, Problem> {
-        let Self { config, effective, store, mint, clock, tasks } = self;
+        let Self { config, effective, store, mint, issuer, clock, tasks } = self;
         let running = Running {
             gateway: Arc::clone(gateway),
             store: store.clone(),
@@ -87,6 +89,9 @@ impl Administration<'_> {
             hosts: config.admin.hosts.clone(),
             secure: config.admin.tls.is_some(),
             default_limit: config.limits.default,
+            rates_by_cost: config.limits.by_cost,
+            journals: config.metering.dir.clone(),
+            issuer,
             readiness: Arc::clone(readiness),
             gateway: Arc::new(running),
             tasks: tasks.clone(),

@@ -175,7 +175,7 @@ async fn assemble(
         upstream_tls,
         tls.as_ref(),
         &authenticator,
-        issuer,
+        issuer.clone(),
         &journal,
         &metrics,
         &readiness,
@@ -185,7 +185,7 @@ async fn assemble(
     );
     gateway.keep_resolving(&tasks);
     gateway.keep_checking(&tasks);
-    let administration = Administration { config: &config, effective, store, mint, clock, tasks: &tasks };
+    let administration = Administration { config: &config, effective, store, mint, issuer, clock, tasks: &tasks };
     let api = administration.api(&gateway, &metrics, &readiness, told).map_err(StartError::Configuration)?;
     let addresses = Addresses { data, admin: admin_address };
     Ok(Parts {

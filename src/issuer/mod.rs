@@ -5,6 +5,7 @@
 //! | `keys` | which key signs, and what is published |
 //! | `grant` | from a key's rights to a verification token (RFC 6749 §4.4, RFC 9068) |
 //! | `refresh` | exchanging refresh tokens: once, in families, forgiving a lost answer (RFC 9700 §4.14) |
+//! | `statement` | what a client used in a closed month, signed by the same key |
 //! | `fault` | why nothing was issued |
 //!
 //! Everything that was issued has a row, written before the answer leaves: for audit, and so that
@@ -16,6 +17,7 @@ mod fault;
 mod grant;
 mod keys;
 mod refresh;
+mod statement;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ pub use fault::{GrantFault, RefreshFault};
 pub use grant::{Asked, Issued};
 pub use keys::{SigningKeys, UnusableKey};
 pub use refresh::PresentedRefresh;
+pub use statement::{Signatory, SignedStatement, StatedAdjustment, StatedSums, Statement, StatementFault};
 
 use crate::clients::LiveClients;
 use crate::config::issuer::IssuerConfig;

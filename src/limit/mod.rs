@@ -32,7 +32,7 @@ pub use charge::{Charge, charge, observe};
 pub use headers::Standing;
 pub use keeper::{MarkListener, QuotaKeeper};
 pub use overview::{Overview, overview};
-pub use replay::{Recorded, Replay, WouldRefuse};
+pub use replay::{HourRefusals, PolicyRefusals, Refusal, ReplayFault, ReplayReport, Trial, replay};
 pub use standing::{PolicyStanding, policies, standing};
 
 use crate::clients::Principal;

@@ -1,7 +1,8 @@
 //! What a plan would have done: recorded requests, asked again under other limits.
 //!
 //! The limits are the real ones and decide as they do for callers; only time is the events' own.
-//! The plan's policies alone are asked: what else a client is under stays what it was.
+//! The plan's policies alone are asked: what else a client is under stays what it was. `report` reads
+//! the requests and says what came of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,11 +21,15 @@ use crate::model::quota::Window;
 use crate::model::rate::{Rate, RateLimit, RateUnit};
 use crate::telemetry::metrics::Metrics;
 
+mod report;
+
+pub use report::{HourRefusals, PolicyRefusals, Refusal, ReplayFault, ReplayReport, Trial, replay};
+
 /// So late is the first event by the monotonic clock: limiters look back.
 const START: Monotonic = Monotonic(400 * 24 * 3_600 * 1_000_000_000);
 
 /// A client under a plan, somewhere in the past.
-pub struct Replay {
+struct Replay {
     principal: Principal,
     by_cost: bool,
     from: Timestamp,
@@ -36,28 +41,28 @@ pub struct Replay {
 
 /// A request that was recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Recorded {
+struct Recorded {
     /// When it arrived.
-    pub arrived: Timestamp,
+    arrived: Timestamp,
     /// How long it was open.
-    pub lasted: Duration,
+    lasted: Duration,
     /// What it cost.
-    pub units: u32,
+    units: u32,
 }
 
 /// The policy that would have refused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WouldRefuse {
+struct WouldRefuse {
     /// Its name.
-    pub policy: Cow<'static, str>,
+    policy: Cow<'static, str>,
     /// What kind it is of.
-    pub what: ExceededKind,
+    what: ExceededKind,
 }
 
 impl Replay {
     /// `client` under `plan`, from this moment on. `by_cost`: rates are charged by units.
     #[must_use]
-    pub fn new(client: &Client, plan: Plan, by_cost: bool, from: Timestamp) -> Self {
+    fn new(client: &Client, plan: Plan, by_cost: bool, from: Timestamp) -> Self {
         let clients = LiveClients::new(&Metrics::new(&[], &[]));
         let allowance = Allowance { plan: Some(Arc::new(plan)), quota: None, concurrency: None };
         let client = Client { rate: None, burst: None, allowance, ..client.clone() };
@@ -69,14 +74,14 @@ impl Replay {
 
     /// Of each quota the part of its window that lies before the first moment.
     #[must_use]
-    pub fn windows_before(&self) -> Vec<Window> {
+    fn windows_before(&self) -> Vec<Window> {
         let terms = self.principal.client.terms();
         let window = |period: &crate::model::quota::Period| Window { end: self.from, ..period.window(self.from) };
         terms.quotas.iter().map(|quotas| window(quotas.counter.period())).collect()
     }
 
     /// Says what was used in these, in their order.
-    pub fn used_before(&self, units: &[i64]) {
+    fn used_before(&self, units: &[i64]) {
         let terms = self.principal.client.terms();
         for (quotas, units) in terms.quotas.iter().zip(units) {
             if let Some(span) = quotas.counter.span(self.from) {
@@ -89,7 +94,7 @@ impl Replay {
     ///
     /// # Errors
     /// The policy that would have refused it; it cost nothing then.
-    pub fn ask(&mut self, request: Recorded) -> Result<(), WouldRefuse> {
+    fn ask(&mut self, request: Recorded) -> Result<(), WouldRefuse> {
         while let Some(entry) = self.open.first_entry()
             && entry.key().0 <= request.arrived
         {

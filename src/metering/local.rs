@@ -28,7 +28,7 @@ const LISTINGS: usize = 2;
 
 /// Where an entry was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Where {
+pub(super) enum Where {
     /// In a segment that its process uses, or left behind: it may still be on its way.
     Journal,
     /// In one whose every entry was committed.
@@ -37,17 +37,17 @@ pub enum Where {
 
 /// A settled entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalEntry {
+pub(super) struct LocalEntry {
     /// What the store has, or should have.
-    pub event: UsageEvent,
+    pub(super) event: UsageEvent,
     /// When it ended.
-    pub ended: Timestamp,
+    pub(super) ended: Timestamp,
     /// Where it was found.
-    pub place: Where,
+    pub(super) place: Where,
 }
 
 /// The journals in a folder, read entry by entry.
-pub struct LocalJournals {
+pub(super) struct LocalJournals {
     dir: PathBuf,
     listed: HashSet<(Uuid, u64)>,
     waiting: VecDeque<Segment>,
@@ -58,17 +58,17 @@ pub struct LocalJournals {
 
 /// What was read so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(super) struct Counts {
     /// The uuids of the folders that are there.
-    pub folders: HashSet<Uuid>,
+    pub(super) folders: HashSet<Uuid>,
     /// Segments.
-    pub segments: u64,
+    pub(super) segments: u64,
     /// Settled entries.
-    pub settled: u64,
+    pub(super) settled: u64,
     /// Entries under way, in segments in use.
-    pub open: u64,
+    pub(super) open: u64,
     /// Segments that could not be read.
-    pub unreadable: u64,
+    pub(super) unreadable: u64,
 }
 
 struct Segment {
@@ -90,7 +90,7 @@ struct Reading {
 impl LocalJournals {
     /// Those in `dir`, which is `metering.dir`.
     #[must_use]
-    pub fn of(dir: &Path) -> Self {
+    pub(super) fn of(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
             listed: HashSet::new(),
@@ -103,7 +103,7 @@ impl LocalJournals {
 
     /// What was read so far.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub(super) fn counts(&self) -> &Counts {
         &self.counts
     }
 
@@ -111,7 +111,7 @@ impl LocalJournals {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn next_batch(&mut self) -> io::Result<Vec<LocalEntry>> {
+    pub(super) fn next_batch(&mut self) -> io::Result<Vec<LocalEntry>> {
         let mut entries = Vec::new();
         while entries.len() + CHUNK_SLOTS as usize <= BATCH {
             if self.reading.is_none() && !self.open_next()? {
@@ -125,7 +125,7 @@ impl LocalJournals {
 
     /// Of kept segments the entries that were never settled, as they were delivered; to be asked
     /// when all settled ones were given.
-    pub fn take_unsettled(&mut self) -> Vec<UsageEvent> {
+    pub(super) fn take_unsettled(&mut self) -> Vec<UsageEvent> {
         let mut events: Vec<_> = self.unsettled.drain().map(|(_, event)| event).collect();
         events.sort_by_key(|event| event.id);
         events

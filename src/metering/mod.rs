@@ -25,6 +25,8 @@
 //! 6. The **register** says in the store up to when this journal owes nothing, and notices when the
 //!    store has lost commits: then what is kept is sent again (`register`, `local`, `redrain`).
 //!
+//! Whether it was kept is asked by `reconcile`: journals against events against sums.
+//!
 //! What was committed goes on to other places, if any are configured (`sink`).
 //!
 //! What is refused before it is admitted is counted and not journaled: [`RejectedCounts`].
@@ -58,6 +60,7 @@ mod local;
 mod mapped;
 mod meter;
 mod prepare;
+mod reconcile;
 mod recovery;
 mod redrain;
 mod register;
@@ -74,8 +77,11 @@ mod sync;
 
 pub use error::JournalError;
 pub use journal::{Journal, Left};
-pub use local::{LocalEntry, LocalJournals, Where};
 pub use meter::{Entry, JournalFull, Meter};
+pub use reconcile::{
+    Comparison, Difference, EntryDiffers, HourDiffers, JournalsRead, REBUILT_AT_ONCE, ReconcileError, Reconciliation,
+    Scope,
+};
 pub use redrain::{RedrainError, Redrained, redrain};
 pub use rejected::RejectedCounts;
 pub use retention::keep_retention;

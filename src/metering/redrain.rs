@@ -7,16 +7,18 @@
 use std::io;
 use std::path::Path;
 
-use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::delivery::{BATCH, Delivery};
 use super::local::LocalJournals;
+use crate::model::audit::Note;
 use crate::model::usage::UsageEvent;
-use crate::store::{StoreError, UsageStore};
+use crate::store::{Store, StoreError};
 use crate::tasks::blocking;
 
 /// What was sent again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Redrained {
     /// Segments that were read.
     pub segments: u64,
@@ -27,6 +29,7 @@ pub struct Redrained {
     /// Those that it deleted long ago, and does not take again.
     pub past_retention: u64,
     /// Segments that could not be read.
+    #[serde(rename = "unreadable_segments")]
     pub unreadable: u64,
 }
 
@@ -68,12 +71,15 @@ impl Source {
     }
 }
 
-/// Sends everything in `dir` (`metering.dir`) to the store. `mark`: that of its retention; what lies
-/// before it is counted and not sent.
+/// Sends everything in `dir` (`metering.dir`) to the store; what lies before the mark of its retention
+/// is counted and not sent. The audit is told before: nothing is restored without it, wherever it is
+/// broken off.
 ///
 /// # Errors
 /// The disk or the store fails; what was sent before stays.
-pub async fn redrain(dir: &Path, store: &dyn UsageStore, mark: Option<Timestamp>) -> Result<Redrained, RedrainError> {
+pub async fn redrain(dir: &Path, store: &Store) -> Result<Redrained, RedrainError> {
+    let mark = store.audit.retention_mark().await?;
+    store.trail.record(Note::of_nothing("usage.redrain", "store")).await?;
     let mut redrained = Redrained::default();
     let mut source = Source::of(dir);
     loop {
@@ -89,7 +95,7 @@ pub async fn redrain(dir: &Path, store: &dyn UsageStore, mark: Option<Timestamp>
         redrained.past_retention += past.len() as u64;
         redrained.events += batch.len() as u64;
         if !batch.is_empty() {
-            redrained.restored += store.record(&batch).await?;
+            redrained.restored += store.usage.record(&batch).await?;
         }
     }
 }

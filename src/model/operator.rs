@@ -102,7 +102,7 @@ pub enum Permission {
     /// Sums and single events.
     ReadUsage,
     ReadAudit,
-    /// Settings in force, nodes, peppers.
+    /// Settings in force, nodes, peppers; whether the books of all clients balance.
     ReadGateway,
     /// Why a request was or would be answered as it is; recent refusals.
     Explain,

@@ -125,6 +125,12 @@ impl Outbound {
         Ok(Self { rules, tls: TlsConnector::from(Arc::new(config)) })
     }
 
+    /// The same with another deadline.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { rules: OutboundRules { deadline, ..self.rules.clone() }, tls: self.tls.clone() }
+    }
+
     /// The body of a 200.
     ///
     /// # Errors

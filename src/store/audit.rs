@@ -3,6 +3,8 @@
 
 use async_trait::async_trait;
 use jiff::{Timestamp, ToSpan as _};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::events::EventRow;
@@ -14,7 +16,7 @@ use crate::model::usage::UsageEvent;
 pub const LISTED: u32 = 1_000;
 
 /// What is compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the columns of `usage_hourly`")]
 pub struct Amounts {
     pub requests: i64,
@@ -67,8 +69,8 @@ pub trait AuditStore: Send + Sync {
     async fn compare_hour(&self, hour: Timestamp, client: Option<ClientId>) -> Result<HourBooks>;
     /// Those of these events that are in the table.
     async fn events_of(&self, ids: &[Uuid]) -> Result<Vec<EventRow>>;
-    /// Makes the rollups of these hours anew from their events, all or none; refusals stay as they
-    /// are.
+    /// Makes the rollups of these hours anew from their events, all or none, and says so in the audit;
+    /// refusals stay as they are.
     async fn rebuild(&self, hours: &[Timestamp]) -> Result<std::result::Result<(), NotRebuilt>>;
     /// Before when events were deleted.
     async fn retention_mark(&self) -> Result<Option<Timestamp>>;

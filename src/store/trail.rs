@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::model::audit::{AuditEntry, Author, Note};
@@ -77,4 +78,10 @@ pub(super) fn import_note(keys: &[ImportedKey]) -> Note {
 /// What the audit is told of a month that was closed.
 pub(super) fn month_note(month: Month, without: &[String]) -> Note {
     Note { subject_id: month.to_string(), ..Note::of_run("month.close", "month", json!({ "without": without })) }
+}
+
+/// What the audit is told of hours whose sums were made anew; none: of no hour.
+pub(super) fn rebuild_note(hours: &[Timestamp]) -> Option<Note> {
+    let (first, last) = (hours.iter().min()?, hours.iter().max()?);
+    Some(Note::of_run("usage.rebuild", "store", json!({ "hours": hours.len(), "first": first, "last": last })))
 }

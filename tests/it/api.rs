@@ -12,6 +12,7 @@ use crate::upstream::Upstream;
 
 mod attacks;
 mod backfill;
+mod books;
 mod explain;
 mod imports;
 mod peppers;
@@ -185,6 +186,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("POST", "/v1/plans", "owner operator"),
     ("GET", "/v1/plans/N", "owner operator auditor"),
     ("PATCH", "/v1/plans/N", "owner operator"),
+    ("GET", "/v1/plans/N/replay?client=O", "owner operator auditor"),
     ("GET", "/v1/quota-marks", "owner operator auditor support client"),
     ("GET", "/v1/usage", "owner operator auditor support client"),
     ("GET", "/v1/usage?client=O", "owner operator auditor"),
@@ -192,6 +194,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/usage/events/N", "owner operator auditor support client"),
     ("GET", "/v1/usage/months/2020-01", "owner operator auditor support client"),
     ("POST", "/v1/usage/months/2999-01/close", "owner operator"),
+    ("GET", "/v1/usage/months/2020-01/statements/C", "owner operator auditor support client"),
+    ("GET", "/v1/usage/months/2020-01/statements/O", "owner operator auditor"),
+    ("GET", "/v1/usage/reconcile", "owner operator auditor"),
+    ("POST", "/v1/usage/reconcile", "owner operator"),
+    ("POST", "/v1/usage/redrain", "owner operator"),
     ("GET", "/v1/refusals", "owner operator auditor support client"),
     ("POST", "/v1/explain", "owner operator auditor support"),
     ("GET", "/v1/requests/x", "owner operator auditor support"),

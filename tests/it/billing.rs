@@ -38,13 +38,13 @@ fn kinds(report: &Value) -> Vec<&str> {
     kinds
 }
 
-fn month_before_this() -> Month {
+pub(crate) fn month_before_this() -> Month {
     let this = Month::of(jiff_now()).unwrap();
     Month::of(this.starts() - std::time::Duration::from_secs(1)).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program under test has the real clock")]
-fn jiff_now() -> jiff::Timestamp {
+pub(crate) fn jiff_now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
@@ -279,7 +279,7 @@ fn a_month_is_closed_and_signed(setup: &Setup, books: &Books<'_>) {
 
 const SIGNED: &str = "[issuer]\nsigning_key_file = \"key.pem\"\n";
 
-fn with_key(setup: Setup) -> Setup {
+pub(crate) fn with_key(setup: Setup) -> Setup {
     let made = std::process::Command::new("openssl")
         .args(["genpkey", "-algorithm", "ed25519", "-out"])
         .arg(setup.path("key.pem"))

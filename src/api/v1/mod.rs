@@ -5,6 +5,7 @@
 
 pub(super) mod audit;
 mod backfill;
+mod books;
 mod bounds;
 pub(super) mod clients;
 pub(super) mod explain;
@@ -52,7 +53,7 @@ const LONGEST_PAGE: u32 = 1_000;
         (name = "clients", description = "The customers that have keys, limits and a bill"),
         (name = "keys", description = "API keys"),
         (name = "plans", description = "Limits that many clients have in common"),
-        (name = "usage", description = "Sums, single events, closed months"),
+        (name = "usage", description = "Sums, single events, closed months, and whether the books balance"),
         (name = "explain", description = "Why a request was or would be answered as it is"),
         (name = "operators", description = "Who operates the gateway: people, sessions, tokens, the audit"),
         (name = "gateway", description = "The process that answers: settings, nodes, what goes on")
@@ -146,12 +147,17 @@ pub(super) fn rows(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .row(P::WritePlans, routes!(plans::create))
         .row(P::ReadPlans, routes!(plans::show))
         .row(P::WritePlans, routes!(plans::update))
+        .row(P::ReadPlans, routes!(books::replay))
         .row(P::ReadUsage, routes!(plans::marks))
         .row(P::ReadUsage, routes!(usage::sums))
         .row(P::ReadUsage, routes!(usage::events))
         .row(P::ReadUsage, routes!(usage::event))
         .row(P::ReadUsage, routes!(usage::statement))
         .row(P::WritePlans, routes!(usage::close))
+        .row(P::ReadUsage, routes!(books::signed_statement))
+        .row(P::ReadGateway, routes!(books::reconcile))
+        .row(P::WritePlans, routes!(books::rebuild))
+        .row(P::WritePlans, routes!(books::redrain))
         .row(P::ReadUsage, routes!(explain::refusals))
         .row(P::Explain, routes!(explain::explain))
         .row(P::Explain, routes!(explain::request))

@@ -1,4 +1,5 @@
-//! `/v1/usage`: sums from the rollups, single events, closed months.
+//! `/v1/usage`: sums from the rollups, single events, closed months. What is done with the books as a
+//! whole is in `books`.
 
 use std::sync::Arc;
 
@@ -342,7 +343,8 @@ async fn month_view(caller: &Caller, month: Month, client: Option<ClientId>) -> 
     })
 }
 
-fn month_of(text: &str) -> Result<Month> {
+/// A month, as a path names it.
+pub(super) fn month_of(text: &str) -> Result<Month> {
     text.parse().map_err(|_| Fault::bad_request(format!("`{text}` is not a month: write one like 2026-10")))
 }
 

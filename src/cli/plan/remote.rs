@@ -6,14 +6,14 @@ use std::num::NonZeroU32;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{AtOnce, COLUMNS, Command, MARK_COLUMNS, SHOWN};
+use super::{AtOnce, COLUMNS, Command, MARK_COLUMNS, SHOWN, replay};
 use crate::cli::server::{Server, write_object};
 use crate::cli::{Context, Failure};
 
 /// Runs one of them.
 ///
 /// # Errors
-/// What the server says; a replay is done beside the store.
+/// What the server says.
 pub(in crate::cli) async fn run(
     context: &Context,
     server: &Server,
@@ -65,11 +65,12 @@ pub(in crate::cli) async fn run(
                 .write_list("/v1/quota-marks", &query, columns, (None, Some(marks.limit)), (context, out))
                 .await;
         }
-        Command::Replay(_) => return Err(Failure::usage("a replay is done beside the store, without --server")),
+        Command::Replay(arguments) => return replay::run_remote(context, server, arguments, out).await,
     };
     write_object(COLUMNS, &answer, context, out)
 }
 
-async fn place(server: &Server, named: &str) -> Result<String, Failure> {
+/// The path of the plan that a person means.
+pub(super) async fn place(server: &Server, named: &str) -> Result<String, Failure> {
     Ok(format!("/v1/plans/{}", server.one("/v1/plans", "name", named, "plan").await?))
 }

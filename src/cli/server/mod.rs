@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
@@ -28,6 +29,9 @@ use crate::server::outbound::{Outbound, OutboundFault, OutboundRules};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same where books are read as a whole: the server gives up before.
+const LONG_PATIENCE: Duration = Duration::from_mins(11);
 
 /// The largest answer.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -106,8 +110,7 @@ impl Server {
     /// # Errors
     /// What the server says is wrong, or that it does not answer.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let (status, value) = self.send(method, path, body.map(|body| Bytes::from(body.to_string()))).await?;
-        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+        self.ask_by(&self.outbound, method, path, body).await
     }
 
     /// Asks with what only the server may see, a key: the text that is sent is wiped afterwards. What is
@@ -130,18 +133,62 @@ impl Server {
         })?;
         let left = rest.len();
         text.truncate(BODY_MAX - left);
-        let (status, value) = self.send(Method::POST, path, Some(Bytes::from_owner(text))).await?;
+        let (status, value) = self.send(&self.outbound, Method::POST, path, Some(Bytes::from_owner(text))).await?;
         let is_answer = status.is_success() || told.is_some_and(|told| value["code"] == told);
         if is_answer { Ok(value) } else { Err(refused(status, &value)) }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Value), Failure> {
+    /// The same of what may take long, read as what it is. What makes no sense to the server is wrong
+    /// usage, as it is beside the store.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn ask_patiently<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Failure> {
+        let outbound = self.outbound.with_deadline(LONG_PATIENCE);
+        let answer = self.ask_by(&outbound, method, path, body).await.map_err(|failure| {
+            if failure.code() == "bad_request" { Failure::usage(failure.detail()) } else { failure }
+        })?;
+        serde_json::from_value(answer).map_err(|_| unreadable())
+    }
+
+    /// The same by GET.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn read_patiently<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask_patiently(Method::GET, path, None).await
+    }
+
+    async fn ask_by(
+        &self,
+        outbound: &Outbound,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        let (status, value) = self.send(outbound, method, path, body).await?;
+        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+    }
+
+    async fn send(
+        &self,
+        outbound: &Outbound,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Value), Failure> {
         let url = self.url(path)?;
         let mut headers = self.headers()?;
         if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let sent = self.outbound.send(method, &url, &headers, body.unwrap_or_default()).await;
+        let sent = outbound.send(method, &url, &headers, body.unwrap_or_default()).await;
         let answer = sent.map_err(|fault| self.lost(&fault))?;
         Ok((answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
     }
@@ -304,8 +351,13 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn refused(status: StatusCode, problem: &Value) -> Failure {
-    let exit = if status == StatusCode::SERVICE_UNAVAILABLE { Exit::Unavailable } else { Exit::Failed };
     let code = problem["code"].as_str().unwrap_or("server_refused").to_owned();
+    let exit = match (status, code.as_str()) {
+        // Its settings lack something: waiting does not help.
+        (_, "no_signing_key") => Exit::Configuration,
+        (StatusCode::SERVICE_UNAVAILABLE, _) => Exit::Unavailable,
+        _ => Exit::Failed,
+    };
     let detail = problem["detail"].as_str().map_or_else(|| format!("the server answered {status}"), ToOwned::to_owned);
     Failure::new(exit, code, detail)
 }

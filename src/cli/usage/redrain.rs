@@ -1,11 +1,15 @@
-//! `octroi usage redrain`: what this machine still has is sent again.
+//! `octroi usage redrain`: what this machine still has is sent again; by an admin API, what the machine
+//! of its gateway has.
 
 use std::io::Write;
 
+use http::Method;
+
 use crate::cli::open::open;
 use crate::cli::output::{self, Row};
+use crate::cli::server::Server;
 use crate::cli::{Context, Exit, Failure};
-use crate::metering::{self, RedrainError};
+use crate::metering::{self, RedrainError, Redrained};
 
 /// Sends it and says what was missing.
 ///
@@ -13,12 +17,24 @@ use crate::metering::{self, RedrainError};
 /// The journals cannot be read; the store is away or refuses.
 pub(super) async fn run(context: &Context, out: &mut dyn Write) -> Result<(), Failure> {
     let (loaded, store) = open(context).await?;
-    let mark = store.audit.retention_mark().await?;
-    let redrained = metering::redrain(&loaded.config.metering.dir, store.usage.as_ref(), mark).await;
+    let redrained = metering::redrain(&loaded.config.metering.dir, &store).await;
     let redrained = redrained.map_err(|error| match error {
         RedrainError::Store(error) => error.into(),
         RedrainError::Disk(_) => Failure::new(Exit::Failed, "journal_unreadable", error.to_string()),
     })?;
+    write(context, &redrained, out)
+}
+
+/// The same by an admin API.
+///
+/// # Errors
+/// What the server says.
+pub(super) async fn run_remote(context: &Context, server: &Server, out: &mut dyn Write) -> Result<(), Failure> {
+    let redrained = server.ask_patiently(Method::POST, "/v1/usage/redrain", None).await?;
+    write(context, &redrained, out)
+}
+
+fn write(context: &Context, redrained: &Redrained, out: &mut dyn Write) -> Result<(), Failure> {
     let row = Row::new()
         .with("segments", redrained.segments)
         .with("events", redrained.events)

@@ -5,16 +5,16 @@ use std::io::Write;
 use http::Method;
 use serde_json::json;
 
-use super::{Arguments, Column, Command, SUMS};
+use super::{Arguments, Column, Command, SUMS, reconcile, redrain, statement};
 use crate::cli::events;
 use crate::cli::output::{self, Format, Row};
 use crate::cli::server::{Server, items, path};
 use crate::cli::{Context, Failure};
 
-/// Sums, single events, or the closing of a month.
+/// Sums, single events, or one of the commands for the books.
 ///
 /// # Errors
-/// What the server says; reconciling and the like are done beside the store.
+/// What the server says; the books differ.
 pub(in crate::cli) async fn run(
     context: &Context,
     server: &Server,
@@ -30,7 +30,9 @@ pub(in crate::cli) async fn run(
                 server.ask(Method::POST, &format!("/v1/usage/months/{}/close", close.month()), Some(&body)).await?;
             Ok(output::write_json(&answer, out)?)
         }
-        Some(_) => Err(Failure::usage("this is done beside the store, without --server")),
+        Some(Command::Reconcile(arguments)) => reconcile::run_remote(context, server, arguments, out).await,
+        Some(Command::Redrain) => redrain::run_remote(context, server, out).await,
+        Some(Command::Statement(arguments)) => statement::run_remote(context, server, arguments, out).await,
     }
 }
 

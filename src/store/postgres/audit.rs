@@ -9,11 +9,13 @@ use super::Postgres;
 use super::events::event;
 use super::pool::{Lease, MIGRATE, Params, WORK};
 use super::row::{Columns, all};
+use super::trail::note;
 use crate::model::id::ClientId;
 use crate::model::usage::REJECTED;
 use crate::store::Result;
 use crate::store::audit::{Amounts, AuditStore, ClientBooks, HourBooks, LISTED, NotRebuilt, first_id, hour_after};
 use crate::store::events::{EVENT, EventRow, ids_around};
+use crate::store::trail::{Pen, rebuild_note};
 
 /// One statement: events and rollups of one moment.
 const COMPARE: &str = "
@@ -97,7 +99,7 @@ impl AuditStore for Postgres {
 
     async fn rebuild(&self, hours: &[Timestamp]) -> Result<std::result::Result<(), NotRebuilt>> {
         let mut lease = self.work.lease("rebuild rollups", MIGRATE).await?;
-        let rebuilt = rebuild(&mut lease, hours).await;
+        let rebuilt = rebuild(&mut lease, &self.pen, hours).await;
         if !matches!(rebuilt, Ok(Ok(()))) {
             // Its transaction goes with it.
             lease.discard();
@@ -147,7 +149,7 @@ async fn mark(lease: &mut Lease) -> Result<Option<Timestamp>> {
 }
 
 /// The lock keeps out whoever adds to rollups, so that what they add is not lost.
-async fn rebuild(lease: &mut Lease, hours: &[Timestamp]) -> Result<std::result::Result<(), NotRebuilt>> {
+async fn rebuild(lease: &mut Lease, pen: &Pen, hours: &[Timestamp]) -> Result<std::result::Result<(), NotRebuilt>> {
     lease.batch("BEGIN; LOCK TABLE usage_hourly IN SHARE ROW EXCLUSIVE MODE").await?;
     if let Some(before) = mark(lease).await?
         && hours.iter().any(|hour| *hour < before)
@@ -165,6 +167,7 @@ async fn rebuild(lease: &mut Lease, hours: &[Timestamp]) -> Result<std::result::
         let (first, last) = ids_around(*hour, end);
         lease.execute(REBUILD, &[&first, &last, hour, &end]).await?;
     }
+    note(lease, pen, rebuild_note(hours)).await?;
     lease.batch("COMMIT").await?;
     Ok(Ok(()))
 }

@@ -9,6 +9,7 @@ use super::error::Failure;
 use super::events::event;
 use super::lane::{REPORT, WRITE};
 use super::row::Columns;
+use super::trail::note;
 use super::usage::retention_mark;
 use super::{Sqlite, time};
 use crate::model::id::ClientId;
@@ -16,6 +17,7 @@ use crate::model::usage::REJECTED;
 use crate::store::Result;
 use crate::store::audit::{Amounts, AuditStore, ClientBooks, HourBooks, LISTED, NotRebuilt, first_id, hour_after};
 use crate::store::events::{EVENT, EventRow, ids_around};
+use crate::store::trail::{Pen, rebuild_note};
 
 /// How many events one transaction deletes: the drain waits so long.
 const DELETED_AT_ONCE: u32 = 5_000;
@@ -92,8 +94,8 @@ impl AuditStore for Sqlite {
     }
 
     async fn rebuild(&self, hours: &[Timestamp]) -> Result<std::result::Result<(), NotRebuilt>> {
-        let hours = hours.to_vec();
-        self.writer.run("rebuild rollups", WRITE, move |connection| rebuild(connection, &hours)).await
+        let (hours, pen) = (hours.to_vec(), self.pen.clone());
+        self.writer.run("rebuild rollups", WRITE, move |connection| rebuild(connection, &pen, &hours)).await
     }
 
     async fn retention_mark(&self) -> Result<Option<Timestamp>> {
@@ -134,6 +136,7 @@ fn amounts(row: &mut Columns<'_, '_>) -> Result<Amounts> {
 
 fn rebuild(
     connection: &mut Connection,
+    pen: &Pen,
     hours: &[Timestamp],
 ) -> std::result::Result<std::result::Result<(), NotRebuilt>, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -166,6 +169,7 @@ fn rebuild(
             )?
             .execute(params![first.to_string(), last.to_string(), time::text(*hour), time::text(hour_after(*hour))])?;
     }
+    note(&transaction, pen, rebuild_note(hours))?;
     transaction.commit()?;
     Ok(Ok(()))
 }

@@ -2,10 +2,12 @@
 //! what differs is found and made anew.
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::usage::{event, part_of};
 use crate::stores::{Place, on_both};
+use octroi::model::audit::AuditFilter;
 use octroi::model::id::ClientId;
 use octroi::model::month::Month;
 use octroi::model::quota::{Quota, Window};
@@ -40,6 +42,13 @@ async fn requests(store: &Store, from: &str, to: &str) -> (u64, u64) {
     let query = UsageQuery { from: at(from), to: at(to), client: None, by: vec![] };
     let sum = store.usage.sums(&query).await.unwrap().remove(0);
     (sum.requests, sum.rejected)
+}
+
+/// What the audit says of sums that were made anew.
+async fn rebuilds(store: &Store) -> Vec<Value> {
+    let filter = AuditFilter { action: Some("usage.rebuild".into()), ..AuditFilter::default() };
+    let rows = store.trail.list(&filter, None, 10).await.unwrap().items;
+    rows.into_iter().map(|row| row.after.unwrap()).collect()
 }
 
 async fn a_month_is_closed_when_nobody_owes_entries_for_it(place: &Place) {
@@ -137,6 +146,7 @@ async fn what_comes_late_is_an_adjustment_of_the_open_month(place: &Place) {
         assert!(books.differing.is_empty() && books.events.requests > 0, "{hour}: {books:?}");
     }
     assert_eq!(store.audit.rebuild(&[at("2026-10-05T10:00:00Z")]).await.unwrap(), Err(NotRebuilt::Closed));
+    assert_eq!(rebuilds(&store).await, Vec::<Value>::new(), "what was refused was not done");
 }
 
 /// Recorders and the one that closes meet at every moment: each event is in the frozen sums or in
@@ -236,6 +246,8 @@ async fn a_wrong_sum_is_found_and_made_anew(place: &Place) {
         assert_eq!((books.rollups, books.differing.len()), (books.events, 0), "{wrong}");
         assert_eq!(requests(&store, "2026-11-05T00:00:00Z", "2026-11-06T00:00:00Z").await, (5, 6), "refusals stay");
     }
+    let noted = json!({"hours": 2, "first": "2026-11-05T10:00:00Z", "last": "2026-11-05T11:00:00Z"});
+    assert_eq!(rebuilds(&store).await, [noted.clone(), noted.clone(), noted]);
     let found = store.audit.events_of(&[events[3].id.0, Uuid::from_u128(1)]).await.unwrap();
     assert_eq!(found.iter().map(|row| row.request_id.as_str()).collect::<Vec<_>>(), ["request-4"]);
     let query = UsageQuery { from: hour, to: at("2026-11-06T00:00:00Z"), client: None, by: vec![UsageColumn::Outcome] };
