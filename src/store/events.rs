@@ -22,7 +22,7 @@ pub struct EventQuery {
     /// Only of this route.
     pub route: Option<String>,
     /// Only of this request, by the id that its caller was told. No index leads there: where we made the
-    /// id it is also the event's, and [`EventQuery::ids`] is the way.
+    /// id it is also the event's, and the time in that is the way.
     pub request_id: Option<String>,
 }
 

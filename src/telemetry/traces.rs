@@ -105,7 +105,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Tells a path, without the secrets of keys in it, and no more of it than [`PATH_MAX`] bytes. The
+    /// Tells a path, without the secrets of keys in it, and no more of it than 256 bytes. The
     /// query never belongs here.
     pub fn tell_path(&mut self, path: &str) {
         let mut path = masked(path).into_owned();
