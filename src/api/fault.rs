@@ -135,6 +135,7 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(detail) => Self::conflict(detail),
+            StoreError::Changed => Self::precondition_failed(),
             StoreError::Unavailable { .. } => {
                 tracing::warn!(error = with_causes(&error), "the admin API waits for the store");
                 Self::unavailable("store_unavailable", "the store does not answer")

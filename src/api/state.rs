@@ -50,9 +50,6 @@ pub struct Parts {
 /// The parts, and what handlers share.
 pub struct Api {
     pub(super) parts: Parts,
-    /// Changes that are made on condition of an ETag, one after the other: between the look and the
-    /// change of one there is no other's.
-    pub(super) conditional: tokio::sync::Mutex<()>,
     ids: Mutex<EventIdGenerator>,
 }
 
@@ -65,7 +62,7 @@ impl Api {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let ids = Mutex::new(EventIdGenerator::new());
-        Arc::new(Self { parts, conditional: tokio::sync::Mutex::new(()), ids })
+        Arc::new(Self { parts, ids })
     }
 
     /// The id of a request that came now.

@@ -297,6 +297,8 @@ fn change_of(client: &Client, update: &Update) -> Result<ClientChange, Failure> 
         burst,
         quota: update.quota.clone().map(|QuotaOrNone(quota)| quota),
         concurrency: update.concurrency.map(|AtOnce(most)| most),
+        // What becomes of its burst was judged by this row.
+        only_if: Some(Box::new(client.clone())),
         ..ClientChange::default()
     })
 }

@@ -130,6 +130,7 @@ impl From<StoreError> for Failure {
             StoreError::Unavailable { .. } => (Exit::Unavailable, "store_unavailable"),
             StoreError::Corrupt { .. } => (Exit::Failed, "store_corrupt"),
             StoreError::Conflict(_) => (Exit::Failed, "conflict"),
+            StoreError::Changed => (Exit::Failed, "precondition_failed"),
             StoreError::Refused { .. } => (Exit::Failed, "store_refused"),
             StoreError::PastRetention { .. } => (Exit::Failed, "past_retention"),
         };

@@ -225,6 +225,7 @@ async fn change(store: &Store, update: &Update) -> Result<Plan, Failure> {
         policies: if replaced { Some(update.terms.policies(name)?) } else { None },
         concurrency: update.terms.concurrency.map(|AtOnce(most)| most),
         name: update.new_name.clone(),
+        only_if: None,
     };
     let changed = store.plans.update(plan.id, change).await?;
     changed.ok_or_else(|| Failure::not_found(format!("the plan {} is gone", plan.id)))

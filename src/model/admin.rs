@@ -76,6 +76,15 @@ pub struct Operator {
     pub updated_at: Timestamp,
 }
 
+impl Operator {
+    /// Whether its row is as it was when `read` was read, but for when it signed in.
+    #[must_use]
+    pub fn is_still(&self, read: &Self) -> bool {
+        let at_rest = |operator: &Self| Self { last_login_at: None, ..operator.clone() };
+        at_rest(self) == at_rest(read)
+    }
+}
+
 /// The hash of a password, as a PHC string (argon2id). Does not print.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
@@ -108,6 +117,8 @@ pub struct OperatorChange {
     pub disabled: Option<bool>,
     /// Another password.
     pub password: Option<NewPassword>,
+    /// Only if the row is still as this one was read.
+    pub only_if: Option<Box<Operator>>,
 }
 
 /// Another password. All sessions end with it.

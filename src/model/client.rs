@@ -45,6 +45,14 @@ impl Client {
         self.status == ClientStatus::Suspended
     }
 
+    /// Whether its row is as it was when `read` was read. What its plan says is not its own.
+    #[must_use]
+    pub fn is_still(&self, read: &Self) -> bool {
+        let own =
+            |client: &Self| Self { allowance: Allowance { plan: None, ..client.allowance.clone() }, ..client.clone() };
+        own(self) == own(read)
+    }
+
     /// The limit of its own, if it has one. A burst alone means nothing.
     #[must_use]
     pub fn limit(&self) -> Option<RateLimit> {
@@ -148,4 +156,6 @@ pub struct ClientChange {
     pub concurrency: Option<Option<NonZeroU32>>,
     /// New metadata, whole.
     pub metadata: Option<serde_json::Value>,
+    /// Only if the row is still as this one was read.
+    pub only_if: Option<Box<Client>>,
 }

@@ -11,6 +11,7 @@ use crate::upstream::Upstream;
 
 mod attacks;
 mod explain;
+mod updates;
 
 const PASSWORD: &str = "correct horse battery staple";
 const SECRET: &str = "a-secret-that-signs-sessions-and-has-more-than-32-bytes";

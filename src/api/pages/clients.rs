@@ -13,17 +13,18 @@ use super::chart::{Bar, bars};
 use super::frame::Page;
 use super::parts::{
     Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, next, number, or_dash, table,
-    time, time_or_dash,
+    tag, time, time_or_dash,
 };
 use super::{Done, done, keys};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, Held, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::clients::{ClientInput, ClientPatch, ClientQuery, changed, erased, found, listed, made};
 use crate::api::v1::keys as v1_keys;
 use crate::api::v1::plans::{PlanQuery, listed as plans_listed};
 use crate::api::v1::usage::{SumQuery, summed};
+use crate::api::views::ClientView;
 use crate::model::client::Client;
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
@@ -39,6 +40,8 @@ pub(super) struct Asked {
 /// What a form says of a client; what is empty is not there.
 #[derive(Default, Deserialize)]
 pub(super) struct ClientForm {
+    /// Of what is shown; none: it shows a new one.
+    tag: Option<String>,
     name: String,
     rate: Option<String>,
     burst: Option<String>,
@@ -126,6 +129,7 @@ fn form(action: &str, client: Option<&Client>, plans: &[Plan], word: &str) -> Ma
         std::iter::once(("", "none")).chain(ids.iter().map(|(id, name)| (id.as_str(), name.as_str()))).collect();
     html! {
         form.stack method="post" action=(action) {
+            @if let Some(client) = client { (tag(&ClientView::from(client))) }
             (Field::text("name", "Name").value(&name).required())
             (choice("plan", "Plan", &options, &plan))
             (Field::text("rate", "Rate of its own").value(&rate).hint("like 100/s; empty: its plan's, or the default"))
@@ -267,6 +271,7 @@ async fn quotas(api: &Api, caller: &Caller, client: &Client) -> Result<Markup> {
 
 pub(super) async fn change(caller: Caller, Named(id): Named<Uuid>, Form(input): Form<ClientForm>) -> Result<Response> {
     let client = found(&caller, Permission::WriteClients, ClientId(id)).await?;
+    let client = IfMatch::of_form(input.tag)?.held::<ClientView, _>(client)?;
     let patch = ClientPatch {
         rate: Some(read("Rate", input.rate.as_deref())?),
         burst: Some(read("Burst", input.burst.as_deref())?),
@@ -289,7 +294,7 @@ pub(super) async fn resume(caller: Caller, Named(id): Named<Uuid>) -> Result<Res
 }
 
 async fn set_status(caller: &Caller, id: Uuid, status: &str, deed: &'static str) -> Result<Response> {
-    let client = found(caller, Permission::WriteClients, ClientId(id)).await?;
+    let client = Held::anyhow(found(caller, Permission::WriteClients, ClientId(id)).await?);
     let patch = ClientPatch { status: Some(status.to_owned()), ..ClientPatch::default() };
     changed(&caller.store, &client, patch).await?;
     Ok(done(&format!("/clients/{id}"), deed))

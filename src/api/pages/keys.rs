@@ -12,16 +12,16 @@ use uuid::Uuid;
 use super::clients::{ends, name_of, read};
 use super::frame::Page;
 use super::parts::{
-    Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, or_dash, table, time,
+    Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, or_dash, table, tag, time,
     time_or_dash,
 };
 use super::{Done, done};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::keys::{KeyInput, KeyPatch, RotateInput, changed, found, made, revoked, rotated};
-use crate::api::views::MadeKeyView;
+use crate::api::views::{KeyView, MadeKeyView};
 use crate::config::units::{self, DURATION_FORM};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, KeyDefect};
@@ -33,6 +33,8 @@ use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
 pub(super) struct KeyForm {
     /// Of this form: sent twice, it makes one key.
     once: Option<String>,
+    /// Of what is shown; none: it shows a new one.
+    tag: Option<String>,
     name: Option<String>,
     env: Option<String>,
     scopes: Option<String>,
@@ -223,6 +225,7 @@ fn change_form(key: &ApiKey) -> Markup {
     let (scopes, ranges) = (key.scopes.to_string(), key.allowed_addresses.to_string());
     html! {
         form.stack method="post" action=(format!("/keys/{}/change", key.id)) {
+            (tag(&KeyView::from(key)))
             (Field::text("name", "Name").value(&key.name).required())
             (Field::text("scopes", "Scopes").value(&scopes).hint("separated by blanks"))
             (Field::text("addresses", "From these addresses only").value(&ranges).hint("separated by blanks; empty: from everywhere"))
@@ -251,6 +254,7 @@ pub(super) async fn change(
     Form(input): Form<KeyForm>,
 ) -> Result<Response> {
     let key = found(&caller, Permission::WriteKeys, ApiKeyId(id)).await?;
+    let key = IfMatch::of_form(input.tag)?.held::<KeyView, _>(key)?;
     let patch = KeyPatch {
         name: input.name,
         scopes: Some(words(input.scopes.as_deref()).unwrap_or_default()),

@@ -12,7 +12,7 @@ use super::frame::Page;
 use super::parts::{Column, Field, badge, choice, code, confirmed, dash, folded, table, time, time_or_dash};
 use super::{Done, done};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, Held, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::operators::{ListQuery, OperatorInput, OperatorPatch, changed, listed, made};
@@ -192,7 +192,7 @@ async fn set_disabled(api: &Api, caller: &Caller, id: Uuid, disabled: bool) -> R
     let operator = caller.store.operators.find(id).await?;
     let operator = operator.ok_or_else(|| Fault::not_found(format!("there is no operator {id}")))?;
     let patch = OperatorPatch { disabled: Some(disabled), ..OperatorPatch::default() };
-    changed(api, caller, &operator, patch).await.map(drop)
+    changed(api, caller, &Held::anyhow(operator), patch).await.map(drop)
 }
 
 pub(super) async fn reset_password(

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Problems;
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{ClientView, Listed};
@@ -196,20 +196,19 @@ pub(in crate::api) async fn found(caller: &Caller, permission: Permission, id: C
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = ClientView), Problems))]
 pub(in crate::api) async fn update(
-    State(api): State<Arc<Api>>,
     caller: Caller,
     Named(id): Named<Uuid>,
     condition: IfMatch,
     Body(patch): Body<ClientPatch>,
 ) -> Result<Tagged<ClientView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
     let client = found(&caller, Permission::WriteClients, ClientId(id)).await?;
-    condition.check(&ClientView::from(&client))?;
+    let client = condition.held::<ClientView, _>(client)?;
     Ok(Tagged(ClientView::from(&changed(&caller.store, &client, patch).await?)))
 }
 
 /// Changes a client.
-pub(in crate::api) async fn changed(store: &Store, client: &Client, patch: ClientPatch) -> Result<Client> {
+pub(in crate::api) async fn changed(store: &Store, held: &Held<Client>, patch: ClientPatch) -> Result<Client> {
+    let client = &held.row;
     patch.name.as_deref().map(check_name).transpose()?;
     let status = patch
         .status
@@ -232,6 +231,7 @@ pub(in crate::api) async fn changed(store: &Store, client: &Client, patch: Clien
         quota: patch.quota,
         concurrency: patch.concurrency,
         metadata: patch.metadata.map(Value::Object),
+        only_if: held.only_if(),
     };
     let changed = store.clients.update(client.id, change).await?;
     changed.ok_or_else(|| Fault::not_found(format!("there is no client {}", client.id)))

@@ -16,7 +16,7 @@ use super::Problems;
 use super::bounds::{self, Wanted};
 use super::clients::{self, check_limit, check_name, present};
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{KeyView, Listed, MadeKeyView};
@@ -259,14 +259,19 @@ pub(in crate::api) async fn update(
     condition: IfMatch,
     Body(patch): Body<KeyPatch>,
 ) -> Result<Tagged<KeyView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
     let key = found(&caller, Permission::WriteKeys, ApiKeyId(id)).await?;
-    condition.check(&KeyView::from(&key))?;
+    let key = condition.held::<KeyView, _>(key)?;
     Ok(Tagged(KeyView::from(&changed(&api, &caller, &key, patch).await?)))
 }
 
 /// Changes what stands beside a key's text.
-pub(in crate::api) async fn changed(api: &Api, caller: &Caller, key: &ApiKey, patch: KeyPatch) -> Result<ApiKey> {
+pub(in crate::api) async fn changed(
+    api: &Api,
+    caller: &Caller,
+    held: &Held<ApiKey>,
+    patch: KeyPatch,
+) -> Result<ApiKey> {
+    let key = &held.row;
     patch.name.as_deref().map(check_name).transpose()?;
     let rate = patch.rate.unwrap_or(key.rate);
     if patch.burst.flatten().is_some() && rate.is_none() {
@@ -282,6 +287,7 @@ pub(in crate::api) async fn changed(api: &Api, caller: &Caller, key: &ApiKey, pa
         burst,
         allowed_addresses: patch.allowed_addresses.as_deref().map(ranges).transpose()?,
         expires_at: patch.expires_at,
+        only_if: held.only_if(),
     };
     let client = clients::found(caller, Permission::WriteKeys, key.client_id).await?;
     bounds::check(api, caller, &client, &Wanted::of(&as_changed(key, &change))).await?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Problems;
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{Listed, OperatorView};
@@ -157,9 +157,7 @@ pub(in crate::api) async fn update(
     condition: IfMatch,
     Body(patch): Body<OperatorPatch>,
 ) -> Result<Tagged<OperatorView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
-    let operator = found(&caller, id).await?;
-    condition.check(&OperatorView::from(&operator))?;
+    let operator = condition.held::<OperatorView, _>(found(&caller, id).await?)?;
     Ok(Tagged(OperatorView::from(&changed(&api, &caller, &operator, patch).await?)))
 }
 
@@ -167,9 +165,10 @@ pub(in crate::api) async fn update(
 pub(in crate::api) async fn changed(
     api: &Api,
     caller: &Caller,
-    operator: &Operator,
+    held: &Held<Operator>,
     patch: OperatorPatch,
 ) -> Result<Operator> {
+    let operator = &held.row;
     let reach = if patch.role.is_some() || patch.clients.is_some() {
         let role = patch.role.as_deref().unwrap_or(operator.role.as_str());
         let same: Vec<Uuid> = operator.clients.iter().map(|client| client.0).collect();
@@ -177,7 +176,7 @@ pub(in crate::api) async fn changed(
     } else {
         None
     };
-    let change = OperatorChange { reach, disabled: patch.disabled, password: None };
+    let change = OperatorChange { reach, disabled: patch.disabled, password: None, only_if: held.only_if() };
     let changed = api.operators.update(&caller.store, operator.id, change).await?;
     changed.ok_or_else(|| Fault::not_found(format!("there is no operator {}", operator.id)))
 }

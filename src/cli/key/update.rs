@@ -110,10 +110,18 @@ pub(super) async fn run(context: &Context, arguments: &Update, out: &mut dyn Wri
     }
     let burst = if rate.is_some() { arguments.burst.map(Some) } else { Some(None) };
     client::check_refill(rate, burst.unwrap_or(key.burst))?;
-    let name = arguments.name.clone();
-    let change =
-        KeyChange { name, scopes, rate: arguments.rate.map(|rate| rate.0), burst, allowed_addresses, expires_at };
-    let changed = store.keys.update(key.id, change).await?;
-    let changed = changed.ok_or_else(|| Failure::not_found(format!("the key {} is gone", key.id)))?;
+    let id = key.id;
+    let change = KeyChange {
+        name: arguments.name.clone(),
+        scopes,
+        rate: arguments.rate.map(|rate| rate.0),
+        burst,
+        allowed_addresses,
+        expires_at,
+        // What becomes of its burst was judged by this row.
+        only_if: Some(Box::new(key)),
+    };
+    let changed = store.keys.update(id, change).await?;
+    let changed = changed.ok_or_else(|| Failure::not_found(format!("the key {id} is gone")))?;
     Ok(output::write_object(&row(&changed), context.format, out)?)
 }

@@ -10,7 +10,7 @@ use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
 use crate::store::trail::client_note;
-use crate::store::{ClientStore, Page, Result};
+use crate::store::{ClientStore, Page, Result, StoreError};
 
 #[async_trait]
 impl ClientStore for Postgres {
@@ -87,6 +87,10 @@ impl ClientStore for Postgres {
             lease.roll_back().await?;
             return Ok(None);
         };
+        if change.only_if.is_some_and(|read| !before.is_still(&read)) {
+            lease.roll_back().await?;
+            return Err(StoreError::Changed);
+        }
         let row = lease
             .row(
                 &statement,

@@ -12,7 +12,7 @@ use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, NewClient};
 use crate::model::id::ClientId;
 use crate::store::trail::client_note;
-use crate::store::{ClientStore, Page, Result};
+use crate::store::{ClientStore, Page, Result, StoreError};
 
 #[async_trait]
 impl ClientStore for Sqlite {
@@ -80,6 +80,9 @@ impl ClientStore for Sqlite {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
             let Some(before) = by_id(&transaction, &id)? else { return Ok(None) };
+            if change.only_if.is_some_and(|read| !before.is_still(&read)) {
+                return Err(StoreError::Changed.into());
+            }
             transaction.execute(
                 "UPDATE clients SET
                      name = coalesce(?2, name),
