@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::model::causes::with_causes;
+use crate::model::own_limit::InvalidLimit;
 use crate::operators::{LoginFault, OperatorFault, Unknown};
 use crate::store::StoreError;
 
@@ -145,6 +146,12 @@ impl From<StoreError> for Fault {
                 Self::internal()
             }
         }
+    }
+}
+
+impl From<InvalidLimit> for Fault {
+    fn from(error: InvalidLimit) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

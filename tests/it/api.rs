@@ -9,6 +9,7 @@ use crate::database::TestDatabase;
 use crate::harness::{Gateway, Setup, eventually, text};
 use crate::upstream::Upstream;
 
+mod apply;
 mod attacks;
 mod explain;
 mod updates;

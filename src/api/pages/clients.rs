@@ -25,11 +25,10 @@ use crate::api::v1::keys as v1_keys;
 use crate::api::v1::plans::{PlanQuery, listed as plans_listed};
 use crate::api::v1::usage::{SumQuery, summed};
 use crate::api::views::ClientView;
-use crate::model::client::Client;
+use crate::model::client::{Client, OWN_QUOTA};
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
 use crate::model::plan::{Allowed, Plan, PolicyMode};
-use crate::model::quota::Quota;
 
 #[derive(Default, Deserialize)]
 pub(super) struct Asked {
@@ -244,16 +243,10 @@ async fn days(api: &Api, caller: &Caller, client: ClientId) -> Result<Vec<Bar>> 
 
 /// What is used of each quota, by the ledger.
 async fn quotas(api: &Api, caller: &Caller, client: &Client) -> Result<Markup> {
-    let own = client.allowance.quota.iter().map(|quota| ("its own".to_owned(), quota.clone()));
-    let plan = client.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
-    let of_plan = plan.filter_map(|policy| match &policy.allows {
-        Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
-        Allowed::Rate(_) => None,
-    });
-    let quotas: Vec<(String, Quota)> = own.chain(of_plan).collect();
     let now: Timestamp = api.clock.wall();
     let mut parts = Vec::new();
-    for (name, quota) in quotas {
+    for (policy, quota) in client.enforced_quotas() {
+        let name = if policy == OWN_QUOTA { "its own" } else { policy };
         let window = quota.period.window(now);
         let used = u64::try_from(caller.store.quotas.units(client.id, window).await?).unwrap_or(0);
         let most = quota.units.get();
