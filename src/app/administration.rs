@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::erasing;
 use super::error::StartError;
 use super::running::Running;
 use crate::api::{Api, Oidc, Parts};
@@ -57,6 +58,7 @@ impl Administration<'_> {
         told: Told,
     ) -> Result<Arc<Api>, Problem> {
         let Self { config, effective, store, mint, clock, tasks } = self;
+        erasing::follow(Arc::clone(&store.erasure), Arc::clone(&told.refusals), &clock, tasks);
         let running = Running {
             gateway: Arc::clone(gateway),
             store: store.clone(),

@@ -28,6 +28,9 @@ pub enum ReachFault {
     /// A confined role that is named for nobody could do nothing.
     #[error("the role {0} is for named clients: name at least one")]
     NoClients(Role),
+    /// A client is no person: it has tokens, which go with it when it is erased.
+    #[error("the role client is for tokens: make one for the client, or an operator with the role support")]
+    TokensOnly,
     /// Whoever names clients means to confine, and this role is not.
     #[error("the role {0} is for all clients: name none")]
     NotConfined(Role),
@@ -46,6 +49,14 @@ impl Reach {
             (false, false) => Err(ReachFault::NotConfined(role)),
             _ => Ok(Self { role, clients }),
         }
+    }
+
+    /// The same of an operator, who is a person.
+    ///
+    /// # Errors
+    /// The role is for tokens only.
+    pub fn of_person(self) -> Result<Self, ReachFault> {
+        if self.role == Role::Client { Err(ReachFault::TokensOnly) } else { Ok(self) }
     }
 }
 

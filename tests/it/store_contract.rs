@@ -13,6 +13,7 @@ use octroi::model::rate::Rate;
 use octroi::store::{Store, StoreError};
 
 mod books;
+mod erasure;
 mod feed;
 mod keys;
 mod outage;

@@ -166,6 +166,7 @@ pub(super) async fn show(
     let quotas = quotas(&api, &caller, &client).await?;
     let keys = v1_keys::listed(&caller, Some(client.id), Some(200), None).await?;
     let plans = plans(&caller).await?;
+    let erased = caller.store.erasure.erased_at(client.id).await?;
     let plan = client.allowance.plan.as_ref().map(|plan| {
         let may_see = caller.may(Permission::ReadPlans);
         if may_see {
@@ -208,7 +209,9 @@ pub(super) async fn show(
         @if caller.may(Permission::WriteClients) {
             h2 { "Change" }
             (folded("Name, plan and limits", &form(&format!("/clients/{id}/change"), Some(&client), &plans, "Change it")))
-            @if client.is_suspended() {
+            @if let Some(at) = erased {
+                p.soft { "Erased " (time(at)) ": it is suspended for good." }
+            } @else if client.is_suspended() {
                 form.actions method="post" action=(format!("/clients/{id}/resume")) { button type="submit" { "Resume" } }
             } @else {
                 (confirmed(&format!("/clients/{id}/suspend"), "Suspend", "All its calls are refused until it is resumed."))

@@ -23,6 +23,7 @@ use crate::model::admin::{AdminToken, Operator};
 use crate::model::operator::ActorKind;
 use crate::model::secret::SecretText;
 
+/// The last one is for tokens only.
 const ROLES: [(&str, &str); 5] = [
     ("operator", "operator: changes clients, keys and plans"),
     ("auditor", "auditor: sees everything, changes nothing"),
@@ -133,8 +134,8 @@ fn operator_form() -> Markup {
         form.stack method="post" action="/operators/new" {
             (Field::text("user", "Name").required())
             (Field { name: "password", ..Field::password("new", "Password") }.hint("at least 12 characters"))
-            (choice("role", "Role", &ROLES, "operator"))
-            (Field::text("clients", "Clients").hint("ids, separated by blanks; for support and client only"))
+            (choice("role", "Role", &ROLES[..ROLES.len() - 1], "operator"))
+            (Field::text("clients", "Clients").hint("ids, separated by blanks; for support only"))
             button type="submit" { "Make it" }
         }
     }

@@ -3,12 +3,14 @@
 use async_trait::async_trait;
 
 use super::Postgres;
+use super::erasure::is_erased;
 use super::pool::{LOOK_UP, Lease, WORK};
 use super::row::{CLIENT, Columns, all, client};
 use super::trail::note;
 use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
+use crate::store::erasure::SUSPENDED_FOR_GOOD;
 use crate::store::trail::client_note;
 use crate::store::{ClientStore, Page, Result, StoreError};
 
@@ -90,6 +92,10 @@ impl ClientStore for Postgres {
         if change.only_if.is_some_and(|read| !before.is_still(&read)) {
             lease.roll_back().await?;
             return Err(StoreError::Changed);
+        }
+        if change.status == Some(ClientStatus::Active) && is_erased(&mut lease, id).await? {
+            lease.roll_back().await?;
+            return Err(StoreError::Conflict(SUSPENDED_FOR_GOOD.to_owned()));
         }
         let row = lease
             .row(
