@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::fault::{Fault, Result};
 use crate::crypto::pepper::sha256;
+use crate::telemetry::masked::masked;
 
 /// The most of a body that is read.
 const BODY_MAX: usize = 1024 * 1024;
@@ -86,7 +87,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let read = Path::<T>::from_request_parts(parts, state).await;
-        read.map(|Path(read)| Self(read)).map_err(|error| Fault::bad_request(error.body_text()))
+        // It repeats what was sent, which may be a key or a token by mistake.
+        read.map(|Path(read)| Self(read)).map_err(|error| Fault::bad_request(masked(&error.body_text()).into_owned()))
     }
 }
 

@@ -35,8 +35,11 @@ pub struct Parts {
     pub settings: Value,
     /// Names under which browsers may come, besides `localhost` and addresses.
     pub hosts: Vec<String>,
-    /// Whether the listener speaks TLS: then cookies are `Secure`.
+    /// Whether browsers reach it over TLS: then cookies are `Secure`.
     pub secure: bool,
+    /// The origin of our own pages, where a setting says it (`https://admin.example.com`); none: the
+    /// listener's, under the host that was asked for.
+    pub origin: Option<String>,
     /// For clients without a limit of their own.
     pub default_limit: RateLimit,
     /// The gateway that serves beside it.

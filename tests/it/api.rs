@@ -12,6 +12,8 @@ use crate::upstream::Upstream;
 mod apply;
 mod attacks;
 mod explain;
+mod people;
+mod proxied;
 mod updates;
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -522,9 +524,13 @@ fn off_loopback_it_speaks_tls_or_does_not_start() {
 
 /// Runs a command against the admin API, from a folder without any settings.
 fn remotely(bench: &Bench, token: &str, arguments: &[&str]) -> std::process::Output {
+    remotely_as("json", bench, token, arguments)
+}
+
+fn remotely_as(form: &str, bench: &Bench, token: &str, arguments: &[&str]) -> std::process::Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_octroi"));
     command
-        .args(["--server", &format!("http://{}", bench.setup.admin), "--output", "json"])
+        .args(["--server", &format!("http://{}", bench.setup.admin), "--output", form])
         .args(arguments)
         .current_dir("/")
         .env_clear()

@@ -3,7 +3,7 @@
 //! A page reads with the functions of `v1`, under the same permissions, and shows with those of
 //! `parts`. What changes something is a form that is posted, checked to come from a page of our own
 //! (`caller::same_site`), done by the same functions, and answered with a redirect, so that going back
-//! and reloading does nothing twice; what shows a key once says so when it is sent again.
+//! and reloading does nothing twice; what shows a key or token once says so when it is sent again (`once`).
 //!
 //! To add a page: a function in a file here, a row in [`routes`] with who may see it, an entry of
 //! `frame::PLACES` if people should find it.
@@ -16,6 +16,7 @@ mod docs;
 mod explain;
 mod frame;
 mod keys;
+mod once;
 mod overview;
 mod parts;
 mod people;
