@@ -204,7 +204,9 @@ pub(super) fn same_site(api: &Api, method: &Method, headers: &HeaderMap) -> Resu
     // has no cookie to be misused, but neither has it to be believed.
     let site = text(header::HeaderName::from_static("sec-fetch-site"));
     let origin = text(header::ORIGIN);
-    let ours = text(header::HOST).map(|host| format!("{}://{host}", if api.secure { "https" } else { "http" }));
+    // Behind a proxy that ends TLS neither scheme nor host of what comes here are those of the page.
+    let listener = || text(header::HOST).map(|host| format!("{}://{host}", if api.secure { "https" } else { "http" }));
+    let ours = api.origin.clone().or_else(listener);
     let site_is_good = site.is_none_or(|site| matches!(site, "same-origin" | "none"));
     let origin_is_good = origin.is_none_or(|origin| ours.is_some_and(|ours| ours.eq_ignore_ascii_case(origin)));
     if (site.is_none() && origin.is_none()) || !site_is_good || !origin_is_good {

@@ -15,6 +15,7 @@ use zeroize::Zeroize as _;
 
 use super::fault::{Fault, Result};
 use crate::crypto::pepper::sha256;
+use crate::telemetry::masked::masked;
 
 /// The most of a body that is read.
 const BODY_MAX: usize = 1024 * 1024;
@@ -112,12 +113,33 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let read = Path::<T>::from_request_parts(parts, state).await;
-        read.map(|Path(read)| Self(read)).map_err(|error| Fault::bad_request(error.body_text()))
+        // It repeats what was sent, which may be a key or a token by mistake.
+        read.map(|Path(read)| Self(read)).map_err(|error| Fault::bad_request(masked(&error.body_text()).into_owned()))
     }
 }
 
-/// `If-Match` (RFC 9110 §13.1.1): change it only if it is still as it was read.
+/// `If-Match` (RFC 9110 §13.1.1): change it only if it is still as it was read. Forms of pages say the
+/// same in a field.
 pub(super) struct IfMatch(Option<String>);
+
+/// A row that is to be changed, and whether only if it is still as it was read: the store looks once
+/// more, in the step that changes it.
+pub(super) struct Held<T> {
+    pub(super) row: T,
+    is_condition: bool,
+}
+
+impl<T: Clone> Held<T> {
+    /// A row that is changed however it looks by then.
+    pub(super) fn anyhow(row: T) -> Self {
+        Self { row, is_condition: false }
+    }
+
+    /// What a store holds the change to.
+    pub(super) fn only_if(&self) -> Option<Box<T>> {
+        self.is_condition.then(|| Box::new(self.row.clone()))
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Fault;
@@ -130,25 +152,41 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 }
 
 impl IfMatch {
-    /// Whether there is a condition.
-    pub(super) fn is_there(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// That it is still as it was read.
+    /// What a form says, each of which has the tag of what it shows.
     ///
     /// # Errors
-    /// It is not.
-    pub(super) fn check(&self, now: &impl Serialize) -> Result<()> {
-        let Some(wanted) = &self.0 else { return Ok(()) };
-        let tag = etag(now);
-        let fits = wanted.split(',').map(str::trim).any(|wanted| wanted == "*" || wanted == tag);
-        if fits { Ok(()) } else { Err(Fault::precondition_failed()) }
+    /// It has none.
+    pub(super) fn of_form(tag: Option<String>) -> Result<Self> {
+        let missing = || Fault::bad_request("this form does not say what it shows: load the page again");
+        tag.map(|tag| Self(Some(tag))).ok_or_else(missing)
+    }
+
+    /// The row that was just read, held to the condition; it is shown as `V`.
+    ///
+    /// # Errors
+    /// It is another already.
+    pub(super) fn held<V, T>(&self, row: T) -> Result<Held<T>>
+    where
+        T: Clone,
+        V: Serialize + for<'row> From<&'row T>,
+    {
+        let Some(wanted) = &self.0 else { return Ok(Held::anyhow(row)) };
+        let mut wanted = wanted.split(',').map(str::trim);
+        // Any that is there.
+        if wanted.clone().any(|wanted| wanted == "*") {
+            return Ok(Held::anyhow(row));
+        }
+        let tag = etag(&V::from(&row));
+        if wanted.any(|wanted| wanted == tag) {
+            Ok(Held { row, is_condition: true })
+        } else {
+            Err(Fault::precondition_failed())
+        }
     }
 }
 
 /// Members that move by themselves, without anybody having changed the thing.
-const MOVING: [&str; 2] = ["last_used_at", "last_login_at"];
+const MOVING: [&str; 4] = ["last_used_at", "last_login_at", "hash_kind", "pepper_version"];
 
 /// The tag of what is shown: another one, whatever somebody changes of it.
 pub(super) fn etag(shown: &impl Serialize) -> String {
@@ -177,17 +215,29 @@ mod tests {
 
     #[test]
     fn a_condition_holds_while_nothing_changed() {
-        let (before, after) = (serde_json::json!({"rate": "1/s"}), serde_json::json!({"rate": "2/s"}));
-        let tag = etag(&before);
+        let tag = etag(&Shown { rate: 1, last_used_at: 5 });
         for (condition, holds) in [
-            (None, true),
-            (Some(tag.clone()), true),
-            (Some("*".to_owned()), true),
-            (Some(format!("\"other\", {tag}")), true),
-            (Some(etag(&after)), false),
-            (Some(format!("W/{tag}")), false),
+            (None, Some(false)),
+            (Some(tag.clone()), Some(true)),
+            (Some("*".to_owned()), Some(false)),
+            (Some(format!("\"other\", {tag}")), Some(true)),
+            (Some(etag(&Shown { rate: 2, last_used_at: 5 })), None),
+            (Some(format!("W/{tag}")), None),
         ] {
-            assert_eq!(IfMatch(condition.clone()).check(&before).is_ok(), holds, "{condition:?}");
+            let held = IfMatch(condition.clone()).held::<Shown, u32>(1).ok();
+            assert_eq!(held.map(|held| held.only_if().is_some()), holds, "{condition:?}");
+        }
+    }
+
+    #[derive(Serialize)]
+    struct Shown {
+        rate: u32,
+        last_used_at: u32,
+    }
+
+    impl From<&u32> for Shown {
+        fn from(rate: &u32) -> Self {
+            Self { rate: *rate, last_used_at: 6 }
         }
     }
 }

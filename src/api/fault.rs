@@ -13,6 +13,7 @@ use crate::issuer::StatementFault;
 use crate::limit::ReplayFault;
 use crate::metering::{ReconcileError, RedrainError};
 use crate::model::causes::with_causes;
+use crate::model::own_limit::InvalidLimit;
 use crate::operators::{LoginFault, OperatorFault, Unknown};
 use crate::store::StoreError;
 
@@ -150,6 +151,7 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(detail) => Self::conflict(detail),
+            StoreError::Changed => Self::precondition_failed(),
             StoreError::Unavailable { .. } => {
                 tracing::warn!(error = with_causes(&error), "the admin API waits for the store");
                 Self::unavailable("store_unavailable", "the store does not answer")
@@ -168,6 +170,12 @@ impl From<PepperError> for Fault {
             PepperError::Store(error) => error.into(),
             PepperError::Mismatch | PepperError::Needed { .. } => Self::conflict(error.to_string()),
         }
+    }
+}
+
+impl From<InvalidLimit> for Fault {
+    fn from(error: InvalidLimit) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

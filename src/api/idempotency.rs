@@ -2,7 +2,9 @@
 //!
 //! The answer of a write that was done is kept for a day, without what is shown once: a key or token
 //! that was lost on the way is not shown again, and the answer says so by leaving it out. What was
-//! refused changed nothing, and is tried anew.
+//! refused (4xx) changed nothing, and is tried anew. What failed (5xx) may have changed something, be
+//! it after its answer (a job that a store goes on with, a commit whose answer was lost): the key stays
+//! taken, and whoever asks again is told to look.
 //!
 //! A request is known again by its hash. There may be a key or a password in it, so that is made under
 //! the pepper: who reads the table can try no guesses against it.
@@ -17,7 +19,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::caller::Caller;
-use super::extract::whole;
+use super::extract::{etag, whole};
 use super::fault::{Fault, Result};
 use crate::auth::Mint;
 use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
@@ -61,6 +63,7 @@ pub(super) async fn once(caller: &Caller, mint: &Mint, request: Request, next: N
     let store = &caller.store.idempotency;
     match store.claim(&key).await? {
         Claim::New => {}
+        Claim::Answered(answer) if is_failure(answer.status) => return Err(unknown()),
         Claim::Answered(answer) => return Ok(replay(&answer)),
         Claim::Mismatch => return Err(Fault::idempotency_mismatch()),
         Claim::Running(since) => return Err(running(caller, since)),
@@ -68,15 +71,34 @@ pub(super) async fn once(caller: &Caller, mint: &Mint, request: Request, next: N
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     // What was done is answered, also where that cannot be noted.
     let unnoted = |error| tracing::warn!(%error, "the answer of a write was not kept: sent again, it will be refused");
-    if !response.status().is_success() {
+    if response.status().is_client_error() {
         let _ = store.release(&key).await.map_err(unnoted);
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    if is_failure(status) {
+        let answer = StoredAnswer { status, body: String::new() };
+        let _ = store.complete(&key, &answer).await.map_err(unnoted);
         return Ok(response);
     }
     let (head, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.map_err(|_| Fault::internal())?;
-    let answer = StoredAnswer { status: head.status.as_u16(), body: without_secrets(&body) };
+    let answer = StoredAnswer { status, body: without_secrets(&body) };
     let _ = store.complete(&key, &answer).await.map_err(unnoted);
     Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// Whether nobody knows what an answer of this status left behind.
+fn is_failure(status: u16) -> bool {
+    status >= 500
+}
+
+/// The same request failed, takes long, or was cut short: nobody here knows how far it came.
+fn unknown() -> Fault {
+    Fault::conflict(
+        "the same request was begun, and whether it was done is not known, for it failed, takes long, or the process \
+         that had it ended: look whether it was done, and send it with another Idempotency-Key if not",
+    )
 }
 
 /// The same request is not answered yet, for it takes long or was cut short by the end of a process.
@@ -85,10 +107,7 @@ fn running(caller: &Caller, since: Timestamp) -> Fault {
     if age < CUT_SHORT {
         return Fault::conflict("the same request is being done: ask again in a moment");
     }
-    Fault::conflict(
-        "the same request was begun and is not answered: it takes long, or the process that had it ended; look whether \
-         it was done, and send it with another Idempotency-Key if not",
-    )
+    unknown()
 }
 
 fn without_secrets(body: &[u8]) -> String {
@@ -104,6 +123,10 @@ fn replay(answer: &StoredAnswer) -> Response {
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     if !answer.body.is_empty() {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // A tag is made of what is shown, so that it comes out as it was.
+        let shown = serde_json::from_str::<Value>(&answer.body).ok();
+        let tag = shown.and_then(|shown| HeaderValue::from_str(&etag(&shown)).ok());
+        response.headers_mut().extend(tag.map(|tag| (header::ETAG, tag)));
     }
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
@@ -118,5 +141,14 @@ mod tests {
         let body = br#"{"id":"1","key":"octroi_live_secret","token":"octroi_admin_secret","key_id":"octroi_live_1"}"#;
         assert_eq!(without_secrets(body), r#"{"id":"1","key_id":"octroi_live_1"}"#);
         assert_eq!(without_secrets(b""), "");
+    }
+
+    #[test]
+    fn an_answer_that_is_given_again_has_the_tag_that_it_had() {
+        let shown = serde_json::json!({"name": "acme", "id": "1", "burst": null, "metadata": {"z": 1.5, "a": [7]}});
+        let first = axum::response::IntoResponse::into_response(crate::api::extract::Tagged(shown.clone()));
+        let again = replay(&StoredAnswer { status: 201, body: without_secrets(shown.to_string().as_bytes()) });
+        assert!(first.headers().contains_key(header::ETAG));
+        assert_eq!(again.headers().get(header::ETAG), first.headers().get(header::ETAG));
     }
 }

@@ -42,8 +42,11 @@ pub struct Parts {
     pub settings: Value,
     /// Names under which browsers may come, besides `localhost` and addresses.
     pub hosts: Vec<String>,
-    /// Whether the listener speaks TLS: then cookies are `Secure`.
+    /// Whether browsers reach it over TLS: then cookies are `Secure`.
     pub secure: bool,
+    /// The origin of our own pages, where a setting says it (`https://admin.example.com`); none: the
+    /// listener's, under the host that was asked for.
+    pub origin: Option<String>,
     /// For clients without a limit of their own.
     pub default_limit: RateLimit,
     /// Whether rates are charged by units.
@@ -63,9 +66,6 @@ pub struct Parts {
 /// The parts, and what handlers share.
 pub struct Api {
     pub(super) parts: Parts,
-    /// Changes that are made on condition of an ETag, one after the other: between the look and the
-    /// change of one there is no other's.
-    pub(super) conditional: tokio::sync::Mutex<()>,
     /// Books are read as a whole one after the other: the store's readers are for others, too.
     pub(super) books: tokio::sync::Mutex<()>,
     /// What this machine has is sent again by one at a time.
@@ -83,7 +83,7 @@ impl Api {
     pub fn new(parts: Parts) -> Arc<Self> {
         let ids = Mutex::new(EventIdGenerator::new());
         let mutex = || tokio::sync::Mutex::new(());
-        Arc::new(Self { parts, conditional: mutex(), books: mutex(), redraining: mutex(), ids })
+        Arc::new(Self { parts, books: mutex(), redraining: mutex(), ids })
     }
 
     /// The id of a request that came now.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use super::erasing;
 use super::error::StartError;
 use super::running::Running;
 use crate::api::{Api, Oidc, Parts};
@@ -60,6 +61,7 @@ impl Administration<'_> {
         told: Told,
     ) -> Result<Arc<Api>, Problem> {
         let Self { config, effective, store, mint, issuer, clock, tasks } = self;
+        erasing::follow(Arc::clone(&store.erasure), Arc::clone(&told.refusals), &clock, tasks);
         let running = Running {
             gateway: Arc::clone(gateway),
             store: store.clone(),
@@ -87,7 +89,8 @@ impl Administration<'_> {
             clock,
             settings: serde_json::to_value(effective).unwrap_or_default(),
             hosts: config.admin.hosts.clone(),
-            secure: config.admin.tls.is_some(),
+            secure: config.admin.is_secure(),
+            origin: config.admin.public_url.as_ref().map(|url| url.origin().ascii_serialization()),
             default_limit: config.limits.default,
             rates_by_cost: config.limits.by_cost,
             journals: config.metering.dir.clone(),

@@ -7,6 +7,7 @@
 mod administration;
 mod demo;
 mod descriptors;
+mod erasing;
 mod error;
 mod observing;
 mod prepare;

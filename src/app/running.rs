@@ -15,8 +15,6 @@ use crate::model::explanation::{
     CodeCount, Counts, EndpointView, Explanation, LimitState, Proof, Question, RouteCounts, Setting,
 };
 use crate::model::key::ApiKey;
-use crate::model::plan::{Allowed, PolicyMode};
-use crate::model::quota::Quota;
 use crate::model::rate::RateLimit;
 use crate::proxy::{Asked, Gateway, Weighed};
 use crate::store::{Store, StoreError};
@@ -78,22 +76,13 @@ impl Running {
 
     /// What is left of a client's quotas by the ledger, also where no request of it was seen here.
     async fn quotas(&self, client: &Client) -> Result<Vec<LimitState>, StoreError> {
-        let own = client.allowance.quota.iter();
-        let own = own.map(|quota| (format!("client.{}", quota.period.word()), quota.clone()));
-        let plan = client.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
-        let of_plan =
-            plan.filter(|policy| policy.mode == PolicyMode::Enforce).filter_map(|policy| match &policy.allows {
-                Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
-                Allowed::Rate(_) => None,
-            });
-        let quotas: Vec<(String, Quota)> = of_plan.chain(own).collect();
         let now = self.clock.wall();
-        let mut states = Vec::with_capacity(quotas.len());
-        for (policy, quota) in quotas {
+        let mut states = Vec::new();
+        for (policy, quota) in client.enforced_quotas() {
             let window = quota.period.window(now);
             let used = u64::try_from(self.store.quotas.units(client.id, window).await?).unwrap_or(0);
             states.push(LimitState {
-                policy,
+                policy: policy.into_owned(),
                 kind: "quota".to_owned(),
                 allows: format!("{} in {} s", quota.units, window.seconds()),
                 left: quota.units.get().saturating_sub(used),

@@ -12,7 +12,7 @@ use super::pages::{Window, write_pages};
 use super::server::Server;
 use super::{Context, Failure, client};
 use crate::config::moment::Moment;
-use crate::model::audit::{AuditEntry, AuditFilter};
+use crate::model::audit::{AuditEntry, AuditFilter, Changes};
 
 /// `octroi audit`
 #[derive(Debug, Args)]
@@ -77,26 +77,6 @@ fn row(entry: &AuditEntry) -> Row {
         .with("request_id", entry.request_id.clone())
 }
 
-/// What a person looks for: the fields that are not what they were.
-fn changed(entry: &AuditEntry) -> String {
-    let none = Value::Null;
-    let fields = |value: &'_ Option<Value>| value.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-    let (before, after) = (fields(&entry.before), fields(&entry.after));
-    if entry.before.is_none() || entry.after.is_none() {
-        let name = after.get("name").or_else(|| before.get("name")).unwrap_or(&none);
-        return name.as_str().unwrap_or_default().to_owned();
-    }
-    let differs = |(name, value): &(&String, &Value)| before.get(*name).unwrap_or(&none) != *value;
-    let tell = |(name, value): (&String, &Value)| {
-        format!("{name}: {} → {}", plain(before.get(name).unwrap_or(&none)), plain(value))
-    };
-    after.iter().filter(differs).map(tell).collect::<Vec<_>>().join(", ")
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
-}
-
 /// Lists.
 ///
 /// # Errors
@@ -122,7 +102,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments, out: &mut dyn 
     let fetch = async |after, limit| store.trail.list(&filter, after, limit).await;
     let describe = |entry: &AuditEntry| {
         let row = row(entry);
-        (entry.id, if for_people { row.with("changed", changed(entry)) } else { row })
+        (entry.id, if for_people { row.with("changed", entry.changes().to_string()) } else { row })
     };
     write_pages(writer, window, fetch, describe).await
 }
@@ -154,46 +134,11 @@ pub(super) async fn run_remote(
     ];
     let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let window = (arguments.after.map(|after| after.to_string()), Some(arguments.limit));
-    let shown = &SHOWN[..SHOWN.len() - 1];
-    server.write_list("/v1/audit", &query, (COLUMNS, shown), window, (context, out)).await
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use serde_json::json;
-
-    use super::*;
-    use crate::model::operator::ActorKind;
-
-    #[test]
-    fn a_person_sees_what_is_not_what_it_was() {
-        for (before, after, shown) in [
-            (None, Some(json!({"name": "acme", "rate": null})), "acme"),
-            (Some(json!({"name": "acme"})), None, "acme"),
-            (None, None, ""),
-            (
-                Some(json!({"name": "acme", "rate": null, "scopes": ["a"]})),
-                Some(json!({"name": "acme", "rate": "5/s", "scopes": ["a", "b"]})),
-                "rate: null → 5/s, scopes: [\"a\"] → [\"a\",\"b\"]",
-            ),
-        ] {
-            let entry = AuditEntry {
-                id: Uuid::nil(),
-                occurred_at: Timestamp::UNIX_EPOCH,
-                actor_kind: ActorKind::Shell,
-                actor_id: Uuid::nil(),
-                actor_name: "root".to_owned(),
-                address: None,
-                action: "client.update".to_owned(),
-                subject_kind: "client".to_owned(),
-                subject_id: String::new(),
-                client_id: None,
-                before,
-                after,
-                request_id: None,
-            };
-            assert_eq!(changed(&entry), shown);
-        }
-    }
+    let for_people = context.format == super::Format::Table;
+    let describe = |entry: &Value| {
+        let row = Row::read(COLUMNS, entry);
+        let changes = || Changes::between(Some(&entry["before"]), Some(&entry["after"])).to_string();
+        if for_people { row.with("changed", changes()) } else { row }
+    };
+    server.write_rows("/v1/audit", &query, (COLUMNS, SHOWN), window, (context, out), describe).await
 }

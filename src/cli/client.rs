@@ -12,11 +12,11 @@ use super::output::{self, ListWriter, Row};
 use super::pages::{Window, write_pages};
 use super::plan::{AtOnce, at_once};
 use super::{Context, Exit, Failure, plan};
-use crate::config::limits::{REFILL_TOO_LONG, refills_within_a_year};
 use crate::model::client::{Client, ClientChange, ClientStatus, NAME_RULE, NewClient, is_legal_name};
 use crate::model::id::ClientId;
+use crate::model::own_limit::{self, LimitChange};
 use crate::model::quota::Quota;
-use crate::model::rate::{Rate, RateLimit};
+use crate::model::rate::Rate;
 use crate::store::Store;
 
 pub(super) mod remote;
@@ -251,7 +251,7 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
 }
 
 async fn new_client(store: &Store, create: &Create) -> Result<NewClient, Failure> {
-    check_refill(create.rate, create.burst)?;
+    own_limit::check(create.rate, create.burst)?;
     let plan_id = match &create.plan {
         Some(named) => Some(plan::find(store, named).await?.id),
         None => None,
@@ -268,32 +268,18 @@ async fn new_client(store: &Store, create: &Create) -> Result<NewClient, Failure
     })
 }
 
-/// Whether a limit ever comes back whole.
-pub(super) fn check_refill(rate: Option<Rate>, burst: Option<NonZeroU32>) -> Result<(), Failure> {
-    match rate.map(|rate| RateLimit::new(rate, burst)) {
-        Some(limit) if !refills_within_a_year(limit) => {
-            Err(Failure::usage(format!("a burst of {} at {}: {REFILL_TOO_LONG}", limit.burst, limit.rate)))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn change_of(client: &Client, update: &Update) -> Result<ClientChange, Failure> {
     let rate = update.rate.map(OrDefault::own);
     let burst = update.burst.map(|burst| burst.own().map(|Burst(count)| count));
-    // A burst alone means nothing: without a rate of its own, a client has the default's whole.
-    let rate_stays = rate.unwrap_or(client.rate).is_some();
-    if burst.is_some_and(|burst| burst.is_some()) && !rate_stays {
-        return Err(Failure::usage("a burst needs a rate: add --rate, like --rate 100/s"));
-    }
-    let burst = if rate_stays { burst } else { Some(None) };
-    check_refill(rate.unwrap_or(client.rate), burst.unwrap_or(client.burst))?;
+    let limit = LimitChange { rate, burst }.of(client.rate, client.burst)?;
     Ok(ClientChange {
         name: update.name.clone(),
-        rate,
-        burst,
+        rate: limit.rate,
+        burst: limit.burst,
         quota: update.quota.clone().map(|QuotaOrNone(quota)| quota),
         concurrency: update.concurrency.map(|AtOnce(most)| most),
+        // What becomes of its burst was judged by this row.
+        only_if: Some(Box::new(client.clone())),
         ..ClientChange::default()
     })
 }

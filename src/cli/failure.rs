@@ -11,6 +11,7 @@ use crate::app::StartError;
 use crate::auth::{MintFault, PepperError};
 use crate::config::{Problem, Problems};
 use crate::model::causes::with_causes;
+use crate::model::own_limit::InvalidLimit;
 use crate::store::StoreError;
 
 /// Exit codes (sysexits(3) above 2).
@@ -130,10 +131,17 @@ impl From<StoreError> for Failure {
             StoreError::Unavailable { .. } => (Exit::Unavailable, "store_unavailable"),
             StoreError::Corrupt { .. } => (Exit::Failed, "store_corrupt"),
             StoreError::Conflict(_) => (Exit::Failed, "conflict"),
+            StoreError::Changed => (Exit::Failed, "precondition_failed"),
             StoreError::Refused { .. } => (Exit::Failed, "store_refused"),
             StoreError::PastRetention { .. } => (Exit::Failed, "past_retention"),
         };
         Self::new(exit, code, with_causes(&error))
+    }
+}
+
+impl From<InvalidLimit> for Failure {
+    fn from(error: InvalidLimit) -> Self {
+        Self::usage(error.to_string())
     }
 }
 

@@ -12,6 +12,7 @@ use super::output::{self, ListWriter, Row};
 use super::pages::{Window, write_pages};
 use super::{Context, Exit, Failure, client};
 use crate::config::moment::Moment;
+use crate::model::own_limit;
 use crate::model::plan::{Allowed, NewPlan, Plan, PlanChange, PlanPolicy, Policies, PolicyMode, QuotaMark, check_name};
 use crate::model::quota::Quota;
 use crate::model::rate::{Rate, RateLimit};
@@ -146,7 +147,7 @@ impl TermArguments {
     /// The policies of a plan of this name. Unnamed ones are called after it: the rate like the
     /// plan, a quota like the plan and its period.
     fn policies(&self, plan: &str) -> Result<Policies, Failure> {
-        client::check_refill(self.rate, self.burst)?;
+        own_limit::check(self.rate, self.burst)?;
         let mut policies = Vec::new();
         if let Some(rate) = self.rate {
             let allows = Allowed::Rate(RateLimit::new(rate, self.burst));
@@ -225,6 +226,7 @@ async fn change(store: &Store, update: &Update) -> Result<Plan, Failure> {
         policies: if replaced { Some(update.terms.policies(name)?) } else { None },
         concurrency: update.terms.concurrency.map(|AtOnce(most)| most),
         name: update.new_name.clone(),
+        only_if: None,
     };
     let changed = store.plans.update(plan.id, change).await?;
     changed.ok_or_else(|| Failure::not_found(format!("the plan {} is gone", plan.id)))

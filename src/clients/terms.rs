@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::limiter::{Limiter, Policy, PolicyName};
 use super::live_client::LiveClient;
 use super::quota::{QuotaCounter, Span};
-use crate::model::client::Allowance;
+use crate::model::client::{Allowance, own_policy};
 use crate::model::clock::Monotonic;
 use crate::model::id::ClientId;
 use crate::model::plan::{Allowed, PolicyMode, QuotaMark};
@@ -152,8 +152,7 @@ impl Terms {
             }
         }
         if let Some(quota) = &allowance.quota {
-            let name = format!("client.{}", quota.period.word());
-            terms.add_quota(&name, quota, PolicyMode::Enforce, older, born);
+            terms.add_quota(&own_policy(quota), quota, PolicyMode::Enforce, older, born);
         }
         let most = [allowance.concurrency, plan.and_then(|plan| plan.concurrency)];
         terms.concurrency = most.into_iter().flatten().map(std::num::NonZeroU32::get).min();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 use super::check::{Check, Zero};
 use super::oidc::{OidcConfig, RawOidc};
@@ -20,6 +21,8 @@ pub struct AdminConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// What TLS is spoken with there; none: it is not.
     pub tls: Option<CertificateFiles>,
+    /// Where browsers see it, where that is not where it listens: behind a proxy that ends TLS.
+    pub public_url: Option<Url>,
     /// Names, besides `localhost` and addresses, under which browsers may come.
     pub hosts: Vec<String>,
     /// `[admin.sessions]`
@@ -28,6 +31,14 @@ pub struct AdminConfig {
     pub oidc: Option<OidcConfig>,
     /// The owner that is made at the first start, where a password is given for it.
     pub first_operator: Option<FirstOperator>,
+}
+
+impl AdminConfig {
+    /// Whether browsers reach it over TLS: then cookies are kept for that.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.public_url.as_ref().map_or(self.tls.is_some(), |url| url.scheme() == "https")
+    }
 }
 
 /// The operator that is made at the first start, when there is none.
@@ -56,6 +67,7 @@ pub struct SessionsConfig {
 pub(super) struct RawAdmin {
     pub(super) listen: String,
     pub(super) metrics_listen: String,
+    pub(super) public_url: String,
     pub(super) hosts: Vec<String>,
     pub(super) tls: RawAdminTls,
     pub(super) sessions: RawSessions,
@@ -164,6 +176,8 @@ impl Default for RawAdmin {
         Self {
             listen: "127.0.0.1:8081".to_owned(),
             metrics_listen: String::new(),
+            // As it listens: what a proxy in front makes of it, nobody here can know.
+            public_url: String::new(),
             hosts: Vec::new(),
             tls: RawAdminTls::default(),
             sessions: RawSessions::default(),
@@ -194,14 +208,44 @@ impl RawAdmin {
                 );
             }
         }
+        let public_url = public_url(check, &self.public_url);
+        let named = public_url.as_ref().and_then(Url::host_str);
         AdminConfig {
             listen,
             tls,
-            hosts: self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            hosts: self.hosts.iter().map(String::as_str).chain(named).map(str::to_ascii_lowercase).collect(),
             metrics_listen,
             sessions: self.sessions.resolve(&check.below("sessions")),
-            oidc: self.oidc.resolve(&check.below("oidc"), secrets),
+            oidc: self.oidc.resolve(&check.below("oidc"), secrets, public_url.as_ref()),
+            public_url,
             first_operator: self.first_operator.resolve(&check.below("first_operator"), secrets),
         }
     }
+}
+
+/// Where browsers see it: an origin, and nothing behind it. Off TLS on this machine only.
+fn public_url(check: &Check<'_>, text: &str) -> Option<Url> {
+    if text.is_empty() {
+        return None;
+    }
+    let is_here = |url: &Url| match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    let is_origin = |url: &Url| {
+        url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+    };
+    let read = Url::parse(text).ok().filter(Url::has_host).filter(is_origin);
+    let read = read.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_here(url)));
+    if read.is_none() {
+        let remedy = "write scheme and host, and the port if it is another than 443: https://admin.example.com";
+        check.refuse("public_url", "browsers can see no dashboard there", remedy);
+    }
+    read
 }

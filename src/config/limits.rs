@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use crate::model::own_limit::{REFILL_TOO_LONG, refills_within_a_year};
 use crate::model::rate::{Rate, RateLimit, RateUnit};
 
 /// What a rate looks like, for remedies.
@@ -12,19 +13,6 @@ pub(super) const RATE_FORM: &str = "write a whole number and a unit, like \"100/
 
 /// The largest burst: as many as the largest rate has in a second.
 const MAX_BURST: u32 = Rate::MAX_COUNT;
-
-/// The longest time an empty limit may take to be full again. The limiter counts in nanoseconds,
-/// of which 64 bits hold centuries; a limit nobody lives to see refilled is a typing error.
-const LONGEST_REFILL_SECONDS: u64 = 366 * 86_400;
-
-/// What to say of a limit that takes longer.
-pub const REFILL_TOO_LONG: &str = "spent at once, it would take more than a year to come back";
-
-/// Whether an empty limit is full again within a year.
-#[must_use]
-pub fn refills_within_a_year(limit: RateLimit) -> bool {
-    limit.window_seconds() <= LONGEST_REFILL_SECONDS
-}
 
 /// Limits for clients without limits of their own.
 #[derive(Clone, Copy, Debug)]

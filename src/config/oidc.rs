@@ -84,7 +84,7 @@ const SECRET: &str = "OCTROI_OIDC_CLIENT_SECRET";
 
 impl RawOidc {
     /// None: nobody comes from elsewhere.
-    pub(super) fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>) -> Option<OidcConfig> {
+    pub(super) fn resolve(&self, check: &Check<'_>, secrets: &Secrets<'_>, public: Option<&Url>) -> Option<OidcConfig> {
         if self.issuer.is_empty() {
             return None;
         }
@@ -101,13 +101,13 @@ impl RawOidc {
             let remedy = "map groups to roles: roles = { \"gateway-admins\" = \"owner\" }";
             check.refuse("roles", "nobody could become anything", remedy);
         }
+        let redirect_url = self.redirect_url(check, public);
         let urls = [
             ("authorization_url", &self.authorization_url),
             ("token_url", &self.token_url),
             ("jwks_url", &self.jwks_url),
-            ("redirect_url", &self.redirect_url),
         ];
-        let [authorization_url, token_url, jwks_url, redirect_url] =
+        let [authorization_url, token_url, jwks_url] =
             urls.map(|(key, text)| url(check, key, text, self.allow_private_addresses));
         let roles = self.roles.iter().filter_map(|(group, word)| Some((group.clone(), role(check, group, word)?)));
         let roles = roles.collect();
@@ -122,6 +122,20 @@ impl RawOidc {
             scopes: self.scopes.clone(),
             roles,
         })
+    }
+
+    /// Where browsers come back: under the address that they know us by.
+    fn redirect_url(&self, check: &Check<'_>, public: Option<&Url>) -> Option<Url> {
+        if let (true, Some(public)) = (self.redirect_url.is_empty(), public) {
+            return public.join("login/callback").ok();
+        }
+        let named = url(check, "redirect_url", &self.redirect_url, self.allow_private_addresses)?;
+        if public.is_some_and(|public| public.origin() != named.origin()) {
+            let remedy = "leave it out, or write the address under `admin.public_url`";
+            check.refuse("redirect_url", "browsers would come back where nobody knows of their way", remedy);
+            return None;
+        }
+        Some(named)
     }
 
     fn rules(&self, jwks_url: Url, ca_file: Option<PathBuf>) -> TokenIssuerConfig {

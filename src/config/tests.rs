@@ -127,6 +127,10 @@ fn each_bad_setting_is_found_at_its_path() {
         ("server.drain.timeout = \"-1s\"", "server.drain.timeout"),
         ("admin.listen = \"\"", "admin.listen"),
         ("admin.listen = \"0.0.0.0:8080\"", "admin.listen"),
+        ("admin.public_url = \"admin.example.com\"", "admin.public_url"),
+        ("admin.public_url = \"http://admin.example.com\"", "admin.public_url"),
+        ("admin.public_url = \"https://admin.example.com/octroi\"", "admin.public_url"),
+        ("admin.public_url = \"https://ada@admin.example.com\"", "admin.public_url"),
         ("admin.metrics_listen = \"127.0.0.1:8081\"", "admin.metrics_listen"),
         ("store.url = \"mysql://h/d\"", "store.url"),
         ("store.start_timeout = \"x\"", "store.start_timeout"),
@@ -207,6 +211,28 @@ fn each_bad_route_is_found_at_its_path() {
     ] {
         let expected: &[&str] = if path.is_empty() { &[] } else { &[path] };
         assert_eq!(paths(&format!("{ROUTE}{addition}\n")), expected, "{addition}");
+    }
+}
+
+#[test]
+fn where_browsers_see_the_dashboard_decides_cookies_hosts_and_the_way_back() {
+    const PROVIDER: &str = "[admin.oidc]\nissuer = \"https://id.example.com/\"\nclient_id = \"octroi\"\n\
+        authorization_url = \"https://id.example.com/a\"\ntoken_url = \"https://id.example.com/t\"\n\
+        jwks_url = \"https://id.example.com/k\"\nroles = { admins = \"owner\" }\n";
+    let public = "admin.public_url = \"https://Admin.example.com\"\nadmin.hosts = [\"other.example.com\"]\n";
+    let admin = loaded(&format!("{public}{PROVIDER}")).admin;
+    assert!(admin.is_secure() && !loaded("").admin.is_secure());
+    assert_eq!(admin.hosts, ["other.example.com", "admin.example.com"]);
+    let back = admin.oidc.map(|oidc| oidc.redirect_url.to_string());
+    assert_eq!(back.as_deref(), Some("https://admin.example.com/login/callback"));
+    assert!(!loaded("admin.public_url = \"http://localhost:9000\"\n").admin.is_secure());
+    let elsewhere = "redirect_url = \"https://other.example.com/login/callback\"\n";
+    for (text, path) in [
+        (format!("{public}{PROVIDER}{elsewhere}"), Some("admin.oidc.redirect_url")),
+        (format!("{PROVIDER}{elsewhere}"), None),
+        (PROVIDER.to_owned(), Some("admin.oidc.redirect_url")),
+    ] {
+        assert_eq!(paths(&text), path.into_iter().collect::<Vec<_>>(), "{text}");
     }
 }
 

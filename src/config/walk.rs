@@ -185,7 +185,7 @@ mod tests {
             (
                 "[admin]\ncolour = 1",
                 "admin.colour",
-                "remove it; known here are first_operator, hosts, listen, metrics_listen, oidc, sessions, tls",
+                "remove it; known here are first_operator, hosts, listen, metrics_listen, oidc, public_url, sessions, tls",
             ),
             ("[server]\nworkers = \"4\"", "server.workers", "write it without quotes: 4"),
             ("[server.limits]\nbody = 0", "server.limits.body", "put it in quotes: \"0\""),

@@ -57,6 +57,17 @@ pub fn hash_of(text: &str) -> Option<KeyHash> {
     (check_digits(covered.as_bytes()) == check.as_bytes()).then(|| sha256(text.as_bytes()))
 }
 
+/// The public part of a text, where somebody gave all of it: what is asked by id need not know the
+/// secret. None: it is too long to be an id, and may be any secret.
+#[must_use]
+pub fn public_part(text: &str) -> Option<&str> {
+    let id = START.len() + ID_LENGTH;
+    if text.starts_with(START) && text.len() > id { text.get(..id) } else { (text.len() <= LONGEST_ID).then_some(text) }
+}
+
+/// A UUID with its hyphens.
+const LONGEST_ID: usize = 36;
+
 const LENGTH: usize = START.len() + ID_LENGTH + SECRET_LENGTH + CHECK_LENGTH;
 
 #[cfg(test)]
@@ -79,5 +90,20 @@ mod tests {
             assert_eq!(hash_of(other), None, "{other}");
         }
         assert_eq!(hash_of(&text.replace(START, "octroi_ädmin")), None);
+    }
+
+    #[test]
+    fn of_a_whole_token_the_public_part_is_taken() {
+        let made = generate();
+        let uuid = "00000000-0000-4000-8000-000000000000";
+        for (text, part) in [
+            (made.text.expose(), Some(made.token_id.as_str())),
+            (&made.token_id, Some(made.token_id.as_str())),
+            (uuid, Some(uuid)),
+            ("octroi_admin_aÄÄÄÄÄÄÄÄÄÄÄÄÄÄ", None),
+            ("octroi_live_abcdefghijklSECRETSECRETSECRETSECRETSECRET", None),
+        ] {
+            assert_eq!(public_part(text), part, "{text}");
+        }
     }
 }

@@ -28,6 +28,9 @@ pub enum ReachFault {
     /// A confined role that is named for nobody could do nothing.
     #[error("the role {0} is for named clients: name at least one")]
     NoClients(Role),
+    /// A client is no person: it has tokens, which go with it when it is erased.
+    #[error("the role client is for tokens: make one for the client, or an operator with the role support")]
+    TokensOnly,
     /// Whoever names clients means to confine, and this role is not.
     #[error("the role {0} is for all clients: name none")]
     NotConfined(Role),
@@ -46,6 +49,14 @@ impl Reach {
             (false, false) => Err(ReachFault::NotConfined(role)),
             _ => Ok(Self { role, clients }),
         }
+    }
+
+    /// The same of an operator, who is a person.
+    ///
+    /// # Errors
+    /// The role is for tokens only.
+    pub fn of_person(self) -> Result<Self, ReachFault> {
+        if self.role == Role::Client { Err(ReachFault::TokensOnly) } else { Ok(self) }
     }
 }
 
@@ -74,6 +85,15 @@ pub struct Operator {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+impl Operator {
+    /// Whether its row is as it was when `read` was read, but for when it signed in.
+    #[must_use]
+    pub fn is_still(&self, read: &Self) -> bool {
+        let at_rest = |operator: &Self| Self { last_login_at: None, ..operator.clone() };
+        at_rest(self) == at_rest(read)
+    }
 }
 
 /// The hash of a password, as a PHC string (argon2id). Does not print.
@@ -108,6 +128,8 @@ pub struct OperatorChange {
     pub disabled: Option<bool>,
     /// Another password.
     pub password: Option<NewPassword>,
+    /// Only if the row is still as this one was read.
+    pub only_if: Option<Box<Operator>>,
 }
 
 /// Another password. All sessions end with it.

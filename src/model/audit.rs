@@ -1,5 +1,6 @@
 //! What the audit holds: who changed what, from where, and how it looked before and after.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,6 +62,79 @@ pub struct AuditEntry {
     pub after: Option<Value>,
     /// By which request.
     pub request_id: Option<String>,
+}
+
+impl AuditEntry {
+    /// What a person looks for.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes::between(self.before.as_ref(), self.after.as_ref())
+    }
+}
+
+/// What is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// The thing was made, or is gone: its name.
+    Whole(String),
+    /// Members that differ.
+    Members(Vec<MemberChange>),
+}
+
+/// One member that differs, both sides as people read them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Its name.
+    pub name: String,
+    /// How it looked.
+    pub before: String,
+    /// How it looks.
+    pub after: String,
+}
+
+impl Changes {
+    /// Of a thing that looked and looks so; null is as good as not there.
+    #[must_use]
+    pub fn between(before: Option<&Value>, after: Option<&Value>) -> Self {
+        let there = |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned();
+        let (Some(before), Some(after)) = (there(before), there(after)) else {
+            let name = [after, before].into_iter().flatten().find_map(|value| value["name"].as_str());
+            return Self::Whole(name.unwrap_or_default().to_owned());
+        };
+        let gone = before.keys().filter(|name| !after.contains_key(*name));
+        let members = after.keys().chain(gone).map(|name| (name, before.get(name), after.get(name)));
+        let differing =
+            members.filter(|(_, before, after)| before.unwrap_or(&Value::Null) != after.unwrap_or(&Value::Null));
+        let tell = |(name, before, after): (&String, _, _)| MemberChange {
+            name: name.clone(),
+            before: plain(before),
+            after: plain(after),
+        };
+        Self::Members(differing.map(tell).collect())
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(name) => out.write_str(name),
+            Self::Members(members) => {
+                for (place, MemberChange { name, before, after }) in members.iter().enumerate() {
+                    let between = if place > 0 { ", " } else { "" };
+                    write!(out, "{between}{name}: {before} → {after}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn plain(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "–".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
 }
 
 /// Which rows of the audit.
@@ -248,5 +322,27 @@ impl Audited for AdminToken {
 
     fn shown(&self) -> Value {
         without(value_of(self), &["last_used_at"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_sees_what_is_not_what_it_was() {
+        for (before, after, told) in [
+            (None, Some(json!({"name": "acme", "rate": null})), "acme"),
+            (Some(json!({"name": "acme"})), None, "acme"),
+            (Some(Value::Null), Some(json!({"name": "acme"})), "acme"),
+            (None, None, ""),
+            (
+                Some(json!({"name": "acme", "rate": null, "scopes": ["a"], "gone": 1})),
+                Some(json!({"name": "acme", "rate": "5/s", "scopes": ["a", "b"], "none": null})),
+                "rate: – → 5/s, scopes: [\"a\"] → [\"a\",\"b\"], gone: 1 → –",
+            ),
+        ] {
+            assert_eq!(Changes::between(before.as_ref(), after.as_ref()).to_string(), told);
+        }
     }
 }

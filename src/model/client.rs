@@ -1,5 +1,6 @@
 //! A client: the tenant, with keys, limits and a bill.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -8,9 +9,15 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::id::ClientId;
-use super::plan::Plan;
+use super::plan::{Allowed, Plan, PolicyMode};
 use super::quota::Quota;
 use super::rate::{Rate, RateLimit};
+
+/// What the policy of a client's own quota is called: `client.day`, say.
+#[must_use]
+pub fn own_policy(quota: &Quota) -> String {
+    format!("client.{}", quota.period.word())
+}
 
 /// A row of `clients`, without what only the store needs (hashes).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,6 +50,26 @@ impl Client {
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.status == ClientStatus::Suspended
+    }
+
+    /// Whether its row is as it was when `read` was read. What its plan says is not its own.
+    #[must_use]
+    pub fn is_still(&self, read: &Self) -> bool {
+        let own =
+            |client: &Self| Self { allowance: Allowance { plan: None, ..client.allowance.clone() }, ..client.clone() };
+        own(self) == own(read)
+    }
+
+    /// The quotas that it is held to, by the names of their policies: its plan's, and its own.
+    pub fn enforced_quotas(&self) -> impl Iterator<Item = (Cow<'_, str>, &Quota)> {
+        let own = self.allowance.quota.iter().map(|quota| (own_policy(quota).into(), quota));
+        let plan = self.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
+        let enforced = plan.filter(|policy| policy.mode == PolicyMode::Enforce);
+        let of_plan = enforced.filter_map(|policy| match &policy.allows {
+            Allowed::Quota(quota) => Some((policy.name.as_str().into(), quota)),
+            Allowed::Rate(_) => None,
+        });
+        of_plan.chain(own)
     }
 
     /// The limit of its own, if it has one. A burst alone means nothing.
@@ -157,4 +184,44 @@ pub struct ClientChange {
     pub concurrency: Option<Option<NonZeroU32>>,
     /// New metadata, whole.
     pub metadata: Option<serde_json::Value>,
+    /// Only if the row is still as this one was read.
+    pub only_if: Option<Box<Client>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_held_to_its_own_quota_and_to_those_that_its_plan_enforces() {
+        let policies = json!([
+            {"name": "gold", "rate": "5/s"},
+            {"name": "gold.day", "quota": "10/day"},
+            {"name": "gold.month", "quota": "100/month", "mode": "shadow"},
+        ]);
+        let plan = Plan {
+            id: Uuid::nil(),
+            name: "gold".to_owned(),
+            policies: serde_json::from_value(policies).unwrap(),
+            concurrency: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        };
+        let client = Client {
+            id: ClientId(Uuid::nil()),
+            name: "acme".to_owned(),
+            status: ClientStatus::Active,
+            rate: None,
+            burst: None,
+            plan_id: Some(plan.id),
+            allowance: Allowance { quota: "7/day".parse().ok(), concurrency: None, plan: Some(Arc::new(plan)) },
+            metadata: json!({}),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        };
+        let held: Vec<_> = client.enforced_quotas().map(|(name, quota)| format!("{name} {quota}")).collect();
+        assert_eq!(held, ["gold.day 10/day", "client.day 7/day"]);
+    }
 }

@@ -132,6 +132,19 @@ impl ApiKey {
         self.validity().defect(now)
     }
 
+    /// Whether its row is as it was when `read` was read, but for what moves by itself: when it was
+    /// used, and how its hash is made.
+    #[must_use]
+    pub fn is_still(&self, read: &Self) -> bool {
+        let at_rest = |key: &Self| Self {
+            hash_kind: HashKind::default(),
+            pepper_version: None,
+            last_used_at: None,
+            ..key.clone()
+        };
+        at_rest(self) == at_rest(read)
+    }
+
     /// The times that decide whether it works.
     #[must_use]
     pub fn validity(&self) -> KeyValidity {
@@ -210,6 +223,8 @@ pub struct KeyChange {
     pub allowed_addresses: Option<AddressRanges>,
     /// When it stops working, or never.
     pub expires_at: Option<Option<Timestamp>>,
+    /// Only if the row is still as this one was read.
+    pub only_if: Option<Box<ApiKey>>,
 }
 
 /// A key that was made elsewhere.

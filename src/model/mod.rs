@@ -19,6 +19,7 @@ pub mod issued;
 pub mod key;
 pub mod month;
 pub mod operator;
+pub mod own_limit;
 pub mod plan;
 pub mod quota;
 pub mod rate;

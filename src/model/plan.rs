@@ -215,6 +215,8 @@ pub struct PlanChange {
     pub policies: Option<Policies>,
     /// Another number of requests at once.
     pub concurrency: Option<Option<NonZeroU32>>,
+    /// Only if the row is still as this one was read.
+    pub only_if: Option<Box<Plan>>,
 }
 
 /// A mark of a quota that a client has reached: a row of `quota_marks`, written once for each

@@ -11,6 +11,7 @@ use super::manage::check_name;
 use super::{Known, LoginFault, NOTED_EVERY, OperatorFault, Operators, Seen, SignedIn, Unknown};
 use crate::crypto::session_text::SessionClaims;
 use crate::model::admin::{NewOperator, NewSession, Operator, OperatorChange, Reach, Session};
+use crate::model::operator::{Actor, ActorKind};
 use crate::model::secret::SecretText;
 use crate::store::StoreError;
 
@@ -64,14 +65,22 @@ impl Operators {
         address: Option<IpAddr>,
         request_id: Option<&str>,
     ) -> Result<SignedIn, OperatorFault> {
-        let operators = &self.store.operators;
-        let found = if let Some(found) = operators.find_by_identity(issuer, subject).await? {
+        let found = if let Some(found) = self.store.operators.find_by_identity(issuer, subject).await? {
             found
         } else {
             check_name(name)?;
             let identity = Some((issuer.to_owned(), subject.to_owned()));
             let new = NewOperator { name: name.to_owned(), reach: reach.clone(), password: None, identity };
-            operators.create(new).await?
+            // It makes itself, and has no row yet that the audit could name.
+            let actor = Arc::new(Actor {
+                kind: ActorKind::Operator,
+                id: Uuid::nil(),
+                name: name.to_owned(),
+                role: reach.role,
+                clients: reach.clients.clone(),
+                address,
+            });
+            self.store_for(&actor, request_id).operators.create(new).await?
         };
         if found.disabled_at.is_some() {
             return Err(OperatorFault::Disabled);
@@ -80,7 +89,8 @@ impl Operators {
             found
         } else {
             let change = OperatorChange { reach: Some(reach), ..OperatorChange::default() };
-            let changed = operators.update(found.id, change, self.clock.wall()).await?;
+            let store = self.store_for(&Self::actor_of(&found, address), request_id);
+            let changed = store.operators.update(found.id, change, self.clock.wall()).await?;
             self.forget_sessions();
             changed.ok_or(OperatorFault::NotFound)?
         };

@@ -22,7 +22,13 @@ pub trait ErasureStore: Send + Sync {
     async fn erase(&self, client: ClientId, at: Timestamp) -> Result<Option<Client>>;
     /// When a client was erased first.
     async fn erased_at(&self, client: ClientId) -> Result<Option<Timestamp>>;
+    /// Clients that were erased first at this time or later.
+    async fn erased_since(&self, at: Timestamp) -> Result<Vec<ClientId>>;
 }
+
+/// What a conflict says that would let a client call again of which nobody knows whose it was.
+pub(super) const SUSPENDED_FOR_GOOD: &str =
+    "this client was erased and is suspended for good: make a new one for whoever comes back";
 
 /// What stands where something was erased.
 pub const ERASED: &str = "[erased]";

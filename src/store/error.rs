@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The change contradicts what is there (a unique or foreign key).
     #[error("{0}")]
     Conflict(String),
+    /// The change was to be made only if the row is still as it was read, and it is not.
+    #[error("it was changed since it was read: read it again")]
+    Changed,
     /// The store refuses the content or the statement: permanent for this input.
     #[error("the store refused the statement ({operation})")]
     Refused {
@@ -60,7 +63,11 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Corrupt { .. } | Self::Conflict(_) | Self::Refused { .. } | Self::PastRetention { .. } => false,
+            Self::Corrupt { .. }
+            | Self::Conflict(_)
+            | Self::Changed
+            | Self::Refused { .. }
+            | Self::PastRetention { .. } => false,
         }
     }
 

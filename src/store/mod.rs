@@ -85,7 +85,7 @@ pub struct Store {
     pub admin_tokens: Arc<dyn operators::AdminTokenStore>,
     /// `audit`: who changed what
     pub trail: Arc<dyn audit_trail::AuditTrail>,
-    /// Clients whose data go
+    /// Clients whose data go, and went
     pub erasure: Arc<dyn erasure::ErasureStore>,
     /// `idempotency_keys`
     pub idempotency: Arc<dyn idempotency::IdempotencyStore>,

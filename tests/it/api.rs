@@ -10,12 +10,16 @@ use crate::database::TestDatabase;
 use crate::harness::{Gateway, Setup, eventually, text};
 use crate::upstream::Upstream;
 
+mod apply;
 mod attacks;
 mod backfill;
 mod books;
 mod explain;
 mod imports;
+mod people;
 mod peppers;
+mod proxied;
+mod updates;
 
 const PASSWORD: &str = "correct horse battery staple";
 const SECRET: &str = "a-secret-that-signs-sessions-and-has-more-than-32-bytes";
@@ -538,13 +542,21 @@ fn off_loopback_it_speaks_tls_or_does_not_start() {
 
 /// Runs a command against the admin API, from a folder without any settings.
 fn remotely(bench: &Bench, token: &str, arguments: &[&str]) -> Output {
-    from_afar(bench, token, arguments).output().expect("the binary runs")
+    remotely_as("json", bench, token, arguments)
+}
+
+fn remotely_as(form: &str, bench: &Bench, token: &str, arguments: &[&str]) -> Output {
+    from_afar_as(form, bench, token, arguments).output().expect("the binary runs")
 }
 
 fn from_afar(bench: &Bench, token: &str, arguments: &[&str]) -> Command {
+    from_afar_as("json", bench, token, arguments)
+}
+
+fn from_afar_as(form: &str, bench: &Bench, token: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octroi"));
     command
-        .args(["--server", &format!("http://{}", bench.setup.admin), "--output", "json"])
+        .args(["--server", &format!("http://{}", bench.setup.admin), "--output", form])
         .args(arguments)
         .current_dir("/")
         .env_clear()

@@ -189,6 +189,15 @@ fn whom_the_provider_vouches_for_signs_in_with_the_role_of_its_groups() {
     assert_eq!(people.as_array().unwrap().len(), 1, "{people}");
     assert_eq!((&people[0]["name"], &people[0]["subject"]), (&"ada@example.com".into(), &"person-1".into()));
     assert_eq!(people[0]["has_password"], false);
+    // Both changes are its own doing, from where it came and by the request that it sent.
+    for action in ["operator.create", "operator.update"] {
+        let audit = bench.setup.json(&["audit", "--action", action])["items"].clone();
+        assert_eq!(audit.as_array().unwrap().len(), 1, "{audit}");
+        let row = &audit[0];
+        assert_eq!((&row["actor_kind"], &row["actor_name"]), (&"operator".into(), &"ada@example.com".into()), "{row}");
+        assert_eq!(row["address"], "127.0.0.1", "{row}");
+        assert!(row["request_id"].is_string(), "{row}");
+    }
 }
 
 #[test]

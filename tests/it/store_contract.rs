@@ -13,12 +13,14 @@ use octroi::model::rate::Rate;
 use octroi::store::{Store, StoreError};
 
 mod books;
+mod erasure;
 mod feed;
 mod keys;
 mod outage;
 mod plans;
 mod tls;
 mod tokens;
+mod updates;
 mod usage;
 
 on_both!(
@@ -177,6 +179,7 @@ async fn a_client_is_changed_field_by_field(place: &Place) {
         plan_id: None,
         quota: Some(Some("5/day".parse().unwrap())),
         concurrency: Some(std::num::NonZeroU32::new(9)),
+        only_if: None,
     };
     let changed = store.clients.update(made.id, change).await.unwrap().unwrap();
     assert_eq!(

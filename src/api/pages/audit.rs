@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::clients::read;
@@ -17,7 +16,7 @@ use crate::api::extract::Parameters;
 use crate::api::fault::Result;
 use crate::api::state::Api;
 use crate::api::v1::audit::{AuditQuery, listed};
-use crate::model::audit::AuditEntry;
+use crate::model::audit::{AuditEntry, Changes};
 
 /// Which rows, as the form says it.
 #[derive(Default, Deserialize)]
@@ -114,17 +113,10 @@ fn subject(entry: &AuditEntry) -> Markup {
 
 /// The members that are not what they were.
 fn changes(entry: &AuditEntry) -> Markup {
-    let members = |value: &Option<Value>| value.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-    let (before, after) = (members(&entry.before), members(&entry.after));
-    if entry.before.is_none() || entry.after.is_none() {
-        let name = after.get("name").or_else(|| before.get("name")).and_then(Value::as_str).unwrap_or_default();
-        return html! { (name) };
+    match entry.changes() {
+        Changes::Whole(name) => html! { (name) },
+        Changes::Members(members) => html! {
+            @for member in members { div { (member.name) ": " (member.before) " → " (member.after) } }
+        },
     }
-    let plain = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => "–".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    };
-    let changed = after.iter().filter(|(name, value)| before.get(*name).unwrap_or(&Value::Null) != *value);
-    html! { @for (name, value) in changed { div { (name) ": " (plain(before.get(name))) " → " (plain(Some(value))) } } }
 }

@@ -13,22 +13,22 @@ use super::chart::{Bar, bars};
 use super::frame::Page;
 use super::parts::{
     Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, next, number, or_dash, table,
-    time, time_or_dash,
+    tag, time, time_or_dash,
 };
 use super::{Done, done, keys};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, Held, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::clients::{ClientInput, ClientPatch, ClientQuery, changed, erased, found, listed, made};
 use crate::api::v1::keys as v1_keys;
 use crate::api::v1::plans::{PlanQuery, listed as plans_listed};
 use crate::api::v1::usage::{SumQuery, summed};
-use crate::model::client::Client;
+use crate::api::views::ClientView;
+use crate::model::client::{Client, own_policy};
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
 use crate::model::plan::{Allowed, Plan, PolicyMode};
-use crate::model::quota::Quota;
 
 #[derive(Default, Deserialize)]
 pub(super) struct Asked {
@@ -39,6 +39,8 @@ pub(super) struct Asked {
 /// What a form says of a client; what is empty is not there.
 #[derive(Default, Deserialize)]
 pub(super) struct ClientForm {
+    /// Of what is shown; none: it shows a new one.
+    tag: Option<String>,
     name: String,
     rate: Option<String>,
     burst: Option<String>,
@@ -126,6 +128,7 @@ fn form(action: &str, client: Option<&Client>, plans: &[Plan], word: &str) -> Ma
         std::iter::once(("", "none")).chain(ids.iter().map(|(id, name)| (id.as_str(), name.as_str()))).collect();
     html! {
         form.stack method="post" action=(action) {
+            @if let Some(client) = client { (tag(&ClientView::from(client))) }
             (Field::text("name", "Name").value(&name).required())
             (choice("plan", "Plan", &options, &plan))
             (Field::text("rate", "Rate of its own").value(&rate).hint("like 100/s; empty: its plan's, or the default"))
@@ -163,6 +166,7 @@ pub(super) async fn show(
     let quotas = quotas(&api, &caller, &client).await?;
     let keys = v1_keys::listed(&caller, Some(client.id), Some(200), None).await?;
     let plans = plans(&caller).await?;
+    let erased = caller.store.erasure.erased_at(client.id).await?;
     let plan = client.allowance.plan.as_ref().map(|plan| {
         let may_see = caller.may(Permission::ReadPlans);
         if may_see {
@@ -205,7 +209,9 @@ pub(super) async fn show(
         @if caller.may(Permission::WriteClients) {
             h2 { "Change" }
             (folded("Name, plan and limits", &form(&format!("/clients/{id}/change"), Some(&client), &plans, "Change it")))
-            @if client.is_suspended() {
+            @if let Some(at) = erased {
+                p.soft { "Erased " (time(at)) ": it is suspended for good." }
+            } @else if client.is_suspended() {
                 form.actions method="post" action=(format!("/clients/{id}/resume")) { button type="submit" { "Resume" } }
             } @else {
                 (confirmed(&format!("/clients/{id}/suspend"), "Suspend", "All its calls are refused until it is resumed."))
@@ -240,16 +246,10 @@ async fn days(api: &Api, caller: &Caller, client: ClientId) -> Result<Vec<Bar>> 
 
 /// What is used of each quota, by the ledger.
 async fn quotas(api: &Api, caller: &Caller, client: &Client) -> Result<Markup> {
-    let own = client.allowance.quota.iter().map(|quota| ("its own".to_owned(), quota.clone()));
-    let plan = client.allowance.plan.iter().flat_map(|plan| plan.policies.iter());
-    let of_plan = plan.filter_map(|policy| match &policy.allows {
-        Allowed::Quota(quota) => Some((policy.name.clone(), quota.clone())),
-        Allowed::Rate(_) => None,
-    });
-    let quotas: Vec<(String, Quota)> = own.chain(of_plan).collect();
     let now: Timestamp = api.clock.wall();
     let mut parts = Vec::new();
-    for (name, quota) in quotas {
+    for (policy, quota) in client.enforced_quotas() {
+        let name = if policy == own_policy(quota) { "its own" } else { &policy };
         let window = quota.period.window(now);
         let used = u64::try_from(caller.store.quotas.units(client.id, window).await?).unwrap_or(0);
         let most = quota.units.get();
@@ -267,6 +267,7 @@ async fn quotas(api: &Api, caller: &Caller, client: &Client) -> Result<Markup> {
 
 pub(super) async fn change(caller: Caller, Named(id): Named<Uuid>, Form(input): Form<ClientForm>) -> Result<Response> {
     let client = found(&caller, Permission::WriteClients, ClientId(id)).await?;
+    let client = IfMatch::of_form(input.tag)?.held::<ClientView, _>(client)?;
     let patch = ClientPatch {
         rate: Some(read("Rate", input.rate.as_deref())?),
         burst: Some(read("Burst", input.burst.as_deref())?),
@@ -289,7 +290,7 @@ pub(super) async fn resume(caller: Caller, Named(id): Named<Uuid>) -> Result<Res
 }
 
 async fn set_status(caller: &Caller, id: Uuid, status: &str, deed: &'static str) -> Result<Response> {
-    let client = found(caller, Permission::WriteClients, ClientId(id)).await?;
+    let client = Held::anyhow(found(caller, Permission::WriteClients, ClientId(id)).await?);
     let patch = ClientPatch { status: Some(status.to_owned()), ..ClientPatch::default() };
     changed(&caller.store, &client, patch).await?;
     Ok(done(&format!("/clients/{id}"), deed))

@@ -11,28 +11,30 @@ use uuid::Uuid;
 
 use super::clients::{ends, name_of, read};
 use super::frame::Page;
+use super::once::{number, once};
 use super::parts::{
-    Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, or_dash, table, time,
+    Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, or_dash, table, tag, time,
     time_or_dash,
 };
 use super::{Done, done};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::keys::{KeyInput, KeyPatch, RotateInput, changed, found, made, revoked, rotated};
-use crate::api::views::MadeKeyView;
+use crate::api::views::{KeyView, MadeKeyView};
 use crate::config::units::{self, DURATION_FORM};
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, KeyDefect};
 use crate::model::operator::Permission;
-use crate::store::idempotency::{Claim, IdempotencyKey, StoredAnswer};
 
 /// What a form says of a key; what is empty is not there.
 #[derive(Default, Deserialize)]
 pub(super) struct KeyForm {
     /// Of this form: sent twice, it makes one key.
     once: Option<String>,
+    /// Of what is shown; none: it shows a new one.
+    tag: Option<String>,
     name: Option<String>,
     env: Option<String>,
     scopes: Option<String>,
@@ -88,7 +90,7 @@ fn state(key: &ApiKey, now: Timestamp) -> Markup {
 pub(super) fn form(api: &Api, client: &str) -> Markup {
     html! {
         form.stack method="post" action=(format!("/clients/{client}/keys")) {
-            input type="hidden" name="once" value=(api.request_id());
+            (number(api))
             (Field::text("name", "Name").hint("what people call it; empty: default"))
             (choice("env", "Its text says", &[("live", "live"), ("test", "test")], "live"))
             (Field::text("scopes", "Scopes").hint("separated by blanks, like orders:read"))
@@ -121,41 +123,16 @@ pub(super) async fn create(
         allowed_addresses: words(input.addresses.as_deref()),
         expires_at,
     };
-    let claim = claim(&caller, input.once.as_deref(), "key.create").await?;
-    let made = settle(&caller, &claim, made(&api, &caller, ClientId(client), new).await).await?;
+    let making = made(&api, &caller, ClientId(client), new);
+    let made = once(&caller, input.once.as_deref(), "key.create", making).await?;
     shown_once(&caller, &made).await
 }
 
 /// So long after now.
-fn later(api: &Api, text: &str) -> Result<Timestamp> {
+pub(super) fn later(api: &Api, text: &str) -> Result<Timestamp> {
     let wrong = || Fault::bad_request(format!("`{text}` is not a duration: write {DURATION_FORM}"));
     let duration = units::parse_duration(text.trim()).ok_or_else(wrong)?;
     api.clock.wall().checked_add(duration).map_err(|_| wrong())
-}
-
-/// Takes the form's own number, so that it is done once, however often it is sent.
-async fn claim(caller: &Caller, once: Option<&str>, deed: &str) -> Result<IdempotencyKey> {
-    let once =
-        once.filter(|once| once.len() <= 64).ok_or_else(|| Fault::bad_request("this form is not one of ours"))?;
-    let key = IdempotencyKey {
-        scope: format!("page:{}", caller.actor().id),
-        key: once.to_owned(),
-        request_hash: deed.to_owned(),
-    };
-    match caller.store.idempotency.claim(&key).await? {
-        Claim::New => Ok(key),
-        Claim::Running(_) | Claim::Mismatch | Claim::Answered(_) => Err(Fault::conflict(
-            "this form was sent before: the key was made then and is not shown again. Revoke it if it was not kept",
-        )),
-    }
-}
-
-async fn settle<T>(caller: &Caller, claim: &IdempotencyKey, outcome: Result<T>) -> Result<T> {
-    match &outcome {
-        Ok(_) => caller.store.idempotency.complete(claim, &StoredAnswer { status: 200, body: String::new() }).await?,
-        Err(_) => caller.store.idempotency.release(claim).await?,
-    }
-    outcome
 }
 
 /// A new key, which nobody is shown again.
@@ -223,6 +200,7 @@ fn change_form(key: &ApiKey) -> Markup {
     let (scopes, ranges) = (key.scopes.to_string(), key.allowed_addresses.to_string());
     html! {
         form.stack method="post" action=(format!("/keys/{}/change", key.id)) {
+            (tag(&KeyView::from(key)))
             (Field::text("name", "Name").value(&key.name).required())
             (Field::text("scopes", "Scopes").value(&scopes).hint("separated by blanks"))
             (Field::text("addresses", "From these addresses only").value(&ranges).hint("separated by blanks; empty: from everywhere"))
@@ -236,7 +214,7 @@ fn change_form(key: &ApiKey) -> Markup {
 fn rotate_form(api: &Api, key: &ApiKey) -> Markup {
     html! {
         form.stack method="post" action=(format!("/keys/{}/rotate", key.id)) {
-            input type="hidden" name="once" value=(api.request_id());
+            (number(api))
             p { "A new key takes its place, with the same rights; it is shown once." }
             (Field::text("grace", "The old one works for").value("24h").hint("0s revokes it at once"))
             button type="submit" { "Rotate it" }
@@ -251,6 +229,7 @@ pub(super) async fn change(
     Form(input): Form<KeyForm>,
 ) -> Result<Response> {
     let key = found(&caller, Permission::WriteKeys, ApiKeyId(id)).await?;
+    let key = IfMatch::of_form(input.tag)?.held::<KeyView, _>(key)?;
     let patch = KeyPatch {
         name: input.name,
         scopes: Some(words(input.scopes.as_deref()).unwrap_or_default()),
@@ -274,8 +253,8 @@ pub(super) async fn rotate(
     Named(id): Named<Uuid>,
     Form(input): Form<RotateForm>,
 ) -> Result<Response> {
-    let claim = claim(&caller, input.once.as_deref(), "key.rotate").await?;
     let rotation = RotateInput { grace: input.grace, expires_at: None };
-    let made = settle(&caller, &claim, rotated(&api, &caller, ApiKeyId(id), rotation).await).await?;
+    let rotating = rotated(&api, &caller, ApiKeyId(id), rotation);
+    let made = once(&caller, input.once.as_deref(), "key.rotate", rotating).await?;
     shown_once(&caller, &made).await
 }

@@ -3,7 +3,7 @@
 //! A page reads with the functions of `v1`, under the same permissions, and shows with those of
 //! `parts`. What changes something is a form that is posted, checked to come from a page of our own
 //! (`caller::same_site`), done by the same functions, and answered with a redirect, so that going back
-//! and reloading does nothing twice; what shows a key once says so when it is sent again.
+//! and reloading does nothing twice; what shows a key or token once says so when it is sent again (`once`).
 //!
 //! To add a page: a function in a file here, a row in [`routes`] with who may see it, an entry of
 //! `frame::PLACES` if people should find it.
@@ -16,6 +16,7 @@ mod docs;
 mod explain;
 mod frame;
 mod keys;
+mod once;
 mod overview;
 mod parts;
 mod people;
@@ -112,6 +113,10 @@ pub(super) fn wants_page(request: &Request) -> bool {
     !path.starts_with("/v1") && path != "/openapi.json" && accepts.contains("text/html")
 }
 
+/// Why a form was not done that showed something else than there is.
+const CHANGED_MEANWHILE: &str =
+    "It was changed meanwhile, and nothing was changed now: look at it again, and say what is still to be changed.";
+
 /// A fault as a page; whoever is not signed in is sent to sign in.
 pub(super) fn fault(fault: &Fault, request_id: &str, asked: &(Method, String)) -> Response {
     let (method, path) = asked;
@@ -119,8 +124,13 @@ pub(super) fn fault(fault: &Fault, request_id: &str, asked: &(Method, String)) -
         let back = if method.is_safe() { path.as_str() } else { "/" };
         return Redirect::to(&parts::address("/login", &[("to", back)])).into_response();
     }
+    // What a form showed is no longer so: whoever sent it has to look at what is.
+    let changed = path.strip_suffix("/change").filter(|_| fault.status == StatusCode::PRECONDITION_FAILED);
     let body = html! {
-        p.card.fault role="alert" { (fault.detail) }
+        p.card.fault role="alert" {
+            @if changed.is_some() { (CHANGED_MEANWHILE) } @else { (fault.detail) }
+        }
+        @if let Some(path) = changed { p { a href=(path) { "Look at it again" } } }
         p { a href="/" { "To the overview" } }
         p.soft { "Request " code { (request_id) } }
     };

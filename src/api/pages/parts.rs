@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use jiff::Timestamp;
 use maud::{Markup, Render, html};
+use serde::Serialize;
+
+use crate::api::extract::etag;
 
 /// A time, to the second, in UTC.
 pub(super) fn time(at: Timestamp) -> Markup {
@@ -120,6 +123,11 @@ pub(super) fn table(caption: &str, columns: &[Column], rows: &[Vec<Markup>]) -> 
 /// Where a list goes on.
 pub(super) fn next(address: Option<String>) -> Markup {
     html! { @if let Some(address) = address { p { a rel="next" href=(address) { "Next page" } } } }
+}
+
+/// What a form shows, so that it changes nothing that was changed meanwhile.
+pub(super) fn tag(shown: &impl Serialize) -> Markup {
+    html! { input type="hidden" name="tag" value=(etag(shown)); }
 }
 
 /// A field of a form.

@@ -9,20 +9,22 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::frame::Page;
-use super::parts::{Column, Field, badge, choice, code, confirmed, dash, folded, table, time, time_or_dash};
+use super::keys::later;
+use super::once::{number, once};
+use super::parts::{Column, Field, address, badge, choice, code, confirmed, dash, folded, table, time, time_or_dash};
 use super::{Done, done};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, Held, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::operators::{ListQuery, OperatorInput, OperatorPatch, changed, listed, made};
 use crate::api::v1::sessions::{PasswordChange, password_changed, set_cookie};
-use crate::api::v1::tokens::{self, TokenInput};
-use crate::config::units::{self, DURATION_FORM};
+use crate::api::v1::tokens::{self, TokenInput, TokenQuery};
 use crate::model::admin::{AdminToken, Operator};
 use crate::model::operator::ActorKind;
 use crate::model::secret::SecretText;
 
+/// The last one is for tokens only.
 const ROLES: [(&str, &str); 5] = [
     ("operator", "operator: changes clients, keys and plans"),
     ("auditor", "auditor: sees everything, changes nothing"),
@@ -41,6 +43,8 @@ pub(super) struct OperatorForm {
 
 #[derive(Deserialize)]
 pub(super) struct TokenForm {
+    /// Of this form: sent twice, it makes one token.
+    once: Option<String>,
     name: String,
     role: String,
     clients: Option<String>,
@@ -60,19 +64,43 @@ fn ids(text: Option<&str>) -> Result<Vec<Uuid>> {
     text.unwrap_or_default().split_whitespace().map(read).collect()
 }
 
-pub(super) async fn list(caller: Caller, Parameters(said): Parameters<Done>) -> Result<Response> {
-    let query = ListQuery { limit: Some(1_000), after: None };
-    let people = listed(&caller, &query).await?.items;
-    let tokens = tokens::listed(&caller, &query).await?.items;
+/// Where the two lists of the page begin.
+#[derive(Default, Deserialize)]
+pub(super) struct Asked {
+    people_after: Option<Uuid>,
+    tokens_after: Option<Uuid>,
+}
+
+/// Goes on with one of the two lists, and leaves the other where it is.
+fn more(asked: &Asked, people: Option<Uuid>, tokens: Option<Uuid>, word: &str) -> Markup {
+    let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
+    let (people, tokens) = (text(people.or(asked.people_after)), text(tokens.or(asked.tokens_after)));
+    let to = address("/operators", &[("people_after", &people), ("tokens_after", &tokens)]);
+    html! { p { a rel="next" href=(to) { (word) } } }
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Parameters(said): Parameters<Done>,
+    Parameters(asked): Parameters<Asked>,
+) -> Result<Response> {
+    let people = listed(&caller, &ListQuery { after: asked.people_after, ..ListQuery::default() }).await?;
+    let tokens = tokens::listed(&caller, &TokenQuery { after: asked.tokens_after, ..TokenQuery::default() }).await?;
+    let more_people = people.items.last().filter(|_| people.more).map(|last| last.id);
+    let more_tokens = tokens.items.last().filter(|_| tokens.more).map(|last| last.id);
+    let (people, tokens) = (people.items, tokens.items);
     let body = html! {
         (people_table(&people))
+        @if more_people.is_some() { (more(&asked, more_people, None, "More operators")) }
         (folded("New operator", &operator_form()))
         h2 { "Change an operator" }
         @for operator in &people { (folded(&operator.name, &person(operator))) }
         h2 { "Admin tokens" }
         p { "For programs, and for clients that manage their own keys: " code { "Authorization: Bearer octroi_admin_…" } }
         (tokens_table(&tokens))
-        (folded("New token", &token_form()))
+        @if more_tokens.is_some() { (more(&asked, None, more_tokens, "More tokens")) }
+        (folded("New token", &token_form(&api)))
         @for token in tokens.iter().filter(|token| token.revoked_at.is_none()) {
             (confirmed(&format!("/tokens/{}/revoke", token.id), &format!("Revoke {}", token.name), "Whoever holds it is refused from now on."))
         }
@@ -133,16 +161,17 @@ fn operator_form() -> Markup {
         form.stack method="post" action="/operators/new" {
             (Field::text("user", "Name").required())
             (Field { name: "password", ..Field::password("new", "Password") }.hint("at least 12 characters"))
-            (choice("role", "Role", &ROLES, "operator"))
-            (Field::text("clients", "Clients").hint("ids, separated by blanks; for support and client only"))
+            (choice("role", "Role", &ROLES[..ROLES.len() - 1], "operator"))
+            (Field::text("clients", "Clients").hint("ids, separated by blanks; for support only"))
             button type="submit" { "Make it" }
         }
     }
 }
 
-fn token_form() -> Markup {
+fn token_form(api: &Api) -> Markup {
     html! {
         form.stack method="post" action="/tokens/new" {
+            (number(api))
             (Field::text("name", "What it is for").required())
             (choice("role", "Role", &ROLES, "auditor"))
             (Field::text("clients", "Clients").hint("ids, separated by blanks; for support and client only"))
@@ -192,7 +221,7 @@ async fn set_disabled(api: &Api, caller: &Caller, id: Uuid, disabled: bool) -> R
     let operator = caller.store.operators.find(id).await?;
     let operator = operator.ok_or_else(|| Fault::not_found(format!("there is no operator {id}")))?;
     let patch = OperatorPatch { disabled: Some(disabled), ..OperatorPatch::default() };
-    changed(api, caller, &operator, patch).await.map(drop)
+    changed(api, caller, &Held::anyhow(operator), patch).await.map(drop)
 }
 
 pub(super) async fn reset_password(
@@ -208,19 +237,13 @@ pub(super) async fn reset_password(
 pub(super) async fn create_token(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Form(input): Form<TokenForm>,
+    Form(form): Form<TokenForm>,
 ) -> Result<Response> {
-    let wrong = |text: &str| Fault::bad_request(format!("`{text}` is not a duration: write {DURATION_FORM}"));
-    let expires_at = match input.expires.as_deref() {
-        None => None,
-        Some(text) => {
-            let duration = units::parse_duration(text.trim()).ok_or_else(|| wrong(text))?;
-            Some(api.clock.wall().checked_add(duration).map_err(|_| wrong(text))?)
-        }
-    };
-    let clients = ids(input.clients.as_deref())?;
-    let input = TokenInput { name: input.name, role: input.role, clients, expires_at };
-    let made = tokens::made(&api, &caller, input).await?;
+    let expires_at = form.expires.as_deref().map(|text| later(&api, text)).transpose()?;
+    let clients = ids(form.clients.as_deref())?;
+    let input = TokenInput { name: form.name, role: form.role, clients, expires_at };
+    let making = tokens::made(&api, &caller, input);
+    let made = once(&caller, form.once.as_deref(), "token.create", making).await?;
     let body = html! {
         p.card.told role="status" { "Keep it now: it is not shown again." }
         p { strong id="key-label" { "The token " (made.row.name) } }
@@ -253,7 +276,7 @@ pub(super) async fn account(
         .iter()
         .map(|session| {
             vec![
-                session.address.map_or_else(dash, |address| html! { (address) }),
+                session.address.map_or_else(dash, |from| html! { (from) }),
                 time(session.created_at),
                 time(session.last_seen_at),
                 time(session.expires_at),

@@ -7,12 +7,13 @@ use uuid::Uuid;
 
 use super::clients::read;
 use super::frame::Page;
-use super::parts::{Column, Field, address, code, facts, folded, link, next, or_dash, table, time};
+use super::parts::{Column, Field, address, code, facts, folded, link, next, or_dash, table, tag, time};
 use super::{Done, done};
 use crate::api::caller::Caller;
-use crate::api::extract::{Form, Named, Parameters};
+use crate::api::extract::{Form, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::v1::plans::{PlanInput, PlanPatch, PlanQuery, changed, found, listed, made};
+use crate::api::views::PlanView;
 use crate::model::operator::Permission;
 use crate::model::plan::{Allowed, Plan, PlanPolicy, Policies, PolicyMode};
 use crate::model::quota::Quota;
@@ -26,6 +27,8 @@ pub(super) struct Asked {
 /// A plan as a form says it: one rate, one quota; or all its policies as JSON.
 #[derive(Default, Deserialize)]
 pub(super) struct PlanForm {
+    /// Of what is shown; none: it shows a new one.
+    tag: Option<String>,
     name: String,
     rate: Option<String>,
     burst: Option<String>,
@@ -142,6 +145,7 @@ fn change_form(plan: &Plan) -> Markup {
     let most = plan.concurrency.map(|most| most.to_string()).unwrap_or_default();
     html! {
         form.stack method="post" action=(format!("/plans/{}/change", plan.id)) {
+            (tag(&PlanView::from(plan)))
             (Field::text("name", "Name").value(&plan.name).required())
             div.field {
                 label for="field-policies" { "Policies, as JSON" }
@@ -155,11 +159,12 @@ fn change_form(plan: &Plan) -> Markup {
 }
 
 pub(super) async fn change(caller: Caller, Named(id): Named<Uuid>, Form(input): Form<PlanForm>) -> Result<Response> {
+    let plan = IfMatch::of_form(input.tag.clone())?.held::<PlanView, _>(found(&caller.store, id).await?)?;
     let patch = PlanPatch {
         policies: Some(input.policies()?),
         concurrency: Some(read("Requests at once", input.concurrency.as_deref())?),
         name: Some(input.name),
     };
-    changed(&caller.store, id, patch).await?;
+    changed(&caller.store, &plan, patch).await?;
     Ok(done(&format!("/plans/{id}"), "plan-changed"))
 }

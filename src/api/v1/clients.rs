@@ -13,16 +13,16 @@ use uuid::Uuid;
 
 use super::Problems;
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{ClientView, Listed};
-use crate::config::limits::{REFILL_TOO_LONG, refills_within_a_year};
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient, is_legal_name};
 use crate::model::id::ClientId;
 use crate::model::operator::Permission;
+use crate::model::own_limit::{self, LimitChange};
 use crate::model::quota::Quota;
-use crate::model::rate::{Rate, RateLimit};
+use crate::model::rate::Rate;
 use crate::store::{Page, Store};
 
 /// Which clients.
@@ -163,7 +163,7 @@ pub(in crate::api) async fn create(
 /// Makes a client.
 pub(in crate::api) async fn made(store: &Store, input: ClientInput) -> Result<Client> {
     check_name(&input.name)?;
-    check_limit(input.rate, input.burst)?;
+    own_limit::check(input.rate, input.burst)?;
     check_plan(store, input.plan_id).await?;
     let new = NewClient {
         name: input.name,
@@ -196,42 +196,36 @@ pub(in crate::api) async fn found(caller: &Caller, permission: Permission, id: C
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = ClientView), Problems))]
 pub(in crate::api) async fn update(
-    State(api): State<Arc<Api>>,
     caller: Caller,
     Named(id): Named<Uuid>,
     condition: IfMatch,
     Body(patch): Body<ClientPatch>,
 ) -> Result<Tagged<ClientView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
     let client = found(&caller, Permission::WriteClients, ClientId(id)).await?;
-    condition.check(&ClientView::from(&client))?;
+    let client = condition.held::<ClientView, _>(client)?;
     Ok(Tagged(ClientView::from(&changed(&caller.store, &client, patch).await?)))
 }
 
 /// Changes a client.
-pub(in crate::api) async fn changed(store: &Store, client: &Client, patch: ClientPatch) -> Result<Client> {
+pub(in crate::api) async fn changed(store: &Store, held: &Held<Client>, patch: ClientPatch) -> Result<Client> {
+    let client = &held.row;
     patch.name.as_deref().map(check_name).transpose()?;
     let status = patch
         .status
         .as_deref()
         .map(|word| ClientStatus::parse(word).ok_or_else(|| Fault::bad_request("a status is `active` or `suspended`")));
-    // A burst alone means nothing: without a rate of its own, a client has the default's whole.
-    let rate_stays = patch.rate.unwrap_or(client.rate).is_some();
-    if patch.burst.flatten().is_some() && !rate_stays {
-        return Err(Fault::bad_request("a burst needs a rate"));
-    }
-    let burst = if rate_stays { patch.burst } else { Some(None) };
-    check_limit(patch.rate.unwrap_or(client.rate), burst.unwrap_or(client.burst))?;
+    let limit = LimitChange { rate: patch.rate, burst: patch.burst }.of(client.rate, client.burst)?;
     check_plan(store, patch.plan_id.flatten()).await?;
     let change = ClientChange {
         name: patch.name,
         status: status.transpose()?,
-        rate: patch.rate,
-        burst,
+        rate: limit.rate,
+        burst: limit.burst,
         plan_id: patch.plan_id,
         quota: patch.quota,
         concurrency: patch.concurrency,
         metadata: patch.metadata.map(Value::Object),
+        only_if: held.only_if(),
     };
     let changed = store.clients.update(client.id, change).await?;
     changed.ok_or_else(|| Fault::not_found(format!("there is no client {}", client.id)))
@@ -263,21 +257,6 @@ pub(in crate::api) fn check_name(name: &str) -> Result<()> {
     } else {
         Err(Fault::bad_request("a name has 1 to 200 characters, none of them a control character"))
     }
-}
-
-/// Whether rate and burst make a limit that ever comes back whole.
-pub(in crate::api) fn check_limit(rate: Option<Rate>, burst: Option<NonZeroU32>) -> Result<()> {
-    let Some(rate) = rate else {
-        return if burst.is_some() { Err(Fault::bad_request("a burst needs a rate")) } else { Ok(()) };
-    };
-    if burst.is_some_and(|burst| burst.get() > Rate::MAX_COUNT) {
-        return Err(Fault::bad_request(format!("a burst is a whole number from 1 to {}", Rate::MAX_COUNT)));
-    }
-    let limit = RateLimit::new(rate, burst);
-    if refills_within_a_year(limit) {
-        return Ok(());
-    }
-    Err(Fault::bad_request(format!("a burst of {} at {}: {REFILL_TOO_LONG}", limit.burst, limit.rate)))
 }
 
 async fn check_plan(store: &Store, plan: Option<Uuid>) -> Result<()> {

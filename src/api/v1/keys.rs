@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::Problems;
 use super::bounds::{self, Wanted};
-use super::clients::{self, check_limit, check_name, present};
+use super::clients::{self, check_name, present};
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{KeyView, Listed, MadeKeyView};
@@ -27,6 +27,7 @@ use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, KeyChange, KeyDefect, NewApiKey, NotRotated, Rotation};
 use crate::model::operator::Permission;
+use crate::model::own_limit::{self, LimitChange};
 use crate::model::rate::{Rate, RateLimit};
 use crate::store::Page;
 
@@ -196,7 +197,7 @@ pub(in crate::api) async fn made(api: &Api, caller: &Caller, client: ClientId, i
     let client = clients::found(caller, Permission::WriteKeys, client).await?;
     let name = input.name.unwrap_or_else(|| "default".to_owned());
     check_name(&name)?;
-    check_limit(input.rate, input.burst)?;
+    own_limit::check(input.rate, input.burst)?;
     let environment = match input.env.as_deref() {
         None => Environment::Live,
         Some(word) => Environment::parse(word).ok_or_else(|| Fault::bad_request("env is `live` or `test`"))?,
@@ -259,29 +260,30 @@ pub(in crate::api) async fn update(
     condition: IfMatch,
     Body(patch): Body<KeyPatch>,
 ) -> Result<Tagged<KeyView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
     let key = found(&caller, Permission::WriteKeys, ApiKeyId(id)).await?;
-    condition.check(&KeyView::from(&key))?;
+    let key = condition.held::<KeyView, _>(key)?;
     Ok(Tagged(KeyView::from(&changed(&api, &caller, &key, patch).await?)))
 }
 
 /// Changes what stands beside a key's text.
-pub(in crate::api) async fn changed(api: &Api, caller: &Caller, key: &ApiKey, patch: KeyPatch) -> Result<ApiKey> {
+pub(in crate::api) async fn changed(
+    api: &Api,
+    caller: &Caller,
+    held: &Held<ApiKey>,
+    patch: KeyPatch,
+) -> Result<ApiKey> {
+    let key = &held.row;
     patch.name.as_deref().map(check_name).transpose()?;
-    let rate = patch.rate.unwrap_or(key.rate);
-    if patch.burst.flatten().is_some() && rate.is_none() {
-        return Err(Fault::bad_request("a burst needs a rate"));
-    }
-    let burst = if rate.is_some() { patch.burst } else { Some(None) };
-    check_limit(rate, burst.unwrap_or(key.burst))?;
+    let limit = LimitChange { rate: patch.rate, burst: patch.burst }.of(key.rate, key.burst)?;
     check_end(api, patch.expires_at.flatten())?;
     let change = KeyChange {
         name: patch.name,
         scopes: patch.scopes.map(scopes).transpose()?,
-        rate: patch.rate,
-        burst,
+        rate: limit.rate,
+        burst: limit.burst,
         allowed_addresses: patch.allowed_addresses.as_deref().map(ranges).transpose()?,
         expires_at: patch.expires_at,
+        only_if: held.only_if(),
     };
     let client = clients::found(caller, Permission::WriteKeys, key.client_id).await?;
     bounds::check(api, caller, &client, &Wanted::of(&as_changed(key, &change))).await?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Problems;
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{Listed, OperatorView};
@@ -44,10 +44,10 @@ pub(in crate::api) struct OperatorInput {
     /// Its password: at least 12 characters.
     #[schema(min_length = 12, max_length = 1000, format = Password)]
     pub(in crate::api) password: String,
-    /// `owner`, `operator`, `auditor`, `support` or `client`.
-    #[schema(pattern = "^(owner|operator|auditor|support|client)$")]
+    /// `owner`, `operator`, `auditor` or `support`; `client` is for tokens.
+    #[schema(pattern = "^(owner|operator|auditor|support)$")]
     pub(in crate::api) role: String,
-    /// The clients that a support or client role is for.
+    /// The clients that the role support is for.
     #[serde(default)]
     pub(in crate::api) clients: Vec<Uuid>,
 }
@@ -57,9 +57,9 @@ pub(in crate::api) struct OperatorInput {
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct OperatorPatch {
     #[serde(default)]
-    #[schema(pattern = "^(owner|operator|auditor|support|client)$")]
+    #[schema(pattern = "^(owner|operator|auditor|support)$")]
     pub(in crate::api) role: Option<String>,
-    /// The clients that a support or client role is for.
+    /// The clients that the role support is for.
     #[serde(default)]
     pub(in crate::api) clients: Option<Vec<Uuid>>,
     /// Whether it may sign in no more; its sessions end.
@@ -116,7 +116,7 @@ pub(in crate::api) async fn create(
 
 /// Makes an operator.
 pub(in crate::api) async fn made(caller: &Caller, input: OperatorInput) -> Result<Operator> {
-    let reach = reach(caller, &input.role, &input.clients).await?;
+    let reach = reach_of_person(caller, &input.role, &input.clients).await?;
     let person = NewPerson { name: input.name, reach, password: SecretText::new(input.password) };
     Ok(create_operator(&caller.store, person).await?)
 }
@@ -132,6 +132,11 @@ pub(in crate::api) async fn reach(caller: &Caller, role: &str, clients: &[Uuid])
     }
     let clients = clients.iter().copied().map(ClientId).collect();
     Reach::new(role, clients).map_err(|fault| OperatorFault::Reach(fault).into())
+}
+
+async fn reach_of_person(caller: &Caller, role: &str, clients: &[Uuid]) -> Result<Reach> {
+    let reach = reach(caller, role, clients).await?;
+    reach.of_person().map_err(|fault| OperatorFault::Reach(fault).into())
 }
 
 /// Show an operator.
@@ -157,9 +162,7 @@ pub(in crate::api) async fn update(
     condition: IfMatch,
     Body(patch): Body<OperatorPatch>,
 ) -> Result<Tagged<OperatorView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
-    let operator = found(&caller, id).await?;
-    condition.check(&OperatorView::from(&operator))?;
+    let operator = condition.held::<OperatorView, _>(found(&caller, id).await?)?;
     Ok(Tagged(OperatorView::from(&changed(&api, &caller, &operator, patch).await?)))
 }
 
@@ -167,17 +170,21 @@ pub(in crate::api) async fn update(
 pub(in crate::api) async fn changed(
     api: &Api,
     caller: &Caller,
-    operator: &Operator,
+    held: &Held<Operator>,
     patch: OperatorPatch,
 ) -> Result<Operator> {
+    let operator = &held.row;
     let reach = if patch.role.is_some() || patch.clients.is_some() {
         let role = patch.role.as_deref().unwrap_or(operator.role.as_str());
         let same: Vec<Uuid> = operator.clients.iter().map(|client| client.0).collect();
-        Some(reach(caller, role, patch.clients.as_deref().unwrap_or(&same)).await?)
+        Some(reach_of_person(caller, role, patch.clients.as_deref().unwrap_or(&same)).await?)
     } else {
         None
     };
-    let change = OperatorChange { reach, disabled: patch.disabled, password: None };
+    // What is not named of its role and clients is the row's.
+    let by_row = reach.as_ref().map(|_| Box::new(operator.clone()));
+    let only_if = held.only_if().or(by_row);
+    let change = OperatorChange { reach, disabled: patch.disabled, password: None, only_if };
     let changed = api.operators.update(&caller.store, operator.id, change).await?;
     changed.ok_or_else(|| Fault::not_found(format!("there is no operator {}", operator.id)))
 }

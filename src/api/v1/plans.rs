@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::clients::present;
 use super::{Problems, moment};
 use crate::api::caller::Caller;
-use crate::api::extract::{Body, IfMatch, Named, Parameters, Tagged};
+use crate::api::extract::{Body, Held, IfMatch, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{Listed, PlanView};
@@ -195,22 +195,21 @@ pub(in crate::api) async fn found(store: &Store, id: Uuid) -> Result<Plan> {
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = PlanView), Problems))]
 pub(in crate::api) async fn update(
-    State(api): State<Arc<Api>>,
     caller: Caller,
     Named(id): Named<Uuid>,
     condition: IfMatch,
     Body(patch): Body<PlanPatch>,
 ) -> Result<Tagged<PlanView>> {
-    let _turn = if condition.is_there() { Some(api.conditional.lock().await) } else { None };
-    let plan = found(&caller.store, id).await?;
-    condition.check(&PlanView::from(&plan))?;
-    Ok(Tagged(PlanView::from(&changed(&caller.store, id, patch).await?)))
+    let plan = condition.held::<PlanView, _>(found(&caller.store, id).await?)?;
+    Ok(Tagged(PlanView::from(&changed(&caller.store, &plan, patch).await?)))
 }
 
 /// Changes a plan.
-pub(in crate::api) async fn changed(store: &Store, id: Uuid, patch: PlanPatch) -> Result<Plan> {
+pub(in crate::api) async fn changed(store: &Store, held: &Held<Plan>, patch: PlanPatch) -> Result<Plan> {
+    let id = held.row.id;
     patch.name.as_deref().map(check_name).transpose().map_err(|error| Fault::bad_request(error.to_string()))?;
-    let change = PlanChange { name: patch.name, policies: patch.policies, concurrency: patch.concurrency };
+    let only_if = held.only_if();
+    let change = PlanChange { name: patch.name, policies: patch.policies, concurrency: patch.concurrency, only_if };
     store.plans.update(id, change).await?.ok_or_else(|| Fault::not_found(format!("there is no plan {id}")))
 }
 

@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Problems;
-use super::operators::{ListQuery, reach};
+use super::operators::reach;
 use crate::api::caller::Caller;
 use crate::api::extract::{Body, Named, Parameters, Tagged};
 use crate::api::fault::{Fault, Result};
@@ -20,6 +20,20 @@ use crate::api::views::{Listed, MadeTokenView, TokenView};
 use crate::model::admin::AdminToken;
 use crate::operators::create_token;
 use crate::store::Page;
+
+/// Which tokens.
+#[derive(Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct TokenQuery {
+    /// At most so many; 100 without it.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(in crate::api) limit: Option<u32>,
+    /// Only those after this one: `next` of the list before.
+    pub(in crate::api) after: Option<Uuid>,
+    /// Only the one with this public id.
+    pub(in crate::api) token_id: Option<String>,
+}
 
 /// A token that is to be made.
 #[derive(Deserialize, ToSchema)]
@@ -40,18 +54,22 @@ pub(in crate::api) struct TokenInput {
 }
 
 /// List admin tokens, oldest first.
-#[utoipa::path(get, path = "/v1/tokens", tag = "operators", params(ListQuery),
+#[utoipa::path(get, path = "/v1/tokens", tag = "operators", params(TokenQuery),
     responses((status = 200, body = Listed<TokenView>), Problems))]
 pub(in crate::api) async fn list(
     caller: Caller,
-    Parameters(query): Parameters<ListQuery>,
+    Parameters(query): Parameters<TokenQuery>,
 ) -> Result<Json<Listed<TokenView>>> {
     let page = listed(&caller, &query).await?;
     Ok(Json(Listed::of(&page, |token| token.id.to_string(), |token| TokenView::from(token))))
 }
 
 /// The tokens that are asked for.
-pub(in crate::api) async fn listed(caller: &Caller, query: &ListQuery) -> Result<Page<AdminToken>> {
+pub(in crate::api) async fn listed(caller: &Caller, query: &TokenQuery) -> Result<Page<AdminToken>> {
+    if let Some(token_id) = &query.token_id {
+        let found = caller.store.admin_tokens.find_by_token_id(token_id).await?;
+        return Ok(Page { items: found.into_iter().collect(), more: false });
+    }
     if let Some(after) = query.after
         && caller.store.admin_tokens.find(after).await?.is_none()
     {

@@ -62,7 +62,7 @@ pub(super) enum Command {
 /// A role, and the clients it is for.
 #[derive(Debug, Args)]
 struct ReachArguments {
-    /// What it is: owner, operator, auditor, support, client
+    /// What it is: owner, operator, auditor, support; a token may be a client's
     #[arg(long, value_name = "ROLE")]
     role: Option<Role>,
     /// A client that a support or client role is for: its id or name; may be repeated
@@ -147,8 +147,10 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
         Command::Update(arguments) => {
             let found = find(&store, &arguments.operator).await?;
             let role = arguments.reach.role.unwrap_or(found.role);
-            let reach = Some(reach(&store, role, &arguments.reach.clients).await?);
-            change(context, &store, &found, OperatorChange { reach, ..OperatorChange::default() }).await?
+            let reach = Some(reach_of_person(&store, role, &arguments.reach.clients).await?);
+            // What is not named of its role and clients is the row's.
+            let only_if = Some(Box::new(found.clone()));
+            change(context, &store, &found, OperatorChange { reach, only_if, ..OperatorChange::default() }).await?
         }
         Command::Passwd { operator } => {
             let found = find(&store, operator).await?;
@@ -171,7 +173,7 @@ pub(super) async fn run(context: &Context, command: &Command, out: &mut dyn Writ
 async fn create(context: &Context, store: &Store, arguments: &Create) -> Result<Operator, Failure> {
     let is_first = store.operators.list(None, 1).await?.items.is_empty();
     let role = arguments.reach.role.unwrap_or(if is_first { Role::Owner } else { Role::Operator });
-    let reach = reach(store, role, &arguments.reach.clients).await?;
+    let reach = reach_of_person(store, role, &arguments.reach.clients).await?;
     let password = read_password(context)?;
     Ok(operators::create_operator(store, NewPerson { name: arguments.name.clone(), reach, password }).await?)
 }
@@ -183,6 +185,11 @@ async fn reach(store: &Store, role: Role, named: &[String]) -> Result<Reach, Fai
         clients.push(client::find(store, named).await?.id);
     }
     Reach::new(role, clients).map_err(|fault| Failure::usage(fault.to_string()))
+}
+
+/// The same of an operator, who is a person.
+async fn reach_of_person(store: &Store, role: Role, named: &[String]) -> Result<Reach, Failure> {
+    reach(store, role, named).await?.of_person().map_err(|fault| Failure::usage(fault.to_string()))
 }
 
 async fn disable(context: &Context, store: &Store, named: &str, disabled: bool) -> Result<Operator, Failure> {

@@ -8,8 +8,9 @@ use serde_json::json;
 use super::{COLUMNS, Command, ReachArguments, SHOWN, token};
 use crate::cli::output::{self, Row};
 use crate::cli::person::read_password;
-use crate::cli::server::{Server, items, write_object};
+use crate::cli::server::{Server, write_object};
 use crate::cli::{Context, Failure};
+use crate::crypto::admin_text;
 
 /// Runs one of them.
 ///
@@ -84,6 +85,9 @@ async fn run_token(
             server.write_list("/v1/tokens", &[], columns, list.window(), (context, out)).await
         }
         token::Command::Revoke { id } => {
+            // Of a whole token the public part travels, and no more.
+            let named = admin_text::public_part(id).ok_or_else(token::unknown)?;
+            let id = server.one("/v1/tokens", "token_id", named, "token").await?;
             let answer = server.ask(Method::DELETE, &format!("/v1/tokens/{id}"), None).await?;
             write_object(token::COLUMNS, &answer, context, out)
         }
@@ -98,13 +102,13 @@ async fn clients(server: &Server, reach: &ReachArguments) -> Result<Vec<String>,
     Ok(ids)
 }
 
-/// An operator by its id, else by its name: there are few.
+/// An operator by its id, else by its name.
 async fn place(server: &Server, named: &str) -> Result<String, Failure> {
     if named.parse::<uuid::Uuid>().is_ok() {
         return Ok(format!("/v1/operators/{named}"));
     }
-    let all = server.get("/v1/operators?limit=1000").await?;
-    let found = items(&all).iter().find(|operator| operator["name"] == named);
+    let all = server.all("/v1/operators").await?;
+    let found = all.iter().find(|operator| operator["name"] == named);
     let id = found.and_then(|operator| operator["id"].as_str());
     id.map(|id| format!("/v1/operators/{id}"))
         .ok_or_else(|| Failure::not_found(format!("there is no operator `{named}`")))

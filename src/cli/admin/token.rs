@@ -12,6 +12,7 @@ use crate::cli::key::{expiry, lifetime};
 use crate::cli::output::{self, ListWriter, Row};
 use crate::cli::pages::{Window, write_pages};
 use crate::cli::{Context, Failure, client};
+use crate::crypto::admin_text;
 use crate::model::admin::AdminToken;
 use crate::operators;
 use crate::store::Store;
@@ -25,7 +26,7 @@ pub(in crate::cli) enum Command {
     List(List),
     /// Revoke a token
     Revoke {
-        /// Its id, or the public part of its text
+        /// Its id, or its text, of which the public part is enough
         id: String,
     },
 }
@@ -128,10 +129,15 @@ async fn write_list(context: &Context, store: &Store, list: &List, out: &mut dyn
 }
 
 async fn find(store: &Store, named: &str) -> Result<AdminToken, Failure> {
+    let named = admin_text::public_part(named).ok_or_else(unknown)?;
     let found = match named.parse() {
         Ok(id) => store.admin_tokens.find(id).await?,
         Err(_) => store.admin_tokens.find_by_token_id(named).await?,
     };
-    // Somebody may have pasted the whole token: it is not repeated.
-    found.ok_or_else(|| Failure::not_found("no token has this id: give the one that `octroi admin token list` shows"))
+    found.ok_or_else(unknown)
+}
+
+/// It is not repeated: somebody may have pasted a secret.
+pub(super) fn unknown() -> Failure {
+    Failure::not_found("no token has this id: give the one that `octroi admin token list` shows")
 }

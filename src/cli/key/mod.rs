@@ -26,6 +26,7 @@ use crate::model::access::Scopes;
 use crate::model::addresses::AddressRanges;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, NewApiKey};
+use crate::model::own_limit;
 use crate::model::rate::Rate;
 use crate::model::secret::SecretText;
 use crate::server::certificates::{self, Subject};
@@ -208,7 +209,7 @@ fn ranges(texts: &[String]) -> Result<AddressRanges, Failure> {
 async fn create(context: &Context, arguments: &Create, out: &mut dyn Write) -> Result<(), Failure> {
     let scopes = scopes(&arguments.scopes)?;
     let subject = arguments.certificate.as_deref().map(read_subject).transpose()?;
-    client::check_refill(arguments.rate, arguments.burst)?;
+    own_limit::check(arguments.rate, arguments.burst)?;
     let allowed_addresses = ranges(&arguments.allowed_addresses)?;
     let expires_at = arguments.expires.map(|lifetime| expiry(context.clock.wall(), lifetime)).transpose()?;
     // The pepper before the store: what is missing is told without waiting for anything.

@@ -13,6 +13,7 @@ use crate::cli::open::open;
 use crate::cli::output;
 use crate::cli::{Context, Failure, client};
 use crate::model::key::KeyChange;
+use crate::model::own_limit::LimitChange;
 use crate::model::rate::Rate;
 
 /// `octroi key update`
@@ -104,16 +105,20 @@ pub(super) async fn run(context: &Context, arguments: &Update, out: &mut dyn Wri
     let expires_at = arguments.end(context)?;
     let (_, store) = open(context).await?;
     let key = find(&store, &arguments.key).await?;
-    let rate = arguments.rate.map_or(key.rate, |rate| rate.0);
-    if arguments.burst.is_some() && rate.is_none() {
-        return Err(Failure::usage("a burst needs a rate: give --rate too"));
-    }
-    let burst = if rate.is_some() { arguments.burst.map(Some) } else { Some(None) };
-    client::check_refill(rate, burst.unwrap_or(key.burst))?;
-    let name = arguments.name.clone();
-    let change =
-        KeyChange { name, scopes, rate: arguments.rate.map(|rate| rate.0), burst, allowed_addresses, expires_at };
-    let changed = store.keys.update(key.id, change).await?;
-    let changed = changed.ok_or_else(|| Failure::not_found(format!("the key {} is gone", key.id)))?;
+    let limit = LimitChange { rate: arguments.rate.map(|rate| rate.0), burst: arguments.burst.map(Some) };
+    let limit = limit.of(key.rate, key.burst)?;
+    let id = key.id;
+    let change = KeyChange {
+        name: arguments.name.clone(),
+        scopes,
+        rate: limit.rate,
+        burst: limit.burst,
+        allowed_addresses,
+        expires_at,
+        // What becomes of its burst was judged by this row.
+        only_if: Some(Box::new(key)),
+    };
+    let changed = store.keys.update(id, change).await?;
+    let changed = changed.ok_or_else(|| Failure::not_found(format!("the key {id} is gone")))?;
     Ok(output::write_object(&row(&changed), context.format, out)?)
 }

@@ -262,6 +262,25 @@ impl Server {
         id.ok_or_else(|| Failure::not_found(format!("there is no {what} `{shown}`")))
     }
 
+    /// All rows of a list, page by page.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn all(&self, list: &str) -> Result<Vec<Value>, Failure> {
+        let mut rows = Vec::new();
+        let (limit, mut after) = (PAGE.to_string(), None::<String>);
+        loop {
+            let mut query = vec![("limit", limit.as_str())];
+            query.extend(after.as_deref().map(|after| ("after", after)));
+            let page = self.get(&path(list, &query)).await?;
+            rows.extend_from_slice(items(&page));
+            after = page["next"].as_str().map(ToOwned::to_owned);
+            if after.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+
     /// Writes a list, page by page.
     ///
     /// # Errors
@@ -272,7 +291,23 @@ impl Server {
         query: &[(&str, &str)],
         (all, shown): (&'static [&'static str], &'static [&'static str]),
         (after, limit): (Option<String>, Option<u32>),
+        to: (&Context, &mut dyn std::io::Write),
+    ) -> Result<(), Failure> {
+        self.write_rows(list, query, (all, shown), (after, limit), to, |item| Row::read(all, item)).await
+    }
+
+    /// The same, each row as `describe` says.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub(super) async fn write_rows(
+        &self,
+        list: &str,
+        query: &[(&str, &str)],
+        (all, shown): (&'static [&'static str], &'static [&'static str]),
+        (after, limit): (Option<String>, Option<u32>),
         (context, out): (&Context, &mut dyn std::io::Write),
+        describe: impl Fn(&Value) -> Row,
     ) -> Result<(), Failure> {
         let mut writer = ListWriter::begin(context.format, all, shown, out)?;
         let (mut after, mut left) = (after, limit);
@@ -285,7 +320,7 @@ impl Server {
             }
             let answer = self.get(&path(list, &query)).await?;
             for item in items(&answer) {
-                writer.push(Row::read(all, item))?;
+                writer.push(describe(item))?;
                 left = left.map(|left| left.saturating_sub(1));
             }
             after = answer["next"].as_str().map(ToOwned::to_owned);

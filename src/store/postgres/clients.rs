@@ -3,14 +3,16 @@
 use async_trait::async_trait;
 
 use super::Postgres;
+use super::erasure::is_erased;
 use super::pool::{LOOK_UP, Lease, WORK};
 use super::row::{CLIENT, Columns, all, client};
 use super::trail::note;
 use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
+use crate::store::erasure::SUSPENDED_FOR_GOOD;
 use crate::store::trail::client_note;
-use crate::store::{ClientStore, Page, Result};
+use crate::store::{ClientStore, Page, Result, StoreError};
 
 #[async_trait]
 impl ClientStore for Postgres {
@@ -87,6 +89,14 @@ impl ClientStore for Postgres {
             lease.roll_back().await?;
             return Ok(None);
         };
+        if change.only_if.is_some_and(|read| !before.is_still(&read)) {
+            lease.roll_back().await?;
+            return Err(StoreError::Changed);
+        }
+        if change.status == Some(ClientStatus::Active) && is_erased(&mut lease, id).await? {
+            lease.roll_back().await?;
+            return Err(StoreError::Conflict(SUSPENDED_FOR_GOOD.to_owned()));
+        }
         let row = lease
             .row(
                 &statement,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Postgres;
 use super::clients;
 use super::pool::{LOOK_UP, Lease, MIGRATE};
-use super::row::Columns;
+use super::row::{Columns, all};
 use super::trail::note;
 use crate::model::client::Client;
 use crate::model::id::ClientId;
@@ -57,6 +57,17 @@ impl ErasureStore for Postgres {
         let row = lease.row("SELECT erased_at FROM erasures WHERE client_id = $1", &[&client.0]).await?;
         row.map(|row| Columns::of("erasures", &row).take("erased_at")).transpose()
     }
+
+    async fn erased_since(&self, at: Timestamp) -> Result<Vec<ClientId>> {
+        let mut lease = self.look_ups.lease("list erasures", LOOK_UP).await?;
+        let rows = lease.rows("SELECT client_id FROM erasures WHERE erased_at >= $1", &[&at]).await?;
+        all("erasures", &rows, |row| Ok(ClientId(row.take("client_id")?)))
+    }
+}
+
+/// Whether a client was erased.
+pub(super) async fn is_erased(lease: &mut Lease, client: ClientId) -> Result<bool> {
+    Ok(lease.row("SELECT 1 FROM erasures WHERE client_id = $1", &[&client.0]).await?.is_some())
 }
 
 /// The raw key that an older application left, where there is such a column.

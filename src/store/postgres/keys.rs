@@ -11,7 +11,7 @@ use crate::model::audit::Note;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyChange, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::trail::{Pen, import_note};
-use crate::store::{KeyStore, Page, Result, preferred};
+use crate::store::{KeyStore, Page, Result, StoreError, preferred};
 
 #[async_trait]
 impl KeyStore for Postgres {
@@ -135,6 +135,12 @@ impl KeyStore for Postgres {
         let mut lease = self.work.lease("update key", WORK).await?;
         lease.begin().await?;
         let before = by_id(&mut lease, id, "FOR UPDATE").await?;
+        if let (Some(read), Some(before)) = (&change.only_if, &before)
+            && !before.is_still(read)
+        {
+            lease.roll_back().await?;
+            return Err(StoreError::Changed);
+        }
         let changed = one(&mut lease, &statement, values).await?;
         note(&mut lease, &self.pen, Note::of("key.update", before.as_ref(), changed.as_ref())).await?;
         lease.commit().await?;

@@ -199,6 +199,9 @@ async fn update(
     // Two that take the last two owners away meet here: the second sees what the first has left.
     lease.rows(OWNERS, &[]).await?;
     let Some(before) = by_id(lease, id, "FOR UPDATE").await? else { return Ok(None) };
+    if change.only_if.as_deref().is_some_and(|read| !before.is_still(read)) {
+        return Err(StoreError::Changed);
+    }
     let statement = format!(
         "UPDATE operators AS o SET
              role = coalesce($2, o.role),

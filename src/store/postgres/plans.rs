@@ -14,7 +14,7 @@ use crate::model::plan::{NewPlan, Plan, PlanChange, QuotaMark};
 use crate::model::quota::Window;
 use crate::store::columns;
 use crate::store::plans::{MarkPlace, Pieces, PlanStore, QuotaStore};
-use crate::store::{Page, Result};
+use crate::store::{Page, Result, StoreError};
 
 /// One statement, so that all parts are of one moment: a commit between them would be in neither
 /// or in both.
@@ -84,6 +84,12 @@ impl PlanStore for Postgres {
         let mut lease = self.work.lease("update plan", WORK).await?;
         lease.begin().await?;
         let before = by_id(&mut lease, id, "FOR UPDATE").await?;
+        if let (Some(read), Some(before)) = (&change.only_if, &before)
+            && before != read.as_ref()
+        {
+            lease.roll_back().await?;
+            return Err(StoreError::Changed);
+        }
         let row = lease.row(&statement, values).await?;
         let changed = row.map(|row| plan(&mut Columns::of("plans", &row))).transpose()?;
         note(&mut lease, &self.pen, Note::of("plan.update", before.as_ref(), changed.as_ref())).await?;

@@ -4,15 +4,17 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::Sqlite;
+use super::erasure::is_erased;
 use super::error::Failure;
 use super::lane::{LOOK_UP, REPORT, WRITE};
 use super::row::{CLIENT, Columns, client};
 use super::trail::note;
 use crate::model::audit::Note;
-use crate::model::client::{Client, ClientChange, NewClient};
+use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
+use crate::store::erasure::SUSPENDED_FOR_GOOD;
 use crate::store::trail::client_note;
-use crate::store::{ClientStore, Page, Result};
+use crate::store::{ClientStore, Page, Result, StoreError};
 
 #[async_trait]
 impl ClientStore for Sqlite {
@@ -80,6 +82,12 @@ impl ClientStore for Sqlite {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
             let Some(before) = by_id(&transaction, &id)? else { return Ok(None) };
+            if change.only_if.is_some_and(|read| !before.is_still(&read)) {
+                return Err(StoreError::Changed.into());
+            }
+            if change.status == Some(ClientStatus::Active) && is_erased(&transaction, &id)? {
+                return Err(StoreError::Conflict(SUSPENDED_FOR_GOOD.to_owned()).into());
+            }
             transaction.execute(
                 "UPDATE clients SET
                      name = coalesce(?2, name),
@@ -95,7 +103,7 @@ impl ClientStore for Sqlite {
                 params![
                     id,
                     change.name,
-                    change.status.map(crate::model::client::ClientStatus::as_str),
+                    change.status.map(ClientStatus::as_str),
                     change.rate.is_some(),
                     change.rate.flatten().map(|rate| rate.to_string()),
                     change.burst.is_some(),

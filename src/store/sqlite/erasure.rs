@@ -44,6 +44,25 @@ impl ErasureStore for Sqlite {
         };
         self.readers.run("find erasure", LOOK_UP, select).await
     }
+
+    async fn erased_since(&self, at: Timestamp) -> Result<Vec<ClientId>> {
+        let select = move |connection: &mut Connection| {
+            let mut statement = connection.prepare_cached("SELECT client_id FROM erasures WHERE erased_at >= ?1")?;
+            let mut rows = statement.query([time::text(at)])?;
+            let mut clients = Vec::new();
+            while let Some(row) = rows.next()? {
+                clients.push(ClientId(Columns::of("erasures", row).id("client_id")?));
+            }
+            Ok(clients)
+        };
+        self.readers.run("list erasures", LOOK_UP, select).await
+    }
+}
+
+/// Whether a client was erased.
+pub(super) fn is_erased(connection: &Connection, client: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM erasures WHERE client_id = ?1)")?;
+    statement.query_row([client], |row| row.get(0))
 }
 
 fn erase(

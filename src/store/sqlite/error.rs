@@ -89,6 +89,7 @@ mod tests {
         ) {
             StoreError::Unavailable { .. } => "unavailable",
             StoreError::Conflict(_) => "conflict",
+            StoreError::Changed => "changed",
             StoreError::Refused { .. } => "refused",
             StoreError::PastRetention { .. } => "past retention",
             StoreError::Corrupt { .. } => "corrupt",

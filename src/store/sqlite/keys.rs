@@ -13,7 +13,7 @@ use crate::model::audit::Note;
 use crate::model::id::{ApiKeyId, ClientId};
 use crate::model::key::{ApiKey, CredentialRecord, ImportedKey, KeyChange, KeyHash, NewApiKey, NotRotated, Rotation};
 use crate::store::trail::{Pen, import_note};
-use crate::store::{KeyStore, Page, Result, preferred};
+use crate::store::{KeyStore, Page, Result, StoreError, preferred};
 
 #[async_trait]
 impl KeyStore for Sqlite {
@@ -111,7 +111,10 @@ impl KeyStore for Sqlite {
         let update = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
-            let before = one(&transaction, "k.id = ?1", &id)?;
+            let Some(before) = one(&transaction, "k.id = ?1", &id)? else { return Ok(None) };
+            if change.only_if.is_some_and(|read| !before.is_still(&read)) {
+                return Err(StoreError::Changed.into());
+            }
             transaction.execute(
                 "UPDATE api_keys SET
                      name = coalesce(?2, name),
@@ -135,7 +138,7 @@ impl KeyStore for Sqlite {
                 ],
             )?;
             let changed = one(&transaction, "k.id = ?1", &id)?;
-            note(&transaction, &pen, Note::of("key.update", before.as_ref(), changed.as_ref()))?;
+            note(&transaction, &pen, Note::of("key.update", Some(&before), changed.as_ref()))?;
             transaction.commit()?;
             Ok(changed)
         };

@@ -231,6 +231,9 @@ fn update(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let text = id.to_string();
     let Some(before) = by_id(&transaction, &text)? else { return Ok(None) };
+    if change.only_if.as_deref().is_some_and(|read| !before.is_still(read)) {
+        return Err(StoreError::Changed.into());
+    }
     transaction.execute(
         "UPDATE operators SET
              role = coalesce(?2, role),

@@ -16,7 +16,7 @@ use crate::model::plan::{NewPlan, Plan, PlanChange, QuotaMark};
 use crate::model::quota::Window;
 use crate::store::columns;
 use crate::store::plans::{MarkPlace, Pieces, PlanStore, QuotaStore};
-use crate::store::{Page, Result};
+use crate::store::{Page, Result, StoreError};
 
 #[async_trait]
 impl PlanStore for Sqlite {
@@ -76,7 +76,10 @@ impl PlanStore for Sqlite {
         let update = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let id = id.to_string();
-            let before = one(&transaction, "p.id = ?1", &id)?;
+            let Some(before) = one(&transaction, "p.id = ?1", &id)? else { return Ok(None) };
+            if change.only_if.is_some_and(|read| before != *read) {
+                return Err(StoreError::Changed.into());
+            }
             transaction.execute(
                 "UPDATE plans SET
                      name = coalesce(?2, name),
@@ -93,7 +96,7 @@ impl PlanStore for Sqlite {
                 ],
             )?;
             let changed = one(&transaction, "p.id = ?1", &id)?;
-            note(&transaction, &pen, Note::of("plan.update", before.as_ref(), changed.as_ref()))?;
+            note(&transaction, &pen, Note::of("plan.update", Some(&before), changed.as_ref()))?;
             transaction.commit()?;
             Ok(changed)
         };

@@ -1,0 +1,44 @@
+//! Clients that were erased: they stay suspended, and other processes can ask which they are.
+
+use super::{client, hash, new_key};
+use crate::stores::{Place, on_both};
+use octroi::model::client::{ClientChange, ClientStatus};
+use octroi::store::StoreError;
+
+on_both!(an_erased_client_is_suspended_for_good, who_was_erased_lately_is_told,);
+
+fn becomes(status: ClientStatus) -> ClientChange {
+    ClientChange { status: Some(status), ..ClientChange::default() }
+}
+
+async fn an_erased_client_is_suspended_for_good(place: &Place) {
+    let store = place.migrated().await;
+    let (erased, other) = (client(&store, "acme").await, client(&store, "globex").await);
+    store.keys.create(new_key(erased.id, hash(1))).await.unwrap();
+    store.erasure.erase(erased.id, erased.created_at).await.unwrap().unwrap();
+    let resumed = store.clients.update(erased.id, becomes(ClientStatus::Active)).await;
+    assert!(matches!(&resumed, Err(StoreError::Conflict(said)) if said.contains("erased")), "{resumed:?}");
+    assert!(store.clients.find(erased.id).await.unwrap().unwrap().is_suspended());
+    // It may still be said to be what it is, and others may be resumed.
+    assert!(store.clients.update(erased.id, becomes(ClientStatus::Suspended)).await.unwrap().is_some());
+    store.clients.update(other.id, becomes(ClientStatus::Suspended)).await.unwrap();
+    let resumed = store.clients.update(other.id, becomes(ClientStatus::Active)).await.unwrap().unwrap();
+    assert!(!resumed.is_suspended());
+}
+
+async fn who_was_erased_lately_is_told(place: &Place) {
+    let (store, elsewhere) = (place.migrated().await, place.open().await);
+    let (first, second) = (client(&store, "acme").await, client(&store, "globex").await);
+    let at = |second: i64| jiff::Timestamp::from_second(second).unwrap();
+    store.erasure.erase(first.id, at(1_000)).await.unwrap();
+    store.erasure.erase(second.id, at(2_000)).await.unwrap();
+    // Again changes nothing: it was erased then.
+    store.erasure.erase(first.id, at(3_000)).await.unwrap();
+    let mut all = elsewhere.erasure.erased_since(at(1_000)).await.unwrap();
+    all.sort_unstable();
+    let mut expected = vec![first.id, second.id];
+    expected.sort_unstable();
+    assert_eq!(all, expected);
+    assert_eq!(elsewhere.erasure.erased_since(at(1_001)).await.unwrap(), [second.id]);
+    assert!(elsewhere.erasure.erased_since(at(2_001)).await.unwrap().is_empty());
+}
