@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -16,17 +17,24 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::fault::{Fault, Result};
 use super::idempotency;
 use super::state::{Api, Peer};
 use crate::model::id::ClientId;
 use crate::model::operator::{Actor, Permission};
-use crate::operators::Known;
+use crate::operators::{Attendance, Known};
 use crate::store::Store;
 
 /// The cookie of sessions; off TLS, where browsers keep no `__Host-` cookie, without that prefix.
 pub(super) const COOKIE: &str = "octroi-session";
+
+/// Marks what a page asks by itself: it keeps no session alive. Who sends it without need only loses by it.
+pub(super) const REFRESH: &str = "x-octroi-refresh";
+
+/// How long a customer waits for its turn at reports.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who may use a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +80,22 @@ impl Caller {
             return Err(Fault::not_found(format!("there is no client {client}")));
         }
         Err(refused(self.actor(), permission))
+    }
+
+    /// A turn at what may read much of the store. Who operates the gateway has one at once; roles that
+    /// are for some clients share one, one after the other, so that no customer's questions, however
+    /// many, take the store from operators or from metering.
+    ///
+    /// # Errors
+    /// Others took too long.
+    pub(super) async fn turn(&self, api: &Api) -> Result<Option<OwnedSemaphorePermit>> {
+        if !self.actor().role.is_confined() {
+            return Ok(None);
+        }
+        let turn = Arc::clone(&api.customers_turn).acquire_owned();
+        let busy = || Fault::unavailable("too_many_reports", "others ask for reports: ask again");
+        let turn = tokio::time::timeout(TURN_PATIENCE, turn).await.map_err(|_| busy())?;
+        turn.map(Some).map_err(|_| busy())
     }
 
     /// Whether it may; for what is shown on a page.
@@ -145,7 +169,9 @@ pub(super) async fn identify(api: &Arc<Api>, head: &Parts) -> Result<Caller> {
     } else {
         let text = cookie(&head.headers, api.secure).ok_or_else(Fault::missing_credentials)?;
         same_site(api, &head.method, &head.headers)?;
-        api.operators.authenticate_session(&text, Some(peer)).await?
+        let unattended = head.headers.contains_key(REFRESH);
+        let attendance = if unattended { Attendance::Unattended } else { Attendance::Attended };
+        api.operators.authenticate_session(&text, Some(peer), attendance).await?
     };
     let store = api.operators.store_for(&known.actor, Some(&request_id));
     Ok(Caller { known, store, request_id, address: peer, at: api.clock.wall() })

@@ -21,6 +21,7 @@ mod idempotency;
 mod listener;
 mod oidc;
 mod pages;
+mod remembered;
 mod router;
 mod rows;
 mod state;

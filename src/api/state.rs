@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::gateway::RunningGateway;
 use super::oidc::Oidc;
+use super::remembered::Remembered;
 use crate::auth::Mint;
 use crate::crypto::pepper::Peppers;
 use crate::crypto::shell_text::ShellTexts;
@@ -16,7 +19,7 @@ use crate::model::clock::SharedClock;
 use crate::model::event_id::EventIdGenerator;
 use crate::model::rate::RateLimit;
 use crate::operators::Operators;
-use crate::store::Store;
+use crate::store::{Store, UsageSum};
 use crate::tasks::Tasks;
 use crate::telemetry::readiness::Readiness;
 
@@ -70,8 +73,16 @@ pub struct Api {
     pub(super) books: tokio::sync::Mutex<()>,
     /// What this machine has is sent again by one at a time.
     pub(super) redraining: tokio::sync::Mutex<()>,
+    /// The requests of the last day by hour, of all clients: each open overview shows them again every
+    /// few seconds, and the store sums a day of everybody for it.
+    pub(super) hours: Remembered<Vec<UsageSum>>,
+    /// The turn of customers at what reads much of the store ([`super::caller::Caller::turn`]).
+    pub(super) customers_turn: Arc<Semaphore>,
     ids: Mutex<EventIdGenerator>,
 }
+
+/// How old the sums of the last day may be that an overview shows.
+const HOURS_HELD: Duration = Duration::from_secs(30);
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +94,14 @@ impl Api {
     pub fn new(parts: Parts) -> Arc<Self> {
         let ids = Mutex::new(EventIdGenerator::new());
         let mutex = || tokio::sync::Mutex::new(());
-        Arc::new(Self { parts, books: mutex(), redraining: mutex(), ids })
+        Arc::new(Self {
+            parts,
+            books: mutex(),
+            redraining: mutex(),
+            hours: Remembered::new(HOURS_HELD),
+            customers_turn: Arc::new(Semaphore::new(1)),
+            ids,
+        })
     }
 
     /// The id of a request that came now.

@@ -135,19 +135,7 @@ impl RunningGateway for Running {
         let count = |name: &str, labels: &[(&str, &str)]| whole(snapshot.sum(name, labels));
         let all = |labels: &[(&str, &str)]| count("octroi_requests_total", labels);
         let refused = all(&[("outcome", "rejected")]);
-        let routes = snapshot.by("octroi_requests_total", "route", &[]).into_keys().map(|route| {
-            let of = ("route", route.as_str());
-            let refused = all(&[of, ("outcome", "rejected")]);
-            RouteCounts {
-                requests: all(&[of]) - refused,
-                errors: all(&[of, ("status_class", "5xx")]),
-                refused,
-                median_seconds: snapshot.quantile("octroi_request_duration_seconds", 0.5, &[of]),
-                p99_seconds: snapshot.quantile("octroi_request_duration_seconds", 0.99, &[of]),
-                route: route.clone(),
-            }
-        });
-        let refusals = snapshot.by("octroi_refusals_total", "code", &[]);
+        let refusals = snapshot.by("octroi_refusals_total", "code");
         Counts {
             at: self.clock.wall(),
             since: self.since,
@@ -160,10 +148,29 @@ impl RunningGateway for Running {
             journal_bytes: count("octroi_metering_journal_bytes", &[]),
             journal_bytes_max: count("octroi_metering_journal_max_bytes", &[]),
             metering_lost: count("octroi_metering_lost_total", &[]),
-            routes: routes.collect(),
+            routes: routes(&snapshot),
             refusals: refusals.into_iter().map(|(code, count)| CodeCount { code, count: whole(count) }).collect(),
         }
     }
+}
+
+/// The counts of each route.
+fn routes(snapshot: &Snapshot) -> Vec<RouteCounts> {
+    let durations = snapshot.parts("octroi_request_duration_seconds_bucket", "route");
+    let requests = snapshot.parts("octroi_requests_total", "route");
+    let counts = requests.into_iter().map(|(route, requests)| {
+        let refused = whole(requests.sum(&[("outcome", "rejected")]));
+        let quantile = |share| durations.get(route)?.quantile(share);
+        RouteCounts {
+            requests: whole(requests.sum(&[])) - refused,
+            errors: whole(requests.sum(&[("status_class", "5xx")])),
+            refused,
+            median_seconds: quantile(0.5),
+            p99_seconds: quantile(0.99),
+            route: route.to_owned(),
+        }
+    });
+    counts.collect()
 }
 
 /// A count, which metrics hold as a number with a fraction.

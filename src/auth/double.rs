@@ -142,6 +142,10 @@ impl KeyStore for Double {
         unimplemented!("authentication lists nothing")
     }
 
+    async fn working(&self, _: ClientId, _: Timestamp, _: u32) -> Result<Page<ApiKey>> {
+        unimplemented!("authentication lists nothing")
+    }
+
     async fn revoke(&self, _: ApiKeyId, _: Timestamp) -> Result<Option<ApiKey>> {
         unimplemented!("authentication revokes nothing")
     }
@@ -202,6 +206,10 @@ impl ClientStore for Double {
         let clients = self.clients().into_iter().filter(|client| client.name == name).collect();
         self.hand_out().await?;
         Ok(clients)
+    }
+
+    async fn find_many(&self, _: &[ClientId]) -> Result<Vec<Client>> {
+        unimplemented!("authentication lists nothing")
     }
 
     async fn create(&self, _: NewClient) -> Result<Client> {

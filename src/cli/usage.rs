@@ -1,6 +1,6 @@
 //! `octroi usage`: sums from the rollups.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -163,16 +163,11 @@ fn period(arguments: &Arguments, now: Timestamp) -> Result<(Timestamp, Timestamp
 
 /// Names of the clients that occur, for people; one that is gone has none.
 async fn client_names(store: &Store, by: &[Column], sums: &[UsageSum]) -> Result<HashMap<String, String>, Failure> {
-    let mut names = HashMap::new();
-    let Some(place) = by.iter().position(|column| *column == Column::Client) else { return Ok(names) };
-    for id in sums.iter().filter_map(|sum| sum.by.get(place)) {
-        let Ok(client) = id.parse::<ClientId>() else { continue };
-        if !names.contains_key(id) && !client.is_nil() {
-            let found = store.clients.find(client).await?;
-            names.insert(id.clone(), found.map_or_else(String::new, |client| client.name));
-        }
-    }
-    Ok(names)
+    let Some(place) = by.iter().position(|column| *column == Column::Client) else { return Ok(HashMap::new()) };
+    let ids = sums.iter().filter_map(|sum| sum.by.get(place)?.parse().ok());
+    let ids: BTreeSet<ClientId> = ids.filter(|id: &ClientId| !id.is_nil()).collect();
+    let found = store.clients.find_many(&ids.into_iter().collect::<Vec<_>>()).await?;
+    Ok(found.into_iter().map(|client| (client.id.to_string(), client.name)).collect())
 }
 
 struct Report {

@@ -9,6 +9,7 @@
 
 mod fault;
 mod manage;
+mod noting;
 pub mod password;
 mod sessions;
 mod throttle;
@@ -61,6 +62,7 @@ pub struct Operators {
     throttle: Throttle,
     sessions: Cache<Uuid, Seen<(Session, Operator)>>,
     tokens: Cache<KeyHash, Seen<AdminToken>>,
+    unwritten: Cache<Uuid, noting::Unwritten>,
 }
 
 /// A row, and when it was read.
@@ -77,6 +79,15 @@ pub struct Known {
     pub actor: Arc<Actor>,
     /// The session that showed it; none: a token did.
     pub session: Option<Uuid>,
+}
+
+/// Who a request comes from, besides whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attendance {
+    /// A person, or a program, that asks.
+    Attended,
+    /// A page that refreshes itself: it keeps no session alive.
+    Unattended,
 }
 
 /// A login that succeeded.
@@ -103,6 +114,7 @@ impl Operators {
             throttle: Throttle::new(),
             sessions: Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build(),
             tokens: Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build(),
+            unwritten: Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build(),
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::manage::check_name;
-use super::{Known, LoginFault, NOTED_EVERY, OperatorFault, Operators, Seen, SignedIn, Unknown};
+use super::{Attendance, Known, LoginFault, NOTED_EVERY, OperatorFault, Operators, Seen, SignedIn, Unknown};
 use crate::crypto::session_text::SessionClaims;
 use crate::model::admin::{NewOperator, NewSession, Operator, OperatorChange, Reach, Session};
 use crate::model::operator::{Actor, ActorKind};
@@ -136,7 +136,12 @@ impl Operators {
     ///
     /// # Errors
     /// Nobody.
-    pub async fn authenticate_session(&self, text: &str, address: Option<IpAddr>) -> Result<Known, Unknown> {
+    pub async fn authenticate_session(
+        &self,
+        text: &str,
+        address: Option<IpAddr>,
+        attendance: Attendance,
+    ) -> Result<Known, Unknown> {
         let claims = self.texts.as_ref().and_then(|texts| texts.read(text)).ok_or(Unknown::Text)?;
         let now = self.clock.wall();
         if claims.exp <= now.as_second() {
@@ -150,10 +155,14 @@ impl Operators {
         if session.revoked_at.is_some() || operator.disabled_at.is_some() {
             return Err(Unknown::Revoked);
         }
-        if session.expires_at <= now || later(session.last_seen_at, self.lifetimes.idle) <= now {
+        if session.expires_at <= now
+            || later(self.last_seen(session.id, session.last_seen_at), self.lifetimes.idle) <= now
+        {
             return Err(Unknown::Expired);
         }
-        self.note_session(session, now).await?;
+        if attendance == Attendance::Attended {
+            self.note_session(session, now).await;
+        }
         Ok(Known { actor: Self::actor_of(operator, address), session: Some(session.id) })
     }
 
@@ -208,15 +217,15 @@ impl Operators {
         Ok(Some(row))
     }
 
-    async fn note_session(&self, session: &Session, now: Timestamp) -> Result<(), StoreError> {
+    async fn note_session(&self, session: &Session, now: Timestamp) {
         // Often enough that a short idle time is kept, too.
         let every = NOTED_EVERY.min(self.lifetimes.idle / 4);
         if later(session.last_seen_at, every) > now {
-            return Ok(());
+            return;
         }
-        self.store.operators.note_session(session.id, now).await?;
-        self.sessions.invalidate(&session.id);
-        Ok(())
+        if self.note(session.id, now, self.store.operators.note_session(session.id, now)).await {
+            self.sessions.invalidate(&session.id);
+        }
     }
 }
 

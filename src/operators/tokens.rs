@@ -40,8 +40,9 @@ impl Operators {
         if !token.is_live(now) {
             return Err(Unknown::Expired);
         }
-        if token.last_used_at.is_none_or(|used| later(used, NOTED_EVERY) <= now) {
-            self.store.admin_tokens.note_use(token.id, now).await?;
+        if token.last_used_at.is_none_or(|used| later(used, NOTED_EVERY) <= now)
+            && self.note(token.id, now, self.store.admin_tokens.note_use(token.id, now)).await
+        {
             self.tokens.invalidate(&hash);
         }
         let actor = Actor {

@@ -153,6 +153,9 @@ pub trait ClientStore: Send + Sync {
     async fn create(&self, client: NewClient) -> Result<Client>;
     /// The client with this id.
     async fn find(&self, id: ClientId) -> Result<Option<Client>>;
+    /// Those of these clients that are there, each once, in no order. For lists that have ids and show
+    /// names; no request waits for it.
+    async fn find_many(&self, ids: &[ClientId]) -> Result<Vec<Client>>;
     /// All clients of this name: names are not unique.
     async fn find_by_name(&self, name: &str) -> Result<Vec<Client>>;
     /// Clients in order of (created_at, id), after the one named; after an unknown one, none.
@@ -177,6 +180,8 @@ pub trait KeyStore: Send + Sync {
     /// Keys in order of (created_at, id), of one client or of all, after the one named; after an
     /// unknown one, none.
     async fn list(&self, client: Option<ClientId>, after: Option<ApiKeyId>, limit: u32) -> Result<Page<ApiKey>>;
+    /// The keys of a client that work at `at`, newest first.
+    async fn working(&self, client: ClientId, at: Timestamp, limit: u32) -> Result<Page<ApiKey>>;
     /// Changes what stands beside a key's text; none: there is no such key.
     async fn update(&self, id: ApiKeyId, change: KeyChange) -> Result<Option<ApiKey>>;
     /// Revokes a key; one revoked already keeps its time, one to be revoked later is revoked at
@@ -209,8 +214,11 @@ pub trait UsageStore: Send + Sync {
     async fn record(&self, events: &[UsageEvent]) -> Result<u64>;
     /// Adds refusals to the hourly rollups.
     async fn add_rejected(&self, counts: &[RejectedCount]) -> Result<()>;
-    /// Sums from the rollups.
+    /// Sums from the rollups, all of them: for questions whose answer is known to be short.
     async fn sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>>;
+    /// A page of the same, in the order of the values of `query.by` as text: after these values, of
+    /// which there are as many. `query.by` is not empty.
+    async fn sums_page(&self, query: &UsageQuery, after: Option<&[String]>, limit: u32) -> Result<Page<UsageSum>>;
 }
 
 /// A column usage can be summed by.

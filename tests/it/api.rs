@@ -19,6 +19,8 @@ mod imports;
 mod people;
 mod peppers;
 mod proxied;
+mod reports;
+mod sessions;
 mod updates;
 
 const PASSWORD: &str = "correct horse battery staple";

@@ -18,6 +18,7 @@ mod feed;
 mod keys;
 mod outage;
 mod plans;
+mod reports;
 mod tls;
 mod tokens;
 mod updates;
@@ -26,6 +27,7 @@ mod usage;
 on_both!(
     a_client_is_kept_as_given,
     clients_are_found_by_name_also_when_two_bear_it,
+    many_clients_are_found_at_once,
     clients_and_keys_are_paged_oldest_first,
     a_client_is_changed_field_by_field,
     a_key_is_kept_and_found_by_id_and_public_id,
@@ -116,6 +118,17 @@ async fn clients_are_found_by_name_also_when_two_bear_it(place: &Place) {
     expected.sort();
     assert_eq!(found, expected);
     assert_eq!(store.clients.find_by_name("a%me").await.unwrap(), [], "a name is no pattern");
+}
+
+async fn many_clients_are_found_at_once(place: &Place) {
+    let store = place.migrated().await;
+    let (first, second) = (client(&store, "acme").await, client(&store, "globex").await);
+    client(&store, "initech").await;
+    let nobody = ClientId(Uuid::from_u128(1));
+    let mut found = store.clients.find_many(&[second.id, nobody, first.id, second.id]).await.unwrap();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    assert_eq!(found, [first, second], "each once; who is not there is left out");
+    assert_eq!(store.clients.find_many(&[]).await.unwrap(), []);
 }
 
 async fn clients_and_keys_are_paged_oldest_first(place: &Place) {

@@ -1,5 +1,6 @@
 //! Clients: a list, and one with its usage against its quota, its keys, and what can be done to it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -21,9 +22,8 @@ use crate::api::extract::{Form, Held, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::v1::clients::{ClientInput, ClientPatch, ClientQuery, changed, erased, found, listed, made};
-use crate::api::v1::keys as v1_keys;
 use crate::api::v1::plans::{PlanQuery, listed as plans_listed};
-use crate::api::v1::usage::{SumQuery, summed};
+use crate::api::v1::sums::{SumQuery, summed};
 use crate::api::views::ClientView;
 use crate::model::client::{Client, own_policy};
 use crate::model::id::ClientId;
@@ -164,7 +164,7 @@ pub(super) async fn show(
     let id = client.id.to_string();
     let days = days(&api, &caller, client.id).await?;
     let quotas = quotas(&api, &caller, &client).await?;
-    let keys = v1_keys::listed(&caller, Some(client.id), Some(200), None).await?;
+    let working = keys::working(&api, &caller, client.id).await?;
     let plans = plans(&caller).await?;
     let erased = caller.store.erasure.erased_at(client.id).await?;
     let plan = client.allowance.plan.as_ref().map(|plan| {
@@ -203,8 +203,7 @@ pub(super) async fn show(
             @if caller.may(Permission::ReadAudit) { " · " (link(address("/audit", &[("client", &id)]), "Audit")) }
         }
         h2 { "Keys" }
-        (keys::table_of(&keys.items, api.clock.wall()))
-        @if keys.more { p.soft { "There are more keys; the API lists all." } }
+        (working)
         @if caller.may(Permission::WriteKeys) { (folded("New key", &keys::form(&api, &client.id.to_string()))) }
         @if caller.may(Permission::WriteClients) {
             h2 { "Change" }
@@ -225,17 +224,23 @@ pub(super) async fn show(
     Ok(Page::new(client.name.clone(), "/clients", body).telling(said.words()).for_caller(&caller))
 }
 
+/// The days that a client's page shows.
+const DAYS: i64 = 30;
+
 async fn days(api: &Api, caller: &Caller, client: ClientId) -> Result<Vec<Bar>> {
+    let now = api.clock.wall();
+    let ago = |days| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap_or_default();
     let query = SumQuery {
         client: Some(client.0),
-        from: Some("-29d".to_owned()),
+        // The day itself and not so long ago: the first bar is of a whole day, too.
+        from: Some(ago(DAYS - 1).strftime("%Y-%m-%d").to_string()),
         by: Some("day".to_owned()),
         ..SumQuery::default()
     };
     let summed = summed(api, caller, &query).await?;
     let mut found = Vec::new();
-    for back in (0..30).rev() {
-        let at = api.clock.wall().checked_sub(SignedDuration::from_hours(24 * back)).unwrap_or_default();
+    for back in (0..DAYS).rev() {
+        let at = ago(back);
         let day = at.strftime("%Y-%m-%d").to_string();
         let sum = summed.rows.iter().find(|row| row.by.first().is_some_and(|by| by.starts_with(&day)));
         let (requests, rejected) = sum.map_or((0, 0), |sum| (sum.requests, sum.rejected));
@@ -299,6 +304,23 @@ async fn set_status(caller: &Caller, id: Uuid, status: &str, deed: &'static str)
 pub(super) async fn erase(State(api): State<Arc<Api>>, caller: Caller, Named(id): Named<Uuid>) -> Result<Response> {
     erased(&api, &caller, ClientId(id)).await?;
     Ok(done(&format!("/clients/{id}"), "erased"))
+}
+
+/// The names of clients, for pages that have their ids; none for those that are gone.
+pub(super) async fn names_of(caller: &Caller, ids: impl Iterator<Item = Uuid>) -> Result<HashMap<Uuid, String>> {
+    let ids: BTreeSet<Uuid> = ids.filter(|id| !id.is_nil()).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<ClientId> = ids.into_iter().map(ClientId).collect();
+    let found = caller.store.clients.find_many(&ids).await?;
+    Ok(found.into_iter().map(|client| (client.id.0, client.name)).collect())
+}
+
+/// A client as a link by its name, as [`names_of`] told it; by its id where there is none.
+pub(super) fn named_link(names: &HashMap<Uuid, String>, id: Option<Uuid>) -> Markup {
+    let name = id.map(|id| names.get(&id).cloned().unwrap_or_else(|| id.to_string()));
+    client_link(id, name.as_deref().unwrap_or_default())
 }
 
 /// The name of a client, for pages that have its id; the id where there is none.

@@ -1,13 +1,15 @@
 //! Why a request was refused, or would be: recent refusals, the story of one request, and questions.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
+use uuid::Uuid;
 
-use super::clients::{client_link, name_of, read};
+use super::clients::{client_link, name_of, named_link, names_of, read};
 use super::frame::Page;
 use super::parts::{
     Column, Field, address, badge, bytes, code, dash, facts, link, number, or_dash, seconds, table, time,
@@ -41,10 +43,8 @@ pub(super) async fn refusals(
         limit: Some(200),
     };
     let found = refusals_listed(&api, &caller, &query)?;
-    let mut rows = Vec::with_capacity(found.len());
-    for refusal in &found {
-        rows.push(refusal_row(&caller, refusal).await?);
-    }
+    let names = names_of(&caller, found.iter().filter_map(|refusal| refusal.client_id)).await?;
+    let rows: Vec<_> = found.iter().map(|refusal| refusal_row(&caller, &names, refusal)).collect();
     let columns = [
         Column::Text("When"),
         Column::Text("Client"),
@@ -67,22 +67,18 @@ pub(super) async fn refusals(
     Ok(Page { refresh: Some(5), ..Page::new("Refusals", "/refusals", body) }.for_caller(&caller))
 }
 
-async fn refusal_row(caller: &Caller, refusal: &RefusalView) -> Result<Vec<Markup>> {
-    let client = match refusal.client_id {
-        Some(id) => client_link(Some(id), &name_of(caller, id).await?),
-        None => dash(),
-    };
+fn refusal_row(caller: &Caller, names: &HashMap<Uuid, String>, refusal: &RefusalView) -> Vec<Markup> {
     let may_ask = caller.may(Permission::Explain);
     let story = if may_ask { link(format!("/requests/{}", refusal.request_id), "Why?") } else { dash() };
-    Ok(vec![
+    vec![
         time(refusal.at),
-        client,
+        named_link(names, refusal.client_id),
         html! { (refusal.method) " " code { (refusal.path) } },
         html! { (refusal.status) " " (refusal.code) },
         html! { (refusal.reason) },
         html! { (refusal.address) },
         story,
-    ])
+    ]
 }
 
 /// A question, as the form asks it, or a link.

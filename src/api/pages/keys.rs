@@ -13,7 +13,7 @@ use super::clients::{ends, name_of, read};
 use super::frame::Page;
 use super::once::{number, once};
 use super::parts::{
-    Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, or_dash, table, tag, time,
+    Column, Field, address, badge, choice, code, confirmed, dash, facts, folded, link, next, or_dash, table, tag, time,
     time_or_dash,
 };
 use super::{Done, done};
@@ -21,7 +21,8 @@ use crate::api::caller::Caller;
 use crate::api::extract::{Form, IfMatch, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
-use crate::api::v1::keys::{KeyInput, KeyPatch, RotateInput, changed, found, made, revoked, rotated};
+use crate::api::v1::clients as v1_clients;
+use crate::api::v1::keys::{KeyInput, KeyPatch, RotateInput, changed, found, listed, made, revoked, rotated};
 use crate::api::views::{KeyView, MadeKeyView};
 use crate::config::units::{self, DURATION_FORM};
 use crate::model::id::{ApiKeyId, ClientId};
@@ -50,8 +51,48 @@ pub(super) struct RotateForm {
     grace: Option<String>,
 }
 
+/// The most keys that are shown on a client's own page.
+const SHOWN: u32 = 200;
+
+/// A client's working keys, for its own page; the others are a link away.
+pub(super) async fn working(api: &Api, caller: &Caller, client: ClientId) -> Result<Markup> {
+    caller.reach(Permission::ReadKeys, client)?;
+    let now = api.clock.wall();
+    let keys = caller.store.keys.working(client, now, SHOWN).await?;
+    Ok(html! {
+        (table_of("Working keys, the newest first", &keys.items, now))
+        @if keys.more { p.soft { "The newest " (SHOWN) " of them." } }
+        p { (link(format!("/clients/{client}/keys"), "All keys, also those that are over")) }
+    })
+}
+
+/// Where a list goes on.
+#[derive(Default, Deserialize)]
+pub(super) struct Onwards {
+    after: Option<Uuid>,
+}
+
+/// All keys of a client, page by page.
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Named(id): Named<Uuid>,
+    Parameters(asked): Parameters<Onwards>,
+) -> Result<Response> {
+    let client = v1_clients::found(&caller, Permission::ReadKeys, ClientId(id)).await?;
+    let page = listed(&caller, Some(client.id), Some(SHOWN), asked.after).await?;
+    let path = format!("/clients/{id}/keys");
+    let after = page.items.last().filter(|_| page.more).map(|key| address(&path, &[("after", &key.id.to_string())]));
+    let body = html! {
+        p { "Of " (link(format!("/clients/{id}"), &client.name)) }
+        (table_of("Keys, the oldest first", &page.items, api.clock.wall()))
+        (next(after))
+    };
+    Ok(Page::new("Keys", "/clients", body).for_caller(&caller))
+}
+
 /// A list of keys.
-pub(super) fn table_of(keys: &[ApiKey], now: Timestamp) -> Markup {
+fn table_of(caption: &str, keys: &[ApiKey], now: Timestamp) -> Markup {
     let rows: Vec<_> = keys
         .iter()
         .map(|key| {
@@ -75,7 +116,7 @@ pub(super) fn table_of(keys: &[ApiKey], now: Timestamp) -> Markup {
         Column::Text("Last used"),
         Column::Text("Made"),
     ];
-    table("Keys", &columns, &rows)
+    table(caption, &columns, &rows)
 }
 
 fn state(key: &ApiKey, now: Timestamp) -> Markup {

@@ -79,6 +79,7 @@ pub(super) fn routes(api: &Arc<Api>, document: &Arc<OpenApi>) -> Router<Arc<Api>
         .page(Access::To(P::WriteClients), "/clients/{id}/suspend", post(clients::suspend))
         .page(Access::To(P::WriteClients), "/clients/{id}/resume", post(clients::resume))
         .page(Access::To(P::EraseClients), "/clients/{id}/erase", post(clients::erase))
+        .page(Access::To(P::ReadKeys), "/clients/{id}/keys", get(keys::list))
         .page(Access::To(P::WriteKeys), "/clients/{id}/keys", post(keys::create))
         .page(Access::To(P::ReadKeys), "/keys/{id}", get(keys::show))
         .page(Access::To(P::WriteKeys), "/keys/{id}/change", post(keys::change))

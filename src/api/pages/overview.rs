@@ -14,15 +14,16 @@ use crate::api::caller::Caller;
 use crate::api::fault::Result;
 use crate::api::state::Api;
 use crate::api::v1::gateway::{LiveView, living, nodes_listed};
-use crate::api::v1::usage::{SumQuery, summed};
+use crate::config::moment::hour_of;
 use crate::model::operator::Permission;
+use crate::store::{UsageColumn, UsageQuery};
 
 pub(super) async fn show(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response> {
     if !caller.may(Permission::ReadGateway) {
         return Ok(Redirect::to("/clients").into_response());
     }
     let live = living(&api);
-    let hours = hours(&api, &caller).await?;
+    let hours = hours(&api).await?;
     let nodes = nodes_listed(&caller).await?;
     let body = html! {
         (health(&live))
@@ -99,17 +100,22 @@ fn numbers(live: &LiveView) -> Markup {
     )
 }
 
-async fn hours(api: &Api, caller: &Caller) -> Result<Vec<Bar>> {
-    let query = SumQuery { from: Some("-23h".to_owned()), by: Some("hour".to_owned()), ..SumQuery::default() };
-    let summed = summed(api, caller, &query).await?;
+async fn hours(api: &Api) -> Result<Vec<Bar>> {
+    let sum = async || {
+        let now = hour_of(api.clock.wall());
+        let hours = |count| SignedDuration::from_hours(count);
+        let from = now.checked_sub(hours(23)).unwrap_or(now);
+        let to = now.checked_add(hours(1)).unwrap_or(now);
+        let query = UsageQuery { from, to, client: None, by: vec![UsageColumn::Hour] };
+        Ok(api.store.usage.sums(&query).await?)
+    };
+    let sums = api.hours.read(&api.clock, sum).await?;
     let mut found = Vec::new();
     for back in (0..24).rev() {
         let at = api.clock.wall().checked_sub(SignedDuration::from_hours(back)).unwrap_or_default();
-        let hour = crate::config::moment::hour_of(at);
-        let sum = summed
-            .rows
-            .iter()
-            .find(|row| row.by.first().is_some_and(|by| by.parse().is_ok_and(|at: Timestamp| at == hour)));
+        let hour = hour_of(at);
+        let sum =
+            sums.iter().find(|row| row.by.first().is_some_and(|by| by.parse().is_ok_and(|at: Timestamp| at == hour)));
         let (requests, rejected) = sum.map_or((0, 0), |sum| (sum.requests, sum.rejected));
         found.push(Bar { label: hour.strftime("%H:00").to_string(), requests, rejected });
     }

@@ -3,25 +3,28 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use super::clients::{client_link, name_of};
+use super::clients::{named_link, names_of};
 use super::frame::Page;
 use super::parts::{
     Column, Field, address, badge, bytes, choice, dash, link, next, number, or_dash, seconds, table, time,
 };
 use crate::api::caller::Caller;
 use crate::api::extract::Parameters;
-use crate::api::fault::Result;
+use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
-use crate::api::v1::usage::{EventsQuery, SumQuery, Summed, events_listed, summed};
+use crate::api::v1::sums::{self, SumQuery, SumQuestion, Summed, summed};
+use crate::api::v1::usage::{EventsQuery, events_listed};
 use crate::model::operator::Permission;
-use crate::store::{UsageColumn, UsageSum};
+use crate::store::{self, UsageColumn, UsageSum};
 use crate::wire::csv::harmless;
 
 /// What the explorer is asked, as its form says it: what is empty is not there.
@@ -43,6 +46,7 @@ impl Asked {
             from: filled(&self.from),
             to: filled(&self.to),
             by: Some(by.join(",")),
+            ..SumQuery::default()
         })
     }
 
@@ -74,7 +78,7 @@ const CHOICES: [(&str, &str); 9] = [
 ];
 
 /// The most rows that are shown; the CSV has all.
-const SHOWN: usize = 1_000;
+const SHOWN: u32 = 1_000;
 
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
@@ -86,11 +90,11 @@ pub(super) async fn show(
     } else {
         asked
     };
-    let summed = summed(&api, &caller, &asked.query()?).await?;
+    let summed = summed(&api, &caller, &SumQuery { limit: Some(SHOWN), ..asked.query()? }).await?;
     let names = names(&caller, &summed).await?;
     let mut columns: Vec<Column> = summed.by.iter().map(|(name, _)| Column::Text(heading(name))).collect();
     columns.extend(["Requests", "Units", "In", "Out", "Mean time", "Refused"].map(Column::Number));
-    let mut rows: Vec<Vec<Markup>> = summed.rows.iter().take(SHOWN).map(|sum| row(&summed, &names, sum)).collect();
+    let mut rows: Vec<Vec<Markup>> = summed.rows.iter().map(|sum| row(&summed, &names, sum)).collect();
     if !summed.by.is_empty() {
         let mut total: Vec<Markup> = summed.by.iter().map(|_| html! {}).collect();
         total[0] = html! { strong { "Total" } };
@@ -109,7 +113,7 @@ pub(super) async fn show(
         }
         p { "From " (time(summed.from)) " to " (time(summed.to)) " UTC · " (link(asked.address("/usage.csv"), "As CSV")) }
         (table("Usage", &columns, &rows))
-        @if summed.rows.len() > SHOWN { p.soft { "The first " (SHOWN) " rows; the CSV has all." } }
+        @if summed.next.is_some() { p.soft { "The first " (SHOWN) " rows; the CSV has all." } }
         p.soft { "An event shows within 2 s of its end. Refusals are no events, and stand apart." }
     };
     Ok(Page::new("Usage", "/usage", body).for_caller(&caller))
@@ -128,14 +132,11 @@ fn heading(name: &str) -> &'static str {
     }
 }
 
-fn row(summed: &Summed, names: &HashMap<String, String>, sum: &UsageSum) -> Vec<Markup> {
+fn row(summed: &Summed, names: &HashMap<Uuid, String>, sum: &UsageSum) -> Vec<Markup> {
     let mut cells = Vec::new();
     for ((_, column), text) in summed.by.iter().zip(&sum.by) {
         cells.push(match column {
-            UsageColumn::Client => {
-                let name = names.get(text).map_or(text.as_str(), String::as_str);
-                client_link(text.parse().ok(), name)
-            }
+            UsageColumn::Client => named_link(names, text.parse().ok()),
             UsageColumn::Key if text.parse() == Ok(Uuid::nil()) => dash(),
             UsageColumn::Key => link(format!("/keys/{text}"), text),
             _ if text.is_empty() || text == "0" => dash(),
@@ -160,43 +161,78 @@ fn amounts(sum: &UsageSum) -> [Markup; 6] {
 }
 
 /// Names of the clients that are shown.
-async fn names(caller: &Caller, summed: &Summed) -> Result<HashMap<String, String>> {
-    let mut names = HashMap::new();
-    let Some(place) = summed.by.iter().position(|(_, column)| *column == UsageColumn::Client) else { return Ok(names) };
-    for id in summed.rows.iter().take(SHOWN).filter_map(|row| row.by.get(place)) {
-        let Ok(client) = id.parse::<Uuid>() else { continue };
-        if !names.contains_key(id) && !client.is_nil() {
-            names.insert(id.clone(), name_of(caller, client).await?);
-        }
-    }
-    Ok(names)
+async fn names(caller: &Caller, summed: &Summed) -> Result<HashMap<Uuid, String>> {
+    let Some(place) = summed.by.iter().position(|(_, column)| *column == UsageColumn::Client) else {
+        return Ok(HashMap::new());
+    };
+    names_of(caller, summed.rows.iter().filter_map(|row| row.by.get(place)?.parse().ok())).await
 }
 
-/// The same as a file for spreadsheets (RFC 4180), all rows, with the names that the API has.
+/// The same as a file for spreadsheets (RFC 4180), all rows, with the names that the API has. It is
+/// written as its pages are read: however long it is, one page of it is held.
 pub(super) async fn csv(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Parameters(asked): Parameters<Asked>,
 ) -> Result<Response> {
-    let summed = summed(&api, &caller, &asked.query()?).await?;
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let sums = ["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected", "would_reject"];
-    let head: Vec<&str> = summed.by.iter().map(|(name, _)| *name).chain(sums).collect();
-    let failed = |_| crate::api::fault::Fault::internal();
-    writer.write_record(&head).map_err(failed)?;
-    for sum in &summed.rows {
-        let amounts =
-            [sum.requests, sum.units, sum.bytes_in, sum.bytes_out, sum.duration_us, sum.rejected, sum.would_reject];
-        let amounts = amounts.map(|amount| amount.to_string());
-        let record = sum.by.iter().map(|text| harmless(text)).chain(amounts);
-        writer.write_record(record).map_err(failed)?;
-    }
-    let text = writer.into_inner().map_err(|_| crate::api::fault::Fault::internal())?;
+    let question = SumQuestion::of(&api, &caller, &asked.query()?)?;
+    // Until the file is whole.
+    let turn = caller.turn(&api).await?;
+    // Before the head of the answer is sent: what is wrong by then is told by a status.
+    let first = question.page(&caller, None, sums::LONGEST_PAGE).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"usage.csv\"")),
     ];
-    Ok((headers, text).into_response())
+    let file = CsvFile { question, caller, _turn: turn, state: CsvState::Begins(first) };
+    let pieces = futures_util::stream::try_unfold(file, |mut file| async move {
+        let piece = file.next().await.map_err(|fault| std::io::Error::other(fault.detail))?;
+        Ok::<_, std::io::Error>(piece.map(|piece| (piece, file)))
+    });
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// A file on its way.
+struct CsvFile {
+    question: SumQuestion,
+    caller: Caller,
+    _turn: Option<OwnedSemaphorePermit>,
+    state: CsvState,
+}
+
+enum CsvState {
+    /// With its head and this page.
+    Begins(store::Page<UsageSum>),
+    GoesOnAfter(Vec<String>),
+    Ended,
+}
+
+impl CsvFile {
+    /// The next piece; none: it is whole.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let page = match std::mem::replace(&mut self.state, CsvState::Ended) {
+            CsvState::Ended => return Ok(None),
+            CsvState::GoesOnAfter(last) => self.question.page(&self.caller, Some(&last), sums::LONGEST_PAGE).await?,
+            CsvState::Begins(page) => {
+                let amounts = ["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected", "would_reject"];
+                let head = self.question.by.iter().map(|(name, _)| *name).chain(amounts);
+                writer.write_record(head).map_err(|_| Fault::internal())?;
+                page
+            }
+        };
+        for sum in &page.items {
+            let amounts =
+                [sum.requests, sum.units, sum.bytes_in, sum.bytes_out, sum.duration_us, sum.rejected, sum.would_reject];
+            let amounts = amounts.map(|amount| amount.to_string());
+            let record = sum.by.iter().map(|text| harmless(text)).chain(amounts);
+            writer.write_record(record).map_err(|_| Fault::internal())?;
+        }
+        if let Some(last) = page.items.last().filter(|_| page.more) {
+            self.state = CsvState::GoesOnAfter(last.by.clone());
+        }
+        writer.into_inner().map(Some).map_err(|_| Fault::internal())
+    }
 }
 
 /// Which events, as the form says it.
@@ -227,19 +263,13 @@ pub(super) async fn events(
         after: asked.after,
     };
     let (found, after) = events_listed(&api, &caller, &query).await?;
-    let mut names: HashMap<Uuid, String> = HashMap::new();
-    for event in &found {
-        if !names.contains_key(&event.client_id) && !event.client_id.is_nil() {
-            names.insert(event.client_id, name_of(&caller, event.client_id).await?);
-        }
-    }
+    let names = names_of(&caller, found.iter().map(|event| event.client_id)).await?;
     let rows: Vec<_> = found
         .iter()
         .map(|event| {
-            let name = names.get(&event.client_id).map_or("", String::as_str);
             vec![
                 time(event.occurred_at),
-                client_link(Some(event.client_id), name),
+                named_link(&names, Some(event.client_id)),
                 html! { (event.method) },
                 html! { (event.route) },
                 or_dash(event.status.map(|status| status.to_string())),

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 /// So many working keys may such a role make for one client: what people hold, and room for rotation.
 const KEYS: usize = 100;
 
-/// So many keys are looked at.
+/// So many working keys are looked at, the newest; an operator may have made more than [`KEYS`].
 const LOOKED_AT: u32 = 1_000;
 
 /// What a key is to be able to do.
@@ -27,6 +27,8 @@ pub(super) struct Wanted<'a> {
     pub(super) limit: Option<RateLimit>,
     /// Whether it is one more.
     pub(super) is_new: bool,
+    /// The working key whose place it takes: what that one has is no wider for it.
+    pub(super) in_place_of: Option<&'a ApiKey>,
 }
 
 impl<'a> Wanted<'a> {
@@ -39,6 +41,7 @@ impl<'a> Wanted<'a> {
             expires_at: key.expires_at,
             limit,
             is_new: false,
+            in_place_of: None,
         }
     }
 
@@ -71,12 +74,11 @@ pub(super) async fn check(api: &Api, caller: &Caller, client: &Client, wanted: &
         return Err(Fault::forbidden("this client is suspended: it cannot change its keys"));
     }
     let now = api.clock.wall();
-    let page = caller.store.keys.list(Some(client.id), None, LOOKED_AT).await?;
-    let working: Vec<_> = page.items.iter().filter(|key| key.defect(now).is_none()).collect();
+    let working = caller.store.keys.working(client.id, now, LOOKED_AT).await?.items;
     if wanted.is_new && working.len() >= KEYS {
         return Err(Fault::conflict(format!("this client has {KEYS} working keys: revoke some first")));
     }
-    if working.iter().any(|key| wanted.is_within(&Wanted::of(key))) {
+    if working.iter().chain(wanted.in_place_of).any(|key| wanted.is_within(&Wanted::of(key))) {
         return Ok(());
     }
     Err(Fault::forbidden(format!(

@@ -22,7 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Problems;
-use crate::api::caller::{Caller, identify};
+use crate::api::caller::{Caller, REFRESH, identify};
 use crate::api::extract::Parameters;
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
@@ -192,7 +192,7 @@ pub(in crate::api) struct TailQuery {
 pub(in crate::api) async fn tail(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    head: Parts,
+    mut head: Parts,
     Parameters(query): Parameters<TailQuery>,
 ) -> Result<Response> {
     let client = caller.confined_to(Permission::ReadUsage, query.client.map(ClientId))?;
@@ -202,6 +202,8 @@ pub(in crate::api) async fn tail(
     let enough = || Fault::unavailable("too_many_watchers", "enough watch already: end one of them");
     let watcher = api.gateway.tail().watch(!caller.actor().role.is_confined()).ok_or_else(enough)?;
     let seconds = query.seconds.unwrap_or(600);
+    // From here on it is asked by itself.
+    head.headers.insert(REFRESH, HeaderValue::from_static("1"));
     let until = Box::pin(tokio::time::sleep(Duration::from_secs(seconds.into())));
     let again = tokio::time::interval(ASKED_AGAIN);
     let lines = Lines { watcher, client, left: query.limit.unwrap_or(u32::MAX), until, api, head, again };

@@ -211,6 +211,7 @@ pub(in crate::api) async fn made(api: &Api, caller: &Caller, client: ClientId, i
         expires_at: input.expires_at,
         limit: input.rate.map(|rate| RateLimit::new(rate, input.burst)),
         is_new: true,
+        in_place_of: None,
     };
     bounds::check(api, caller, &client, &wanted).await?;
     let made = api.mint.make(environment);
@@ -353,7 +354,10 @@ pub(in crate::api) async fn rotated(
     check_end(api, input.expires_at)?;
     let client = clients::found(caller, Permission::WriteKeys, old.client_id).await?;
     let expires_at = input.expires_at.or(old.expires_at);
-    bounds::check(api, caller, &client, &Wanted { expires_at, is_new: true, ..Wanted::of(&old) }).await?;
+    // Without a grace there is no moment at which both work.
+    let is_new = !grace.is_zero();
+    let wanted = Wanted { expires_at, is_new, in_place_of: Some(&old), ..Wanted::of(&old) };
+    bounds::check(api, caller, &client, &wanted).await?;
     let old_until = at.checked_add(grace).map_err(|_| Fault::bad_request("`grace` lies beyond the calendar"))?;
     let made = api.mint.make(api.mint.kind_of(&old));
     let rotation = Rotation {

@@ -15,6 +15,7 @@ pub(super) mod keys;
 pub(super) mod operators;
 pub(super) mod plans;
 pub(super) mod sessions;
+pub(super) mod sums;
 pub(super) mod tokens;
 pub(super) mod usage;
 
@@ -149,7 +150,7 @@ pub(super) fn rows(api: &Arc<Api>) -> OpenApiRouter<Arc<Api>> {
         .row(P::WritePlans, routes!(plans::update))
         .row(P::ReadPlans, routes!(books::replay))
         .row(P::ReadUsage, routes!(plans::marks))
-        .row(P::ReadUsage, routes!(usage::sums))
+        .row(P::ReadUsage, routes!(sums::sums))
         .row(P::ReadUsage, routes!(usage::events))
         .row(P::ReadUsage, routes!(usage::event))
         .row(P::ReadUsage, routes!(usage::statement))

@@ -1,4 +1,4 @@
-//! `/v1/usage`: sums from the rollups, single events, closed months. What is done with the books as a
+//! `/v1/usage/…`: single events, closed months. Sums are in `sums`; what is done with the books as a
 //! whole is in `books`.
 
 use std::sync::Arc;
@@ -7,166 +7,22 @@ use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+pub(in crate::api) use super::sums::AmountsView;
 use super::{Problems, moment};
 use crate::api::caller::Caller;
 use crate::api::extract::{Body, Named, Parameters};
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
 use crate::api::views::{EventView, Listed};
-use crate::config::moment as time;
 use crate::model::id::ClientId;
 use crate::model::month::Month;
 use crate::model::operator::Permission;
+use crate::store::UsageSum;
 use crate::store::events::{EventQuery, EventRow};
 use crate::store::months::Closing;
-use crate::store::{UsageColumn, UsageQuery, UsageSum};
-
-/// Which usage, summed how.
-#[derive(Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(in crate::api) struct SumQuery {
-    /// Only this client's.
-    pub(in crate::api) client: Option<Uuid>,
-    /// From this hour on: RFC 3339, a day (UTC) or how long ago, like `-24h`; the month's start without it.
-    pub(in crate::api) from: Option<String>,
-    /// Up to this time, not including it; its hour is taken whole.
-    pub(in crate::api) to: Option<String>,
-    /// One row for each combination of these, separated by commas: client, key, route, status, outcome,
-    /// hour, day, month.
-    pub(in crate::api) by: Option<String>,
-}
-
-/// Sums.
-#[derive(Serialize, ToSchema)]
-pub(in crate::api) struct SumsView {
-    /// The first hour.
-    pub(in crate::api) from: Timestamp,
-    /// Up to this hour.
-    pub(in crate::api) to: Timestamp,
-    pub(in crate::api) by: Vec<&'static str>,
-    /// A row for each combination: the values of `by`, then the amounts.
-    #[schema(value_type = Vec<Object>)]
-    pub(in crate::api) items: Vec<Map<String, Value>>,
-    pub(in crate::api) total: AmountsView,
-}
-
-/// Amounts of usage.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub(in crate::api) struct AmountsView {
-    /// Events.
-    pub(in crate::api) requests: u64,
-    pub(in crate::api) units: u64,
-    pub(in crate::api) bytes_in: u64,
-    pub(in crate::api) bytes_out: u64,
-    pub(in crate::api) duration_us: u64,
-    /// Refusals; not among `requests`.
-    pub(in crate::api) rejected: u64,
-    /// What would have been refused, had its route not observed; among `requests`.
-    pub(in crate::api) would_reject: u64,
-}
-
-impl From<&UsageSum> for AmountsView {
-    fn from(sum: &UsageSum) -> Self {
-        Self {
-            requests: sum.requests,
-            units: sum.units,
-            bytes_in: sum.bytes_in,
-            bytes_out: sum.bytes_out,
-            duration_us: sum.duration_us,
-            rejected: sum.rejected,
-            would_reject: sum.would_reject,
-        }
-    }
-}
-
-/// What usage can be summed by.
-const COLUMNS: [(&str, UsageColumn); 8] = [
-    ("client", UsageColumn::Client),
-    ("key", UsageColumn::Key),
-    ("route", UsageColumn::Route),
-    ("status", UsageColumn::Status),
-    ("outcome", UsageColumn::Outcome),
-    ("hour", UsageColumn::Hour),
-    ("day", UsageColumn::Day),
-    ("month", UsageColumn::Month),
-];
-
-/// Sums of what was used.
-#[utoipa::path(get, path = "/v1/usage", tag = "usage", params(SumQuery),
-    responses((status = 200, body = SumsView), Problems))]
-pub(in crate::api) async fn sums(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Parameters(query): Parameters<SumQuery>,
-) -> Result<Json<SumsView>> {
-    let summed = summed(&api, &caller, &query).await?;
-    let items = summed.rows.iter().map(|row| item(&summed.by, row)).collect();
-    let by = summed.by.iter().map(|(name, _)| *name).collect();
-    Ok(Json(SumsView { from: summed.from, to: summed.to, by, items, total: AmountsView::from(&summed.total) }))
-}
-
-/// Sums as the store gave them.
-pub(in crate::api) struct Summed {
-    pub(in crate::api) from: Timestamp,
-    pub(in crate::api) to: Timestamp,
-    pub(in crate::api) by: Vec<(&'static str, UsageColumn)>,
-    pub(in crate::api) rows: Vec<UsageSum>,
-    pub(in crate::api) total: UsageSum,
-}
-
-/// Sums what is asked for.
-pub(in crate::api) async fn summed(api: &Api, caller: &Caller, query: &SumQuery) -> Result<Summed> {
-    let client = caller.confined_to(Permission::ReadUsage, query.client.map(ClientId))?;
-    let (from, to) = period(query, api.clock.wall())?;
-    let mut by = Vec::new();
-    for word in query.by.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        let known = COLUMNS.into_iter().find(|(name, _)| *name == word);
-        let column = known.ok_or_else(|| {
-            let names = COLUMNS.map(|(name, _)| name).join(", ");
-            Fault::bad_request(format!("`by`: there is no `{word}`; write some of {names}"))
-        })?;
-        if !by.contains(&column) {
-            by.push(column);
-        }
-    }
-    let asked = UsageQuery { from, to, client, by: by.iter().map(|(_, column)| *column).collect() };
-    let rows = caller.store.usage.sums(&asked).await?;
-    let total = rows.iter().fold(UsageSum::default(), UsageSum::plus);
-    Ok(Summed { from, to, by, rows, total })
-}
-
-/// From when to when, in whole hours: this month, where nobody says.
-fn period(query: &SumQuery, now: Timestamp) -> Result<(Timestamp, Timestamp)> {
-    let to = moment("to", query.to.as_deref(), now)?.map(time::hour_from);
-    let from = moment("from", query.from.as_deref(), now)?.map(time::hour_of);
-    let (from, to) = match (from, to) {
-        (Some(from), Some(to)) => (from, to),
-        (Some(from), None) => (from, time::month_after(now.max(from))),
-        (None, Some(to)) => (time::month_of(to.checked_sub(SignedDuration::from_secs(1)).unwrap_or(to)), to),
-        (None, None) => (time::month_of(now), time::month_after(now)),
-    };
-    if from >= to {
-        return Err(Fault::bad_request(format!("`from` ({from}) does not lie before `to` ({to})")));
-    }
-    Ok((from, to))
-}
-
-fn item(by: &[(&'static str, UsageColumn)], sum: &UsageSum) -> Map<String, Value> {
-    let values = by.iter().zip(&sum.by).map(|((name, column), text)| {
-        let number = text.parse::<u16>().ok().filter(|_| *column == UsageColumn::Status);
-        ((*name).to_owned(), number.map_or_else(|| Value::from(text.as_str()), Value::from))
-    });
-    let mut item: Map<_, _> = values.collect();
-    if let Ok(Value::Object(amounts)) = serde_json::to_value(AmountsView::from(sum)) {
-        item.extend(amounts);
-    }
-    item
-}
 
 /// Which events.
 #[derive(Clone, Default, Deserialize, IntoParams)]
@@ -223,6 +79,7 @@ pub(in crate::api) async fn events_listed(
         request_id: query.request_id.clone(),
         ..EventQuery::between(from, to)
     };
+    let _turn = caller.turn(api).await?;
     let mut rows = caller.store.events.events(&asked, query.after, limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Arguments, Column, Command, SUMS, reconcile, redrain, statement};
 use crate::cli::events;
@@ -53,7 +53,7 @@ async fn sums(context: &Context, server: &Server, arguments: &Arguments, out: &m
         ("by", Some(joined.as_str())),
     ];
     let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let answer = server.get(&path("/v1/usage", &query)).await?;
+    let answer = whole(server, query).await?;
     if context.format == Format::Json {
         return Ok(output::write_json(&answer, out)?);
     }
@@ -63,4 +63,32 @@ async fn sums(context: &Context, server: &Server, arguments: &Arguments, out: &m
         Format::Csv => Ok(output::write_csv(&columns, &rows, out)?),
         Format::Table | Format::Json => Ok(output::write_table(&columns, &rows, out)?),
     }
+}
+
+/// All pages as one answer, which is what there is beside the store.
+async fn whole(server: &Server, query: Vec<(&str, &str)>) -> Result<Value, Failure> {
+    let mut whole = server.get(&path("/v1/usage", &query)).await?;
+    // What is said of when is relative, or left out: the pages that follow are of the period of the first.
+    let [from, to] = ["from", "to"].map(|name| whole[name].as_str().unwrap_or_default().to_owned());
+    let named = |name: &str| !matches!(name, "from" | "to");
+    let others: Vec<_> = query.into_iter().filter(|(name, _)| named(name)).collect();
+    while let Some(next) = take_next(&mut whole) {
+        let page = [("from", from.as_str()), ("to", &to), ("after", &next)];
+        let query: Vec<_> = others.iter().copied().chain(page).collect();
+        let mut page = server.get(&path("/v1/usage", &query)).await?;
+        let more = page["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        if let Some(items) = whole["items"].as_array_mut() {
+            items.extend(more);
+        }
+        if let Some(next) = take_next(&mut page) {
+            whole["next"] = next.into();
+        }
+    }
+    Ok(whole)
+}
+
+/// Takes out where what follows begins.
+fn take_next(answer: &mut Value) -> Option<String> {
+    let next = answer.as_object_mut()?.remove("next")?;
+    next.as_str().map(ToOwned::to_owned)
 }

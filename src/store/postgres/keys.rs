@@ -91,6 +91,18 @@ impl KeyStore for Postgres {
         Ok(Page::cut(all("api_keys", &rows, key)?, limit))
     }
 
+    async fn working(&self, client: ClientId, at: Timestamp, limit: u32) -> Result<Page<ApiKey>> {
+        let statement = format!(
+            "SELECT {KEY} FROM api_keys k
+             WHERE k.client_id = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)
+             ORDER BY k.created_at DESC, k.id DESC
+             LIMIT $3"
+        );
+        let mut lease = self.work.lease("list working keys", WORK).await?;
+        let rows = lease.rows(&statement, &[&client.0, &at, &(i64::from(limit) + 1)]).await?;
+        Ok(Page::cut(all("api_keys", &rows, key)?, limit))
+    }
+
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>> {
         // One revoked for a later time is revoked now; one revoked already keeps its time.
         let statement =

@@ -8,13 +8,13 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Postgres;
-use super::pool::{Lease, WORK};
+use super::pool::{Lease, Params, WORK};
 use super::row::{Columns, all};
 use crate::model::usage::{CutReason, OBSERVED, REJECTED, RejectedCount, UsageEvent};
 use crate::store::audit::refuse_past;
 use crate::store::columns::{count, hour_of, sum};
 use crate::store::last_used::{STEP, last_uses};
-use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
+use crate::store::{Page, Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 
 /// One statement: what the insert took is what the rollups get, or, where the hour's month is
 /// closed, the adjustments of this one. Events go in by id and rollups by key, so that two drains
@@ -190,21 +190,38 @@ impl UsageStore for Postgres {
 
     async fn sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>> {
         let mut lease = self.work.lease("sum usage", WORK).await?;
-        let client = query.client.map(|id| id.0);
-        let rows = lease.rows_of(&sums_statement(&query.by), &[&query.from, &query.to, &client]).await?;
-        all("usage_hourly", &rows, |row| {
-            Ok(UsageSum {
-                by: query.by.iter().map(|_| row.take("hour")).collect::<Result<_>>()?,
-                requests: sum("requests", row.take("requests")?)?,
-                units: sum("units", row.take("units")?)?,
-                bytes_in: sum("bytes_in", row.take("bytes_in")?)?,
-                bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
-                duration_us: sum("duration_us", row.take("duration_us")?)?,
-                rejected: sum("requests", row.take("requests")?)?,
-                would_reject: sum("requests", row.take("requests")?)?,
-            })
-        })
+        sums(&mut lease, query, None, None).await
     }
+
+    async fn sums_page(&self, query: &UsageQuery, after: Option<&[String]>, limit: u32) -> Result<Page<UsageSum>> {
+        let mut lease = self.work.lease("list sums of usage", WORK).await?;
+        Ok(Page::cut(sums(&mut lease, query, after, Some(i64::from(limit) + 1)).await?, limit))
+    }
+}
+
+async fn sums(
+    lease: &mut Lease,
+    query: &UsageQuery,
+    after: Option<&[String]>,
+    limit: Option<i64>,
+) -> Result<Vec<UsageSum>> {
+    let client = query.client.map(|id| id.0);
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&query.from, &query.to, &client, &limit];
+    values.extend(after.unwrap_or_default().iter().map(|value| value as &(dyn ToSql + Sync)));
+    let values: Params<'_> = &values;
+    let rows = lease.rows_of(&sums_statement(&query.by, after.is_some()), values).await?;
+    all("usage_hourly", &rows, |row| {
+        Ok(UsageSum {
+            by: query.by.iter().map(|_| row.take("hour")).collect::<Result<_>>()?,
+            requests: sum("requests", row.take("requests")?)?,
+            units: sum("units", row.take("units")?)?,
+            bytes_in: sum("bytes_in", row.take("bytes_in")?)?,
+            bytes_out: sum("bytes_out", row.take("bytes_out")?)?,
+            duration_us: sum("duration_us", row.take("duration_us")?)?,
+            rejected: sum("requests", row.take("requests")?)?,
+            would_reject: sum("requests", row.take("requests")?)?,
+        })
+    })
 }
 
 /// After the events and not with them: they must not wait for a row that somebody holds.
@@ -227,12 +244,18 @@ fn column<'e, T>(events: &'e [UsageEvent], value: impl Fn(&'e UsageEvent) -> T) 
 
 /// Summed by the columns' own values, which are small and quick to compare, and written as text
 /// afterwards: there are far fewer sums than rows.
-fn sums_statement(by: &[UsageColumn]) -> String {
+fn sums_statement(by: &[UsageColumn], goes_on: bool) -> String {
     let columns = || by.iter().zip(0..).map(|(column, place)| (*column, format!("b{place}")));
     let values: Vec<String> = columns().map(|(column, name)| format!("{} AS {name}, ", value(column))).collect();
     let texts: Vec<String> =
         columns().map(|(column, name)| format!("{} COLLATE \"C\", ", text(column, &name))).collect();
     let (values, texts) = (values.concat(), texts.concat());
+    let onwards = if goes_on {
+        let places: Vec<String> = (5..).take(by.len()).map(|place| format!("${place}::text")).collect();
+        format!("WHERE ({}) > ({})", texts.trim_end_matches(", "), places.join(", "))
+    } else {
+        String::new()
+    };
     let positions: Vec<String> = (1..=by.len()).map(|position| position.to_string()).collect();
     let positions = positions.join(", ");
     let (group, order) = if by.is_empty() {
@@ -266,7 +289,7 @@ fn sums_statement(by: &[UsageColumn]) -> String {
                  WHERE hour >= $1 AND hour < $2 AND ($3::uuid IS NULL OR client_id = $3)) AS booked
              {group}
          ) AS summed
-         {order}"
+         {onwards} {order} LIMIT $4::bigint"
     )
 }
 

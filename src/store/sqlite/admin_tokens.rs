@@ -83,7 +83,7 @@ impl AdminTokenStore for Sqlite {
             }
             Ok(Page::cut(tokens, limit))
         };
-        self.readers.run("list admin tokens", REPORT, select).await
+        self.reports.run("list admin tokens", REPORT, select).await
     }
 
     async fn revoke(&self, id: Uuid, at: Timestamp) -> Result<Option<AdminToken>> {

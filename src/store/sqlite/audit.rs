@@ -73,7 +73,7 @@ impl AuditStore for Sqlite {
             }
             Ok(books)
         };
-        self.readers.run("compare usage", REPORT, compare).await
+        self.reports.run("compare usage", REPORT, compare).await
     }
 
     async fn events_of(&self, ids: &[Uuid]) -> Result<Vec<EventRow>> {
@@ -90,7 +90,7 @@ impl AuditStore for Sqlite {
             }
             Ok(found)
         };
-        self.readers.run("find usage events", REPORT, select).await
+        self.reports.run("find usage events", REPORT, select).await
     }
 
     async fn rebuild(&self, hours: &[Timestamp]) -> Result<std::result::Result<(), NotRebuilt>> {
@@ -99,7 +99,7 @@ impl AuditStore for Sqlite {
     }
 
     async fn retention_mark(&self) -> Result<Option<Timestamp>> {
-        self.readers.run("read retention", REPORT, |connection| retention_mark(connection)).await
+        self.reports.run("read retention", REPORT, |connection| retention_mark(connection)).await
     }
 
     async fn retire_events(&self, before: Timestamp) -> Result<u64> {

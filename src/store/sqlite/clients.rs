@@ -48,6 +48,17 @@ impl ClientStore for Sqlite {
         self.readers.run("find client", LOOK_UP, move |connection| by_id(connection, &id.to_string())).await
     }
 
+    async fn find_many(&self, ids: &[ClientId]) -> Result<Vec<Client>> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let select = move |connection: &mut Connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {CLIENT} FROM clients c WHERE c.id IN (SELECT value FROM json_each(?1))"
+            ))?;
+            all(&mut statement.query([serde_json::json!(ids).to_string()])?)
+        };
+        self.reports.run("find clients", REPORT, select).await
+    }
+
     async fn find_by_name(&self, name: &str) -> Result<Vec<Client>> {
         let name = name.to_owned();
         let select = move |connection: &mut Connection| {
@@ -73,7 +84,7 @@ impl ClientStore for Sqlite {
             let after = after.map(|id| id.to_string());
             Ok(Page::cut(all(&mut statement.query(params![after, i64::from(limit) + 1])?)?, limit))
         };
-        self.readers.run("list clients", REPORT, select).await
+        self.reports.run("list clients", REPORT, select).await
     }
 
     async fn update(&self, id: ClientId, change: ClientChange) -> Result<Option<Client>> {

@@ -40,7 +40,7 @@ impl EventStore for Sqlite {
             }
             Ok(events)
         };
-        self.readers.run("list usage events", REPORT, select).await
+        self.reports.run("list usage events", REPORT, select).await
     }
 }
 

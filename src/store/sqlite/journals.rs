@@ -59,7 +59,7 @@ impl JournalStore for Sqlite {
             }
             Ok(journals)
         };
-        self.readers.run("list journals", REPORT, select).await
+        self.reports.run("list journals", REPORT, select).await
     }
 
     async fn timeline(&self) -> Result<Option<String>> {

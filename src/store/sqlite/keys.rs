@@ -83,7 +83,33 @@ impl KeyStore for Sqlite {
             }
             Ok(Page::cut(keys, limit))
         };
-        self.readers.run("list keys", REPORT, select).await
+        self.reports.run("list keys", REPORT, select).await
+    }
+
+    async fn working(&self, client: ClientId, at: Timestamp, limit: u32) -> Result<Page<ApiKey>> {
+        let select = move |connection: &mut Connection| {
+            // Times that people wrote have other forms, which no text can be compared with: SQLite reads
+            // them, to the millisecond, and passes on what it cannot read for the error that names it.
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {KEY} FROM api_keys k
+                 WHERE k.client_id = ?1 AND k.revoked_at IS NULL
+                   AND (k.expires_at IS NULL OR coalesce(julianday(k.expires_at) >= julianday(?2), TRUE))
+                 ORDER BY replace(k.created_at, ' ', 'T') DESC, k.id DESC"
+            ))?;
+            let mut rows = statement.query(params![client.to_string(), time::text(at)])?;
+            let mut keys = Vec::new();
+            while let Some(row) = rows.next()? {
+                let key = key(&mut Columns::of("api_keys", row))?;
+                if key.defect(at).is_none() {
+                    keys.push(key);
+                }
+                if keys.len() > limit as usize {
+                    break;
+                }
+            }
+            Ok(Page::cut(keys, limit))
+        };
+        self.reports.run("list working keys", REPORT, select).await
     }
 
     async fn revoke(&self, id: ApiKeyId, at: Timestamp) -> Result<Option<ApiKey>> {
@@ -164,7 +190,7 @@ impl KeyStore for Sqlite {
             }
             Ok(known)
         };
-        self.readers.run("find known hashes", REPORT, select).await
+        self.reports.run("find known hashes", REPORT, select).await
     }
 
     async fn import(&self, keys: Vec<ImportedKey>) -> Result<u64> {

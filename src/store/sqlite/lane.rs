@@ -1,13 +1,17 @@
 //! Threads that own a connection each and work off a queue.
 //!
 //! rusqlite blocks, so it runs on threads of its own: they end when the last handle is dropped.
-//! Every call has a limit; a job whose caller gave up before it began is not begun.
+//! Every call has a limit; a job whose caller gave up before it began is not begun, and one that
+//! reads is ended wherever it is when nobody waits for it any more: a thread that goes on for
+//! nobody would be one fewer for everybody. What writes is never cut off half-way, because a batch
+//! that takes longer than its limit would be begun again and again.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -19,6 +23,8 @@ use crate::store::{Result, StoreError};
 
 /// How many threads read: look-ups are cached, so a few hold up nobody.
 pub(super) const READERS: usize = 2;
+/// How many threads read reports: one that takes long leaves another for the short ones.
+pub(super) const REPORTERS: usize = 2;
 
 /// For calls that a request waits for.
 pub(super) const LOOK_UP: Duration = Duration::from_secs(1);
@@ -33,6 +39,10 @@ pub(super) const MIGRATE: Duration = Duration::from_mins(10);
 const BUSY_WRITE: Duration = Duration::from_secs(10);
 /// How long a reader waits; in WAL mode only recovery after a crash makes it wait at all.
 const BUSY_READ: Duration = Duration::from_millis(500);
+
+/// How many steps of SQLite's machine (some tens of microseconds) lie between two looks at whether
+/// a job is still waited for.
+const STEPS_BETWEEN_LOOKS: std::ffi::c_int = 1_000;
 
 /// What a lane's connections may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +59,19 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Clone)]
 pub(super) struct Lane {
     jobs: mpsc::Sender<Job>,
+    access: Access,
+}
+
+/// Somebody waits for a job for as long as this is there.
+#[derive(Default)]
+struct Waiting {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Lane {
@@ -73,7 +96,7 @@ impl Lane {
                 .map_err(|error| StoreError::Unavailable { operation: OPERATION, source: error.into() })?;
             wait.await.map_err(|_| thread_ended(OPERATION))?.map_err(|failure| failure.of(OPERATION))?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, access })
     }
 
     /// Runs `job` on a connection; it takes at most `limit`, waiting included.
@@ -83,10 +106,17 @@ impl Lane {
         F: FnOnce(&mut Connection) -> std::result::Result<T, Failure> + Send + 'static,
     {
         let (answer, wait) = oneshot::channel();
+        // Dropped with this call, also where its caller leaves before the limit.
+        let waiting = Waiting::default();
+        let (access, is_over) = (self.access, Arc::clone(&waiting.is_over));
         let job = move |connection: &mut Connection| {
             if !answer.is_closed() {
                 // A caller that gives up meanwhile does not undo what was done.
-                drop(answer.send(job(connection)));
+                let done = match access {
+                    Access::Read => run_while_waited_for(connection, is_over, job),
+                    Access::Write => job(connection),
+                };
+                drop(answer.send(done));
             }
         };
         self.jobs.send(Box::new(job)).map_err(|_| thread_ended(operation))?;
@@ -96,6 +126,19 @@ impl Lane {
             Ok(Ok(done)) => done.map_err(|failure| failure.of(operation)),
         }
     }
+}
+
+/// Runs `job`, and ends it at its next step when nobody waits any more.
+fn run_while_waited_for<T>(
+    connection: &mut Connection,
+    is_over: Arc<AtomicBool>,
+    job: impl FnOnce(&mut Connection) -> std::result::Result<T, Failure>,
+) -> std::result::Result<T, Failure> {
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || is_over.load(Ordering::Relaxed)))?;
+    // One that panics leaves the handler to the next, which sets its own.
+    let done = job(connection);
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    done
 }
 
 fn work_off(mut connection: Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
@@ -153,5 +196,51 @@ fn create(path: &Path) -> std::result::Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(says("database file", path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads without an end.
+    fn for_ever(connection: &mut Connection) -> std::result::Result<i64, Failure> {
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        Ok(connection.query_row(endless, [], |row| row.get(0))?)
+    }
+
+    fn one(connection: &mut Connection) -> std::result::Result<i64, Failure> {
+        Ok(connection.query_row("SELECT 1", [], |row| row.get(0))?)
+    }
+
+    async fn lane(folder: &tempfile::TempDir) -> Lane {
+        let path: Arc<Path> = folder.path().join("octroi.db").into();
+        drop(connect(&path, Access::Write).unwrap());
+        Lane::open(&path, Access::Read, 1).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn at_its_limit_a_job_ends_and_its_thread_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(&folder).await;
+        let late = lane.run("read for ever", Duration::from_millis(50), for_ever).await;
+        assert!(matches!(late, Err(StoreError::Unavailable { .. })), "{late:?}");
+        assert_eq!(lane.run("read one", LOOK_UP, one).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_caller_left_ends_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(&folder).await;
+        let (begun, wait) = oneshot::channel();
+        let read = move |connection: &mut Connection| {
+            let _ = begun.send(());
+            for_ever(connection)
+        };
+        tokio::select! {
+            read = lane.run("read for ever", REPORT, read) => panic!("it has no end: {read:?}"),
+            begun = wait => begun.unwrap(),
+        }
+        assert_eq!(lane.run("read one", LOOK_UP, one).await.unwrap(), 1);
     }
 }

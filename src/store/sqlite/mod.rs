@@ -2,7 +2,8 @@
 //!
 //! Owns: the file, its connections and the SQL of this dialect. One thread writes, because the
 //! file admits one writer at a time and a queue of ours is fair where SQLite's busy handler is
-//! not; a few threads read beside it (WAL). The rules of the columns are in
+//! not; a few threads read beside it (WAL), in lanes of their own by who waits: requests for
+//! look-ups, limits for quotas, people for reports. The rules of the columns are in
 //! `migrations/sqlite`; what they may hold is checked in `store::columns`.
 
 use std::path::Path;
@@ -45,7 +46,12 @@ pub(in crate::store) use write_lock::WriteLock;
 struct Sqlite {
     path: Arc<Path>,
     writer: Lane,
+    /// For what a request or somebody who signs in waits for: a few rows by their index.
     readers: Lane,
+    /// For sums of quotas, which must be had however many reports are asked for.
+    quotas: Lane,
+    /// For lists, sums and whatever else may read much.
+    reports: Lane,
     /// On whose behalf this handle changes things.
     pen: Pen,
 }
@@ -55,7 +61,9 @@ pub(super) async fn open(path: &Path) -> Result<Store> {
     let path: Arc<Path> = path.into();
     let writer = Lane::open(&path, lane::Access::Write, 1).await?;
     let readers = Lane::open(&path, lane::Access::Read, lane::READERS).await?;
-    Ok(store(Sqlite { path, writer, readers, pen: Pen::of_system() }))
+    let quotas = Lane::open(&path, lane::Access::Read, 1).await?;
+    let reports = Lane::open(&path, lane::Access::Read, lane::REPORTERS).await?;
+    Ok(store(Sqlite { path, writer, readers, quotas, reports, pen: Pen::of_system() }))
 }
 
 impl Place for Sqlite {
@@ -64,6 +72,8 @@ impl Place for Sqlite {
             path: Arc::clone(&self.path),
             writer: self.writer.clone(),
             readers: self.readers.clone(),
+            quotas: self.quotas.clone(),
+            reports: self.reports.clone(),
             pen: self.pen.held_by(author),
         })
     }

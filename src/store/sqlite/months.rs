@@ -64,7 +64,7 @@ impl MonthStore for Sqlite {
                 without: row.take("without")?,
             }))
         };
-        self.readers.run("find month", REPORT, select).await
+        self.reports.run("find month", REPORT, select).await
     }
 
     async fn totals(&self, month: Month, client: Option<ClientId>) -> Result<Vec<(Uuid, UsageSum)>> {
@@ -81,7 +81,7 @@ impl MonthStore for Sqlite {
             }
             Ok(totals)
         };
-        self.readers.run("list month", REPORT, select).await
+        self.reports.run("list month", REPORT, select).await
     }
 
     async fn adjustments(&self, from: Timestamp, to: Timestamp, client: Option<ClientId>) -> Result<Vec<Adjustment>> {
@@ -104,7 +104,7 @@ impl MonthStore for Sqlite {
             }
             Ok(adjustments)
         };
-        self.readers.run("list adjustments", REPORT, select).await
+        self.reports.run("list adjustments", REPORT, select).await
     }
 }
 

@@ -101,7 +101,7 @@ impl OperatorStore for Sqlite {
             }
             Ok(Page::cut(operators, limit))
         };
-        self.readers.run("list operators", REPORT, select).await
+        self.reports.run("list operators", REPORT, select).await
     }
 
     async fn update(&self, id: Uuid, change: OperatorChange, at: Timestamp) -> Result<Option<Operator>> {
@@ -145,7 +145,7 @@ impl OperatorStore for Sqlite {
             }
             Ok(sessions)
         };
-        self.readers.run("list sessions", REPORT, select).await
+        self.reports.run("list sessions", REPORT, select).await
     }
 
     async fn note_session(&self, id: Uuid, at: Timestamp) -> Result<()> {

@@ -68,7 +68,7 @@ impl PlanStore for Sqlite {
             }
             Ok(Page::cut(plans, limit))
         };
-        self.readers.run("list plans", REPORT, select).await
+        self.reports.run("list plans", REPORT, select).await
     }
 
     async fn update(&self, id: Uuid, change: PlanChange) -> Result<Option<Plan>> {
@@ -129,7 +129,7 @@ impl QuotaStore for Sqlite {
             }
             Ok(units)
         };
-        self.readers.run("sum quota", REPORT, sum).await
+        self.quotas.run("sum quota", REPORT, sum).await
     }
 
     async fn note_mark(&self, mark: &QuotaMark) -> Result<bool> {
@@ -197,7 +197,7 @@ impl QuotaStore for Sqlite {
             }
             Ok(marks)
         };
-        self.readers.run("list quota marks", REPORT, select).await
+        self.reports.run("list quota marks", REPORT, select).await
     }
 }
 

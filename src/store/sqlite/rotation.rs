@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::lane::{REPORT, WRITE};
+use super::lane::{LOOK_UP, REPORT, WRITE};
 use super::{Sqlite, time};
 use crate::model::id::ClientId;
 use crate::model::key::HashKind;
@@ -60,7 +60,7 @@ impl RotationStore for Sqlite {
             let names = statement.query_map(params![fingerprint, ago(connection, LIVE_SECONDS)?], |row| row.get(0))?;
             Ok(names.collect::<rusqlite::Result<Vec<String>>>()?)
         };
-        self.readers.run("list nodes", REPORT, read).await
+        self.readers.run("list nodes", LOOK_UP, read).await
     }
 
     async fn move_hashes(&self, moves: &[HashMove], target: &MoveTarget) -> Result<Moved> {
@@ -123,7 +123,7 @@ impl RotationStore for Sqlite {
                 rows.map(|row| row.map(|(version, count)| (version, count.unsigned_abs()))).collect();
             Ok(HashCounts::from(counts?))
         };
-        self.readers.run("count hashes", REPORT, select).await
+        self.reports.run("count hashes", REPORT, select).await
     }
 }
 

@@ -47,7 +47,7 @@ impl AuditTrail for Sqlite {
             }
             Ok(Page::cut(entries, limit))
         };
-        self.readers.run("list audit", REPORT, select).await
+        self.reports.run("list audit", REPORT, select).await
     }
 
     async fn record(&self, noted: Note) -> Result<()> {

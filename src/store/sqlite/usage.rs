@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params, params_from_iter};
 use uuid::Uuid;
 
 use super::error::Failure;
@@ -15,7 +16,7 @@ use crate::model::usage::{OBSERVED, REJECTED, RejectedCount, UsageEvent};
 use crate::store::audit::{first_id, refuse_past};
 use crate::store::columns::{count, hour_of, sum};
 use crate::store::last_used::{STEP, last_uses};
-use crate::store::{Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
+use crate::store::{Page, Result, UsageColumn, UsageQuery, UsageStore, UsageSum};
 
 #[async_trait]
 impl UsageStore for Sqlite {
@@ -51,7 +52,16 @@ impl UsageStore for Sqlite {
 
     async fn sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>> {
         let query = query.clone();
-        self.readers.run("sum usage", REPORT, move |connection| sums(connection, &query)).await
+        self.reports.run("sum usage", REPORT, move |connection| sums(connection, &query, None, None)).await
+    }
+
+    async fn sums_page(&self, query: &UsageQuery, after: Option<&[String]>, limit: u32) -> Result<Page<UsageSum>> {
+        let (query, after) = (query.clone(), after.map(<[String]>::to_vec));
+        let select = move |connection: &mut Connection| {
+            let sums = sums(connection, &query, after.as_deref(), Some(i64::from(limit) + 1))?;
+            Ok(Page::cut(sums, limit))
+        };
+        self.reports.run("list sums of usage", REPORT, select).await
     }
 }
 
@@ -275,11 +285,21 @@ fn adjust(
     Ok(())
 }
 
-fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<UsageSum>, Failure> {
+fn sums(
+    connection: &Connection,
+    query: &UsageQuery,
+    after: Option<&[String]>,
+    limit: Option<i64>,
+) -> std::result::Result<Vec<UsageSum>, Failure> {
     let by: String = query.by.iter().map(|column| [expression(*column), ", "].concat()).collect();
     let positions: Vec<String> = (1..=query.by.len()).map(|position| position.to_string()).collect();
     let group =
         if positions.is_empty() { String::new() } else { format!("GROUP BY {0} ORDER BY {0}", positions.join(", ")) };
+    let onwards = after.map_or_else(String::new, |after| {
+        let places: Vec<String> = (5..).take(after.len()).map(|place| format!("?{place}")).collect();
+        // Before they are grouped: what came on pages before is not sorted again.
+        format!("WHERE ({}) > ({})", by.trim_end_matches(", "), places.join(", "))
+    });
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {by}
              coalesce(sum(CASE WHEN outcome IN ('{REJECTED}', '{OBSERVED}') THEN 0 ELSE requests END), 0),
@@ -300,10 +320,13 @@ fn sums(connection: &Connection, query: &UsageQuery) -> std::result::Result<Vec<
              SELECT hour, client_id, api_key_id, route, status, '{OBSERVED}', requests, 0, 0, 0, 0
              FROM usage_observed
              WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR client_id = ?3))
-         {group}"
+         {onwards} {group} LIMIT coalesce(?4, -1)"
     ))?;
     let client = query.client.map(|id| id.to_string());
-    let mut rows = statement.query(params![time::text(query.from), time::text(query.to), client])?;
+    let mut values: Vec<Value> =
+        vec![time::text(query.from).into(), time::text(query.to).into(), client.into(), limit.into()];
+    values.extend(after.unwrap_or_default().iter().cloned().map(Value::from));
+    let mut rows = statement.query(params_from_iter(values))?;
     let mut sums = Vec::new();
     while let Some(row) = rows.next()? {
         let mut row = Columns::of("usage_hourly", row);

@@ -16,6 +16,7 @@ use crate::stores::{Place, on_both};
 on_both!(
     a_key_keeps_its_own_limits_and_ranges,
     a_successor_has_everything_but_the_text,
+    working_keys_are_told_newest_first,
     the_old_key_ends_with_the_grace_and_never_later_than_before,
     what_does_not_work_or_was_replaced_is_not_rotated,
     of_two_rotations_that_meet_one_wins,
@@ -104,6 +105,44 @@ async fn a_successor_has_everything_but_the_text(place: &Place) {
         Rotation { expires_at: Some(at("2028-01-01T00:00:00Z")), ..rotation(3, SignedDuration::from_hours(1)) };
     let third = store.keys.rotate(new.id, longer).await.unwrap().unwrap();
     assert_eq!((third.expires_at, third.client_id), (Some(at("2028-01-01T00:00:00Z")), expected.client_id));
+}
+
+async fn working_keys_are_told_newest_first(place: &Place) {
+    let store = place.migrated().await;
+    let (owner, other) = (client(&store, "acme").await, client(&store, "globex").await);
+    store.keys.create(new_key(other.id, hash(200))).await.unwrap();
+    let mut made = Vec::new();
+    for (number, (revoked_at, expires_at)) in (1..).zip([
+        (None, None),
+        (Some("2026-11-01T00:00:00Z"), None),
+        // A time in the future does not undo a revocation.
+        (Some("2027-11-01T00:00:00Z"), None),
+        (None, Some("2026-11-22T20:00:00Z")),
+        (None, Some("2026-11-22T20:00:00.000001Z")),
+        (None, Some("2026-11-22 21:00:00+02:00")),
+        (None, Some("2026-11-22 23:00:00+02:00")),
+    ]) {
+        let key = store.keys.create(new_key(owner.id, hash(number))).await.unwrap();
+        let value = |time: Option<&str>| time.map_or_else(|| "NULL".to_owned(), |time| format!("'{time}'"));
+        place
+            .must(&format!(
+                "UPDATE api_keys SET revoked_at = {}, expires_at = {}, created_at = '2026-01-0{number}T00:00:00.000000Z'
+                 WHERE id = '{}'",
+                value(revoked_at),
+                value(expires_at),
+                key.id
+            ))
+            .await;
+        made.push(key.id);
+    }
+    let expected = [made[6], made[4], made[0]];
+    for limit in [1, 2, 3, 10] {
+        let page = store.keys.working(owner.id, at(NOW), limit).await.unwrap();
+        let ids: Vec<_> = page.items.iter().map(|key| key.id).collect();
+        assert_eq!(ids, expected[..expected.len().min(limit as usize)], "{limit}");
+        assert_eq!(page.more, limit < 3, "{limit}");
+    }
+    assert!(store.keys.working(ClientId(Uuid::from_u128(1)), at(NOW), 9).await.unwrap().items.is_empty());
 }
 
 async fn the_old_key_ends_with_the_grace_and_never_later_than_before(place: &Place) {

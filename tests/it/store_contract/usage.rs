@@ -13,6 +13,7 @@ on_both!(
     rollups_equal_the_events,
     interim_records_are_bytes_and_no_requests,
     sums_are_by_every_column,
+    sums_come_in_pages_too,
     refusals_stand_apart,
     what_was_only_observed_is_no_usage,
     drains_that_meet_record_each_event_once,
@@ -203,6 +204,42 @@ async fn sums_are_by_every_column(place: &Place) {
         by: vec![],
     };
     assert_eq!(store.usage.sums(&narrow).await.unwrap()[0].requests, 1, "from inclusive, to exclusive, one client");
+}
+
+async fn sums_come_in_pages_too(place: &Place) {
+    use UsageColumn::{Client, Day, Hour, Key, Month, Outcome, Route, Status};
+    let store = place.migrated().await;
+    store.usage.record(&varied()).await.unwrap();
+    for by in [
+        vec![Client],
+        vec![Route],
+        vec![Status],
+        vec![Hour],
+        vec![Day, Outcome],
+        vec![Outcome, Month],
+        vec![Client, Key, Route, Status, Outcome, Hour],
+    ] {
+        let query = everything(by);
+        let whole = store.usage.sums(&query).await.unwrap();
+        for limit in [1, 2, 3, 100] {
+            let (mut after, mut found) = (None, Vec::new());
+            loop {
+                let page = store.usage.sums_page(&query, after.as_deref(), limit).await.unwrap();
+                assert!(page.items.len() <= limit as usize, "{query:?}");
+                found.extend(page.items);
+                if !page.more {
+                    break;
+                }
+                after = found.last().map(|last: &UsageSum| last.by.clone());
+            }
+            assert_eq!(found, whole, "pages of {limit} of {query:?}");
+        }
+    }
+    let of_one = UsageQuery { client: Some(CLIENTS[1]), ..everything(vec![Client]) };
+    let page = store.usage.sums_page(&of_one, Some(&[CLIENTS[0].to_string()]), 9).await.unwrap();
+    assert_eq!((page.items.len(), page.more), (1, false));
+    let page = store.usage.sums_page(&of_one, Some(&["not an id ' \" at all".to_owned()]), 9).await.unwrap();
+    assert!(page.items.is_empty(), "a cursor is a text, and may be any");
 }
 
 async fn refusals_stand_apart(place: &Place) {

@@ -16,7 +16,10 @@ const lively = document.querySelector("main[data-refresh]");
 if (lively) {
   const refresh = async () => {
     if (document.hidden) return;
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
+    // Nobody asks for this: a session that is otherwise unused comes to its end all the same.
+    const headers = { accept: "text/html", "x-octroi-refresh": "1" };
+    const answer = await fetch(location.href, { headers }).catch(() => null);
+    if (answer && answer.redirected) location.reload();
     if (!answer || !answer.ok || answer.redirected) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
