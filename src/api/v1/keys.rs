@@ -41,6 +41,8 @@ pub(in crate::api) struct KeyQuery {
     pub(in crate::api) limit: Option<u32>,
     /// Only those after this one: `next` of the list before.
     pub(in crate::api) after: Option<Uuid>,
+    /// Only this client's; roles that are for several clients say which.
+    pub(in crate::api) client: Option<Uuid>,
     /// Only the one with this public id.
     pub(in crate::api) key_id: Option<String>,
 }
@@ -132,10 +134,11 @@ pub(in crate::api) async fn list(
 ) -> Result<Json<Listed<KeyView>>> {
     if let Some(key_id) = &query.key_id {
         let found = caller.store.keys.find_by_key_id(key_id).await?;
-        let found = found.filter(|key| caller.reach(Permission::ReadKeys, key.client_id).is_ok());
+        let asked = |key: &ApiKey| query.client.is_none_or(|client| client == key.client_id.0);
+        let found = found.filter(|key| asked(key) && caller.reach(Permission::ReadKeys, key.client_id).is_ok());
         return Ok(Json(Listed::whole(found.iter().map(KeyView::from).collect())));
     }
-    let client = caller.confined_to(Permission::ReadKeys, None)?;
+    let client = caller.confined_to(Permission::ReadKeys, query.client.map(ClientId))?;
     shown(&caller, client, query.limit, query.after).await
 }
 

@@ -326,14 +326,18 @@ async fn find(store: &Store, named: &str) -> Result<ApiKey, Failure> {
         Err(_) => store.keys.find_by_key_id(named).await?,
     };
     found.ok_or_else(|| {
-        // Somebody may have pasted the whole key: it is not repeated.
-        let detail = if named.len() <= LONGEST_KEY_ID {
-            format!("there is no key with the id `{named}`")
-        } else {
-            "this is no key's id: give the id of its row or its key_id, not the whole key (octroi key list)".to_owned()
-        };
-        Failure::not_found(detail)
+        let detail = format!("there is no key with the id `{named}`");
+        refuse_whole_key(named).err().unwrap_or_else(|| Failure::not_found(detail))
     })
+}
+
+/// Somebody may have pasted the whole key: it is neither repeated nor sent anywhere.
+fn refuse_whole_key(named: &str) -> Result<(), Failure> {
+    if named.len() <= LONGEST_KEY_ID {
+        return Ok(());
+    }
+    let detail = "this is no key's id: give the id of its row or its key_id, not the whole key (octroi key list)";
+    Err(Failure::not_found(detail))
 }
 
 /// The length of a row's id; the public part of a key's text is shorter, a whole key longer.

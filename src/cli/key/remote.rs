@@ -5,7 +5,7 @@ use std::io::Write;
 use http::Method;
 use serde_json::{Map, Value};
 
-use super::{COLUMNS, Command, Create, Kind, SHOWN, expiry, import, verify};
+use super::{COLUMNS, Command, Create, Kind, SHOWN, expiry, import, refuse_whole_key, verify};
 use crate::cli::output::{self, Row};
 use crate::cli::server::{Server, write_object};
 use crate::cli::{Context, Failure};
@@ -58,6 +58,7 @@ pub(in crate::cli) async fn run(
 }
 
 async fn place(server: &Server, named: &str) -> Result<String, Failure> {
+    refuse_whole_key(named)?;
     Ok(format!("/v1/keys/{}", server.one("/v1/keys", "key_id", named, "key").await?))
 }
 

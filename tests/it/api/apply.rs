@@ -94,3 +94,68 @@ fn a_key_beyond_the_first_thousand_is_found() {
     assert_eq!(exit, Some(0), "{told}");
     assert_eq!(bench.setup.json(&["key", "show", &last.id])["scopes"], json!(["a"]));
 }
+
+#[test]
+fn a_file_says_how_things_should_be() {
+    let bench = Bench::sqlite();
+    let key = bench.setup.key(&bench.client, &["--name", "ci"]);
+    std::fs::write(
+        bench.setup.path("wanted.toml"),
+        format!(
+            "[[plans]]\nname = \"gold\"\npolicies = [{{ name = \"gold\", rate = \"5/s\" }}]\n\
+             [[clients]]\nname = \"acme\"\nplan = \"gold\"\nmetadata = {{ crm = 7 }}\n\
+             [[clients.keys]]\nkey_id = \"{}\"\nscopes = [\"a:read\"]\n\
+             [[clients]]\nname = \"hooli\"\nquota = \"10/day\"\n",
+            key.public_id
+        ),
+    )
+    .unwrap();
+    let difference = bench.setup.octroi(&["--output", "json", "diff", "wanted.toml"]);
+    assert_eq!(difference.status.code(), Some(1), "{}", text(&difference.stderr));
+    let told: Value = serde_json::from_slice(&difference.stdout).unwrap();
+    let names: Vec<_> = told["items"].as_array().unwrap().iter().map(|deed| deed["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["gold", "acme", key.public_id.as_str(), "hooli"]);
+    assert_eq!(bench.setup.json(&["plan", "list"])["items"].as_array().unwrap().len(), 0, "nothing was done yet");
+    bench.setup.json(&["apply", "wanted.toml"]);
+    assert_eq!(bench.setup.json(&["diff", "wanted.toml"])["items"].as_array().unwrap().len(), 0);
+    let client = bench.setup.json(&["client", "show", "acme"]);
+    assert_eq!(client["metadata"], json!({"crm": 7}));
+    assert_eq!(client["plan_id"], bench.setup.json(&["plan", "show", "gold"])["id"]);
+    assert_eq!(bench.setup.json(&["key", "show", &key.id])["scopes"], json!(["a:read"]));
+    assert_eq!(bench.setup.json(&["client", "show", "hooli"])["quota"], "10/day");
+    // Whoever did it on this machine is in the audit.
+    let audit = bench.setup.json(&["audit", "--action", "plan.create"]);
+    assert_eq!(audit["items"][0]["actor_kind"], "shell");
+    // What is wrong anywhere is told before anything is changed.
+    for (clients, exit, told) in [
+        ("name = \"acme\"\nrat = \"5/s\"", 2, "there is no `rat`; known are rate"),
+        ("name = \"acme\"\nrate = \"10\"", 2, "acme: rate: "),
+        ("name = \"acme\"\nquota = \"3/week\"", 2, "acme: quota: "),
+        ("name = \"new\"\nstatus = \"frozen\"", 2, "write `active` or `suspended`"),
+        ("name = \"new\"\n[[clients]]\nname = \"new\"", 2, "stands there twice"),
+        ("name = \"new\"\nplan = \"nosuch\"", 1, "there is no plan `nosuch` for the client new"),
+    ] {
+        let file = format!("[[plans]]\nname = \"half\"\npolicies = []\n[[clients]]\n{clients}\n");
+        std::fs::write(bench.setup.path("wrong.toml"), file).unwrap();
+        for command in ["diff", "apply"] {
+            let wrong = bench.setup.octroi(&[command, "wrong.toml"]);
+            assert_eq!(wrong.status.code(), Some(exit), "{command} {clients}: {}", text(&wrong.stderr));
+            assert!(text(&wrong.stderr).contains(told), "{command} {clients}: {}", text(&wrong.stderr));
+        }
+    }
+    assert_eq!(bench.setup.json(&["plan", "list"])["items"].as_array().unwrap().len(), 1, "something was done");
+    // A new client is made with its status, though its keys are still to be made.
+    let file = "[[clients]]\nname = \"new\"\nstatus = \"suspended\"\nplan = \"gold\"\n[[clients.keys]]\nname = \"first\"\nscopes = [\"b\"]\n";
+    std::fs::write(bench.setup.path("new.toml"), file).unwrap();
+    let owing = bench.setup.octroi(&["apply", "new.toml"]);
+    assert_eq!(owing.status.code(), Some(1));
+    assert!(text(&owing.stderr).contains("still without keys: new"), "{}", text(&owing.stderr));
+    let made = bench.setup.json(&["client", "show", "new"]);
+    assert_eq!(made["status"], "suspended");
+    let first = bench.setup.key("new", &["--name", "first"]);
+    bench.setup.json(&["apply", "new.toml"]);
+    assert_eq!(bench.setup.json(&["key", "show", &first.id])["scopes"], json!(["b"]));
+    std::fs::write(bench.setup.path("less.toml"), "[[clients]]\nname = \"new\"\nplan = \"none\"\n").unwrap();
+    bench.setup.json(&["apply", "less.toml"]);
+    assert_eq!(bench.setup.json(&["client", "show", "new"])["plan_id"], Value::Null);
+}

@@ -120,3 +120,42 @@ fn an_answer_that_is_given_again_has_its_tag() {
     assert!(first.header("etag").is_some());
     assert_eq!(again.header("etag"), first.header("etag"));
 }
+
+#[test]
+fn a_write_that_is_sent_twice_is_done_once() {
+    let bench = Bench::sqlite();
+    let token = bench.token("owner");
+    let bearer = format!("authorization: Bearer {token}");
+    let path = format!("/v1/clients/{}/keys", bench.client);
+    let send = |key: &str, body: &Value| bench.ask("POST", &path, &[&bearer, &format!("idempotency-key: {key}")], body);
+    let first = send("one", &json!({"name": "laptop"}));
+    let again = send("one", &json!({"name": "laptop"}));
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(first.json()["id"], again.json()["id"]);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert!(first.json()["key"].is_string() && again.json().get("key").is_none(), "a key is shown once");
+    refused(&send("one", &json!({"name": "another"})), 422, "idempotency_mismatch");
+    // What was refused changed nothing, and may be tried anew.
+    assert_eq!(send("two", &json!({"name": ""})).status, 400);
+    assert_eq!(send("two", &json!({"name": "phone"})).status, 201);
+    let keys = bench.with(&token, "GET", &path, &Value::Null).json();
+    assert_eq!(keys["items"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn an_update_of_what_changed_meanwhile_is_refused() {
+    let bench = Bench::sqlite();
+    let token = bench.token("operator");
+    let bearer = format!("authorization: Bearer {token}");
+    let path = format!("/v1/clients/{}", bench.client);
+    let seen = bench.with(&token, "GET", &path, &Value::Null);
+    let tag = seen.header("etag").expect("an ETag").to_owned();
+    let change = |tag: &str, rate: &str| {
+        bench.ask("PATCH", &path, &[&bearer, &format!("if-match: {tag}")], &json!({"rate": rate}))
+    };
+    let changed = change(&tag, "7/s");
+    assert_eq!((changed.status, &changed.json()["rate"]), (200, &"7/s".into()));
+    refused(&change(&tag, "8/s"), 412, "precondition_failed");
+    assert_eq!(change(changed.header("etag").unwrap(), "8/s").status, 200);
+    assert_eq!(change("*", "9/s").status, 200);
+}
