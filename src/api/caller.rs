@@ -17,11 +17,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::fault::{Fault, Result};
 use super::idempotency;
 use super::state::{Api, Peer};
+use super::turns::Turn;
 use crate::model::id::ClientId;
 use crate::model::operator::{Actor, Permission};
 use crate::operators::{Attendance, Known};
@@ -33,8 +33,15 @@ pub(super) const COOKIE: &str = "octroi-session";
 /// Marks what a page asks by itself: it keeps no session alive. Who sends it without need only loses by it.
 pub(super) const REFRESH: &str = "x-octroi-refresh";
 
-/// How long a customer waits for its turn at reports.
+/// How long one waits for its turn at reports.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A turn at a report, until it is dropped.
+#[derive(Debug)]
+pub(super) struct ReportTurn {
+    _own: Turn,
+    _of_all: Option<Turn>,
+}
 
 /// Who may use a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,20 +89,25 @@ impl Caller {
         Err(refused(self.actor(), permission))
     }
 
-    /// A turn at what may read much of the store. Who operates the gateway has one at once; roles that
+    /// A turn at what may read much of the store. Who operates the gateway has a few at once; roles that
     /// are for some clients share one, one after the other, so that no customer's questions, however
-    /// many, take the store from operators or from metering.
+    /// many, take the store from operators or from metering. Each waits for its own before it waits for
+    /// others: who asks much stands in the line of all once.
     ///
     /// # Errors
-    /// Others took too long.
-    pub(super) async fn turn(&self, api: &Api) -> Result<Option<OwnedSemaphorePermit>> {
-        if !self.actor().role.is_confined() {
-            return Ok(None);
-        }
-        let turn = Arc::clone(&api.customers_turn).acquire_owned();
-        let busy = || Fault::unavailable("too_many_reports", "others ask for reports: ask again");
-        let turn = tokio::time::timeout(TURN_PATIENCE, turn).await.map_err(|_| busy())?;
-        turn.map(Some).map_err(|_| busy())
+    /// Its own or others' took too long.
+    pub(super) async fn turn(&self, api: &Api) -> Result<ReportTurn> {
+        let who = self.actor().id;
+        let turn = async {
+            if !self.actor().role.is_confined() {
+                return Some(ReportTurn { _own: api.operators_turns.wait(who).await?, _of_all: None });
+            }
+            let own = api.customers_turns.wait(who).await?;
+            let of_all = Arc::clone(&api.customers_turn).acquire_owned().await.ok()?;
+            Some(ReportTurn { _own: own, _of_all: Some(of_all) })
+        };
+        let turn = tokio::time::timeout(TURN_PATIENCE, turn).await.ok().flatten();
+        turn.ok_or_else(|| Fault::unavailable("too_many_reports", "reports are being read: ask again"))
     }
 
     /// Whether it may; for what is shown on a page.

@@ -40,7 +40,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let bytes = json(request).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| Fault::bad_request(format!("the body: {error}")))
+        no_escaped_zero(&bytes)?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| unread(&format!("the body: {error}")))
     }
 }
 
@@ -53,6 +54,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Confidential<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let bytes = json(request).await?;
+        no_escaped_zero(&bytes)?;
         let read = serde_json::from_slice(&bytes).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             let detail = format!("the body is not what it should be (/docs), at line {line}, column {column}");
@@ -83,12 +85,13 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Form<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let bytes = whole(request.into_body()).await?;
+        no_zero(&String::from_utf8_lossy(&bytes))?;
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(&bytes).into_owned().collect();
         // Fields that were left empty were not filled in.
         let pairs: Vec<_> = pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
         let text = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let uri = format!("/?{text}").parse().map_err(|_| Fault::bad_request("the form cannot be read"))?;
-        let Query(read) = Query::try_from_uri(&uri).map_err(|error| Fault::bad_request(error.body_text()))?;
+        let Query(read) = Query::try_from_uri(&uri).map_err(|error| unread(&error.body_text()))?;
         Ok(Self(read))
     }
 }
@@ -100,9 +103,36 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let Query(read) = Query::try_from_uri(&parts.uri).map_err(|error| Fault::bad_request(error.body_text()))?;
+        no_zero(parts.uri.query().unwrap_or_default())?;
+        let Query(read) = Query::try_from_uri(&parts.uri).map_err(|error| unread(&error.body_text()))?;
         Ok(Self(read))
     }
+}
+
+/// What cannot be read. It repeats what was sent, which may be a key or a token by mistake.
+fn unread(said: &str) -> Fault {
+    Fault::bad_request(masked(said).into_owned())
+}
+
+/// A zero is in no text of a database: PostgreSQL refuses the question, and SQLite finds nothing.
+fn no_zero(encoded: &str) -> Result<()> {
+    if encoded.contains("%00") { Err(zero("%00")) } else { Ok(()) }
+}
+
+/// The same of JSON, which can only write it as an escape; a backslash that is escaped itself begins none.
+fn no_escaped_zero(json: &[u8]) -> Result<()> {
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        if rest[at + 1..].starts_with(b"u0000") {
+            return Err(zero("\\u0000"));
+        }
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn zero(written: &str) -> Fault {
+    Fault::bad_request(format!("a text has a character that none may have: {written}"))
 }
 
 /// A part of the path.
@@ -112,9 +142,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        no_zero(parts.uri.path())?;
         let read = Path::<T>::from_request_parts(parts, state).await;
-        // It repeats what was sent, which may be a key or a token by mistake.
-        read.map(|Path(read)| Self(read)).map_err(|error| Fault::bad_request(masked(&error.body_text()).into_owned()))
+        read.map(|Path(read)| Self(read)).map_err(|error| unread(&error.body_text()))
     }
 }
 
@@ -226,6 +256,22 @@ mod tests {
         ] {
             let held = IfMatch(condition.clone()).held::<Shown, u32>(1).ok();
             assert_eq!(held.map(|held| held.only_if().is_some()), holds, "{condition:?}");
+        }
+    }
+
+    #[test]
+    fn json_has_no_zero_however_it_is_written() {
+        for (json, may) in [
+            (r#"{"a": "b"}"#, true),
+            (r#"{"a": "\u0000"}"#, false),
+            (r#"{"a\u0000": 1}"#, false),
+            (r#"{"a": "\\u0000"}"#, true),
+            (r#"{"a": "\\\u0000"}"#, false),
+            (r#"{"a": "\u00001"}"#, false),
+            (r#"{"a": "\u0001"}"#, true),
+            ("\\", true),
+        ] {
+            assert_eq!(no_escaped_zero(json.as_bytes()).is_ok(), may, "{json}");
         }
     }
 

@@ -25,6 +25,7 @@ mod remembered;
 mod router;
 mod rows;
 mod state;
+mod turns;
 mod v1;
 mod views;
 

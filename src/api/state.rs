@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::gateway::RunningGateway;
 use super::oidc::Oidc;
 use super::remembered::Remembered;
+use super::turns::Turns;
 use crate::auth::Mint;
 use crate::crypto::pepper::Peppers;
 use crate::crypto::shell_text::ShellTexts;
@@ -76,13 +77,24 @@ pub struct Api {
     /// The requests of the last day by hour, of all clients: each open overview shows them again every
     /// few seconds, and the store sums a day of everybody for it.
     pub(super) hours: Remembered<Vec<UsageSum>>,
-    /// The turn of customers at what reads much of the store ([`super::caller::Caller::turn`]).
+    /// Turns at what reads much of the store ([`super::caller::Caller::turn`]): of each who operates the
+    /// gateway, of each customer, and of all customers together.
+    pub(super) operators_turns: Turns,
+    pub(super) customers_turns: Turns,
     pub(super) customers_turn: Arc<Semaphore>,
+    /// Who watches what goes on, of roles that are for some clients.
+    pub(super) watching: Turns,
     ids: Mutex<EventIdGenerator>,
 }
 
 /// How old the sums of the last day may be that an overview shows.
 const HOURS_HELD: Duration = Duration::from_secs(30);
+
+/// How many reports one who operates the gateway may have read at once: a page and some scripts.
+const OPERATORS_REPORTS: usize = 4;
+
+/// How many tails one who is for some clients only may watch at once.
+const CUSTOMERS_TAILS: usize = 2;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +111,10 @@ impl Api {
             books: mutex(),
             redraining: mutex(),
             hours: Remembered::new(HOURS_HELD),
+            operators_turns: Turns::new(OPERATORS_REPORTS),
+            customers_turns: Turns::new(1),
             customers_turn: Arc::new(Semaphore::new(1)),
+            watching: Turns::new(CUSTOMERS_TAILS),
             ids,
         })
     }

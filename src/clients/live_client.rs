@@ -105,6 +105,12 @@ impl LiveClient {
         limiter
     }
 
+    /// The limiter of a key that spent of its own rate here; none: it did not, or has none.
+    #[must_use]
+    pub fn known_key_limiter(&self, key: ApiKeyId) -> Option<Arc<Limiter>> {
+        lock(&self.keys).iter().find(|(id, _)| *id == key).map(|(_, limiter)| Arc::clone(limiter))
+    }
+
     pub(super) fn new(
         id: ClientId,
         policy: Option<Policy>,

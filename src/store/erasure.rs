@@ -26,8 +26,9 @@ pub trait ErasureStore: Send + Sync {
     async fn erased_since(&self, at: Timestamp) -> Result<Vec<ClientId>>;
 }
 
-/// What a conflict says that would let a client call again of which nobody knows whose it was.
-pub(super) const SUSPENDED_FOR_GOOD: &str =
+/// What a conflict says that would let a client call again of which nobody knows whose it was, or would
+/// write down whose it was.
+pub(super) const ERASED_FOR_GOOD: &str =
     "this client was erased and is suspended for good: make a new one for whoever comes back";
 
 /// What stands where something was erased.

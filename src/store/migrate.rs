@@ -90,6 +90,7 @@ macro_rules! embedded {
             16 "0016" "create_operators" "operators",
             17 "0017" "create_audit" "audit",
             18 "0018" "create_idempotency_keys" "idempotency_keys",
+            19 "0019" "index_working_keys",
         )
     };
     ($dialect:literal: $($version:literal $digits:literal $name:literal $($table:literal)?,)*) => {

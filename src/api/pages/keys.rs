@@ -58,7 +58,9 @@ const SHOWN: u32 = 200;
 pub(super) async fn working(api: &Api, caller: &Caller, client: ClientId) -> Result<Markup> {
     caller.reach(Permission::ReadKeys, client)?;
     let now = api.clock.wall();
+    let turn = caller.turn(api).await?;
     let keys = caller.store.keys.working(client, now, SHOWN).await?;
+    drop(turn);
     Ok(html! {
         (table_of("Working keys, the newest first", &keys.items, now))
         @if keys.more { p.soft { "The newest " (SHOWN) " of them." } }

@@ -9,7 +9,6 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::clients::{named_link, names_of};
@@ -176,15 +175,15 @@ pub(super) async fn csv(
     Parameters(asked): Parameters<Asked>,
 ) -> Result<Response> {
     let question = SumQuestion::of(&api, &caller, &asked.query()?)?;
-    // Until the file is whole.
-    let turn = caller.turn(&api).await?;
     // Before the head of the answer is sent: what is wrong by then is told by a status.
+    let turn = caller.turn(&api).await?;
     let first = question.page(&caller, None, sums::LONGEST_PAGE).await?;
+    drop(turn);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"usage.csv\"")),
     ];
-    let file = CsvFile { question, caller, _turn: turn, state: CsvState::Begins(first) };
+    let file = CsvFile { api, question, caller, state: CsvState::Begins(first) };
     let pieces = futures_util::stream::try_unfold(file, |mut file| async move {
         let piece = file.next().await.map_err(|fault| std::io::Error::other(fault.detail))?;
         Ok::<_, std::io::Error>(piece.map(|piece| (piece, file)))
@@ -194,9 +193,9 @@ pub(super) async fn csv(
 
 /// A file on its way.
 struct CsvFile {
+    api: Arc<Api>,
     question: SumQuestion,
     caller: Caller,
-    _turn: Option<OwnedSemaphorePermit>,
     state: CsvState,
 }
 
@@ -213,7 +212,11 @@ impl CsvFile {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let page = match std::mem::replace(&mut self.state, CsvState::Ended) {
             CsvState::Ended => return Ok(None),
-            CsvState::GoesOnAfter(last) => self.question.page(&self.caller, Some(&last), sums::LONGEST_PAGE).await?,
+            CsvState::GoesOnAfter(last) => {
+                // For this page only: who does not read the file holds up nobody.
+                let _turn = self.caller.turn(&self.api).await?;
+                self.question.page(&self.caller, Some(&last), sums::LONGEST_PAGE).await?
+            }
             CsvState::Begins(page) => {
                 let amounts = ["requests", "units", "bytes_in", "bytes_out", "duration_us", "rejected", "would_reject"];
                 let head = self.question.by.iter().map(|(name, _)| *name).chain(amounts);

@@ -74,7 +74,9 @@ pub(super) async fn check(api: &Api, caller: &Caller, client: &Client, wanted: &
         return Err(Fault::forbidden("this client is suspended: it cannot change its keys"));
     }
     let now = api.clock.wall();
+    let turn = caller.turn(api).await?;
     let working = caller.store.keys.working(client.id, now, LOOKED_AT).await?.items;
+    drop(turn);
     if wanted.is_new && working.len() >= KEYS {
         return Err(Fault::conflict(format!("this client has {KEYS} working keys: revoke some first")));
     }

@@ -26,6 +26,7 @@ use crate::api::caller::{Caller, REFRESH, identify};
 use crate::api::extract::Parameters;
 use crate::api::fault::{Fault, Result};
 use crate::api::state::Api;
+use crate::api::turns::Turn;
 use crate::api::views::Listed;
 use crate::auth::{KnownPepper, PepperCounts};
 use crate::crypto::pepper::Peppers;
@@ -200,19 +201,23 @@ pub(in crate::api) async fn tail(
         return Err(Fault::bad_request("`seconds` is 1 to 600, `limit` 1 to 1000000"));
     }
     let enough = || Fault::unavailable("too_many_watchers", "enough watch already: end one of them");
-    let watcher = api.gateway.tail().watch(!caller.actor().role.is_confined()).ok_or_else(enough)?;
+    let actor = caller.actor();
+    let place = actor.role.is_confined().then(|| api.watching.take(actor.id).ok_or_else(enough)).transpose()?;
+    let watcher = api.gateway.tail().watch(!actor.role.is_confined()).ok_or_else(enough)?;
     let seconds = query.seconds.unwrap_or(600);
     // From here on it is asked by itself.
     head.headers.insert(REFRESH, HeaderValue::from_static("1"));
     let until = Box::pin(tokio::time::sleep(Duration::from_secs(seconds.into())));
     let again = tokio::time::interval(ASKED_AGAIN);
-    let lines = Lines { watcher, client, left: query.limit.unwrap_or(u32::MAX), until, api, head, again };
+    let lines =
+        Lines { watcher, _place: place, client, left: query.limit.unwrap_or(u32::MAX), until, api, head, again };
     let body = Body::new(StreamBody::new(stream(lines)));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], body).into_response())
 }
 
 struct Lines {
     watcher: Watcher,
+    _place: Option<Turn>,
     client: Option<ClientId>,
     left: u32,
     until: Pin<Box<Sleep>>,

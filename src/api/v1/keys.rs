@@ -287,10 +287,14 @@ pub(in crate::api) async fn changed(
         burst: limit.burst,
         allowed_addresses: patch.allowed_addresses.as_deref().map(ranges).transpose()?,
         expires_at: patch.expires_at,
-        only_if: held.only_if(),
+        // What is not named is the row's, and how far the whole of it may go was judged by that.
+        only_if: held.only_if().or_else(|| caller.actor().role.is_confined().then(|| Box::new(key.clone()))),
     };
     let client = clients::found(caller, Permission::WriteKeys, key.client_id).await?;
-    bounds::check(api, caller, &client, &Wanted::of(&as_changed(key, &change))).await?;
+    let after = as_changed(key, &change);
+    // One that was over and works again is one more.
+    let is_new = key.defect(api.clock.wall()).is_some();
+    bounds::check(api, caller, &client, &Wanted { is_new, ..Wanted::of(&after) }).await?;
     let changed = caller.store.keys.update(key.id, change).await?;
     changed.ok_or_else(|| Fault::not_found(format!("there is no key {}", key.id)))
 }

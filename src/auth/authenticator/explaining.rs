@@ -36,10 +36,14 @@ impl Authenticator {
             is_confirmed: self.trust(&cached, now) == Trust::Confirmed,
         })
     }
-    /// What is remembered of a client, whatever it calls with; none: nothing of it was seen lately.
+
+    /// What is remembered of a client, and of what this key spent, though the key itself may be looked up
+    /// anew; none: nothing of the client was seen lately.
     #[must_use]
-    pub fn remembered_client(&self, client: ClientId) -> Option<Arc<Principal>> {
-        self.clients.find(client).map(|live| Arc::new(Principal::nobody(live)))
+    pub fn remembered_client(&self, client: ClientId, key: Option<ApiKeyId>) -> Option<Arc<Principal>> {
+        let live = self.clients.find(client)?;
+        let key_limiter = key.and_then(|key| live.known_key_limiter(key));
+        Some(Arc::new(Principal { key_limiter, ..Principal::nobody(live) }))
     }
 
     /// Who a token is from, judged as if a request had brought it; charged to nobody, and counted

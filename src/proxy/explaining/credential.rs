@@ -108,7 +108,7 @@ impl Gateway {
             "it came with a token of the client, which is not kept: whether it still holds is not said",
             None,
         );
-        let principal = self.authenticator.remembered_client(client.id);
+        let principal = self.authenticator.remembered_client(client.id, None);
         Ok(Bearer { noun: "the token", scopes: None, addresses: None, principal })
     }
 

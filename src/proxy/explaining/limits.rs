@@ -67,7 +67,7 @@ impl Gateway {
 
     /// The same by what is written; of what the client's other requests spent, this process knows.
     fn written(&self, walk: &Walk<'_>, client: &Client) -> Vec<LimitState> {
-        let live = self.authenticator.remembered_client(client.id);
+        let live = self.authenticator.remembered_client(client.id, walk.asked.key.map(|key| key.id));
         let counted = live.map(|live| self.counted(&live, walk.now)).unwrap_or_default();
         let limits = most_open(client)
             .into_iter()

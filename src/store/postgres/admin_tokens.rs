@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Postgres;
+use super::erasure::refuse_erased;
 use super::pool::{LOOK_UP, Lease, Params, WORK};
 use super::row::{Columns, all};
 use super::trail::note;
@@ -33,6 +34,9 @@ impl AdminTokenStore for Postgres {
             &[&new.name, &new.token_id, &hash, &new.reach.role.as_str(), &clients, &new.expires_at];
         let mut lease = self.work.lease("create admin token", WORK).await?;
         lease.begin().await?;
+        for client in &new.reach.clients {
+            refuse_erased(&mut lease, *client).await?;
+        }
         let rows = lease.rows(&statement, values).await?;
         let made = token(&mut Columns::of("admin_tokens", &rows[0]))?;
         note(&mut lease, &self.pen, Note::of("token.create", None, Some(&made))).await?;

@@ -4,14 +4,13 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::Postgres;
-use super::erasure::is_erased;
+use super::erasure::refuse_erased;
 use super::pool::{LOOK_UP, Lease, WORK};
 use super::row::{CLIENT, Columns, all, client};
 use super::trail::note;
 use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
-use crate::store::erasure::SUSPENDED_FOR_GOOD;
 use crate::store::trail::client_note;
 use crate::store::{ClientStore, Page, Result, StoreError};
 
@@ -102,10 +101,7 @@ impl ClientStore for Postgres {
             lease.roll_back().await?;
             return Err(StoreError::Changed);
         }
-        if change.status == Some(ClientStatus::Active) && is_erased(&mut lease, id).await? {
-            lease.roll_back().await?;
-            return Err(StoreError::Conflict(SUSPENDED_FOR_GOOD.to_owned()));
-        }
+        refuse_erased(&mut lease, id).await?;
         let row = lease
             .row(
                 &statement,

@@ -11,7 +11,7 @@ use super::row::{Columns, all};
 use super::trail::note;
 use crate::model::client::Client;
 use crate::model::id::ClientId;
-use crate::store::erasure::{ERASED, Erased, ErasureStore};
+use crate::store::erasure::{ERASED, ERASED_FOR_GOOD, Erased, ErasureStore};
 use crate::store::{Result, StoreError};
 
 /// What is personal of the audit's rows: the trigger that lets it pass compares with the same function.
@@ -68,6 +68,15 @@ impl ErasureStore for Postgres {
 /// Whether a client was erased.
 pub(super) async fn is_erased(lease: &mut Lease, client: ClientId) -> Result<bool> {
     Ok(lease.row("SELECT 1 FROM erasures WHERE client_id = $1", &[&client.0]).await?.is_some())
+}
+
+/// That nothing is made for a client that was erased.
+pub(super) async fn refuse_erased(lease: &mut Lease, client: ClientId) -> Result<()> {
+    if is_erased(lease, client).await? {
+        lease.roll_back().await?;
+        return Err(StoreError::Conflict(ERASED_FOR_GOOD.to_owned()));
+    }
+    Ok(())
 }
 
 /// The raw key that an older application left, where there is such a column.

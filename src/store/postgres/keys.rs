@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::Postgres;
+use super::erasure::refuse_erased;
 use super::pool::{LOOK_UP, Lease, MIGRATE, Params, WORK};
 use super::row::{CLIENT, Columns, KEY, all, client, key};
 use super::trail::note;
@@ -40,6 +41,7 @@ impl KeyStore for Postgres {
         ];
         let mut lease = self.work.lease("create key", WORK).await?;
         lease.begin().await?;
+        refuse_erased(&mut lease, new.client_id).await?;
         let rows = lease.rows(&statement, values).await?;
         let made = key(&mut Columns::of("api_keys", &rows[0]))?;
         note(&mut lease, &self.pen, Note::of("key.create", None, Some(&made))).await?;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, ToSql, TransactionBehavior, params};
 use uuid::Uuid;
 
+use super::erasure::refuse_erased;
 use super::error::Failure;
 use super::lane::{LOOK_UP, REPORT, WRITE};
 use super::row::Columns;
@@ -27,6 +28,9 @@ impl AdminTokenStore for Sqlite {
         let pen = self.pen.clone();
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for client in &new.reach.clients {
+                refuse_erased(&transaction, *client)?;
+            }
             let id: String = transaction.query_row(
                 "INSERT INTO admin_tokens (name, token_id, token_hash, role, clients, expires_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",

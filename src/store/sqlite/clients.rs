@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::Sqlite;
-use super::erasure::is_erased;
+use super::erasure::refuse_erased;
 use super::error::Failure;
 use super::lane::{LOOK_UP, REPORT, WRITE};
 use super::row::{CLIENT, Columns, client};
@@ -12,7 +12,6 @@ use super::trail::note;
 use crate::model::audit::Note;
 use crate::model::client::{Client, ClientChange, ClientStatus, NewClient};
 use crate::model::id::ClientId;
-use crate::store::erasure::SUSPENDED_FOR_GOOD;
 use crate::store::trail::client_note;
 use crate::store::{ClientStore, Page, Result, StoreError};
 
@@ -96,9 +95,7 @@ impl ClientStore for Sqlite {
             if change.only_if.is_some_and(|read| !before.is_still(&read)) {
                 return Err(StoreError::Changed.into());
             }
-            if change.status == Some(ClientStatus::Active) && is_erased(&transaction, &id)? {
-                return Err(StoreError::Conflict(SUSPENDED_FOR_GOOD.to_owned()).into());
-            }
+            refuse_erased(&transaction, before.id)?;
             transaction.execute(
                 "UPDATE clients SET
                      name = coalesce(?2, name),

@@ -12,9 +12,9 @@ use super::trail::note;
 use super::{Sqlite, time};
 use crate::model::client::Client;
 use crate::model::id::ClientId;
-use crate::store::Result;
-use crate::store::erasure::{ERASED, Erased, ErasureStore};
+use crate::store::erasure::{ERASED, ERASED_FOR_GOOD, Erased, ErasureStore};
 use crate::store::trail::Pen;
+use crate::store::{Result, StoreError};
 
 /// What is personal of the audit's rows: as the trigger that lets it pass has it.
 const MASK: &str = "
@@ -63,6 +63,14 @@ impl ErasureStore for Sqlite {
 pub(super) fn is_erased(connection: &Connection, client: &str) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM erasures WHERE client_id = ?1)")?;
     statement.query_row([client], |row| row.get(0))
+}
+
+/// That nothing is made for a client that was erased.
+pub(super) fn refuse_erased(connection: &Connection, client: ClientId) -> std::result::Result<(), Failure> {
+    if is_erased(connection, &client.to_string())? {
+        return Err(StoreError::Conflict(ERASED_FOR_GOOD.to_owned()).into());
+    }
+    Ok(())
 }
 
 fn erase(

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
 
+use super::erasure::refuse_erased;
 use super::error::Failure;
 use super::lane::{LOOK_UP, MIGRATE, REPORT, WRITE};
 use super::row::{CLIENT, Columns, KEY, client, key};
@@ -21,6 +22,7 @@ impl KeyStore for Sqlite {
         let pen = self.pen.clone();
         let insert = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            refuse_erased(&transaction, new.client_id)?;
             let id: String = transaction.query_row(
                 "INSERT INTO api_keys (client_id, name, key_id, api_key_hash, pepper_version, scopes, rate, burst,
                      allowed_addresses, expires_at)

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Bench, PASSWORD};
+use super::{Bench, PASSWORD, refused};
 use crate::callers::{fetch, raw};
-use crate::harness::{eventually, text};
+use crate::database::TestDatabase;
+use crate::harness::{Setup, eventually, text};
+use crate::upstream::Upstream;
 
 /// A request whose `Host` is what a test says.
 fn under_name(bench: &Bench, host: &str, request: &str, headers: &str, body: &str) -> u16 {
@@ -154,4 +156,28 @@ fn a_password_that_changes_ends_every_session_and_begins_one() {
     let status =
         |cookie: &str| bench.ask("GET", "/v1/sessions/current", &[&format!("cookie: {cookie}")], &Value::Null).status;
     assert_eq!((status(&fresh), status(&own), status(&thief)), (200, 401, 401));
+}
+
+#[test]
+fn no_text_has_a_zero_and_no_fault_repeats_a_name_that_may_be_a_key() {
+    let database = TestDatabase::create();
+    let upstream = Upstream::start();
+    let postgres = Setup::new(upstream.address, &database.url(), "");
+    for bench in [Bench::start(Setup::sqlite(upstream.address)), Bench::start(postgres)] {
+        let owner = bench.token("owner");
+        for path in
+            ["/v1/keys?key_id=a%00b", "/v1/clients?name=%00", "/v1/usage/events?route=%00", "/v1/audit?actor=%00"]
+        {
+            refused(&bench.with(&owner, "GET", path, &Value::Null), 400, "bad_request");
+        }
+        let raw = bench.setup.key(&bench.client, &[]).raw;
+        let asked = bench.with(&owner, "GET", &format!("/v1/keys?{raw}=1"), &Value::Null);
+        let body = bench.with(&owner, "POST", "/v1/clients", &json!({ raw.as_str(): 1 }));
+        for answer in [asked, body] {
+            assert_eq!(answer.status, 400);
+            assert!(!text(&answer.body).contains(&raw), "{answer:?}");
+        }
+        let zero = bench.with(&owner, "POST", "/v1/clients", &json!({"name": "z", "metadata": {"a": "\u{0}"}}));
+        refused(&zero, 400, "bad_request");
+    }
 }

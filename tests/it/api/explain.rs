@@ -246,6 +246,12 @@ fn every_limit_is_told_before_a_caller_is_known_and_judged_by_what_it_costs() {
     let told = explain("/costly");
     assert_eq!(told["code"], code_of(&fetch(bench.setup.data, "/costly", &[&header])), "{told}");
     assert_eq!(told["code"], "quota_exhausted", "{told}");
+    // A key that changed is looked up anew by its next request; what it spent is still spent.
+    bench.setup.json(&["key", "update", &key.id, "--scope", "a"]);
+    for _ in 0..15 {
+        assert_eq!(left(&explain("/"))[1..], ["rate client 2", "rate key 1", "quota client.day 4"]);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     // A key that was not seen yet, of a client that was: what the client spent is known.
     let fresh = bench.setup.key(&bench.client, &[]);
     let asked = json!({"method": "GET", "url": "/", "key_id": fresh.public_id});

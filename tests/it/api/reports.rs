@@ -1,6 +1,6 @@
 //! Reports over HTTP: however much there is, an answer is a page of it.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,45 @@ fn at_the_most_keys_one_can_still_take_another_s_place() {
     let rotate = format!("/v1/keys/{}/rotate", key.id);
     refused(&bench.with(&token, "POST", &rotate, &json!({"grace": "1h"})), 409, "conflict");
     assert_eq!(bench.with(&token, "POST", &rotate, &json!({"grace": "0s"})).status, 201);
+    // Nor does one come back that was over.
+    let expired = "INSERT INTO api_keys (client_id, name, api_key_hash, expires_at)
+                   VALUES (?1, 'over', printf('%064x', 1000), '2020-01-01T00:00:00.000000Z') RETURNING id";
+    let expired: String = connection.query_row(expired, [&bench.client], |row| row.get(0)).unwrap();
+    let revive = bench.with(&token, "PATCH", &format!("/v1/keys/{expired}"), &json!({"expires_at": null}));
+    refused(&revive, 409, "conflict");
+}
+
+#[test]
+fn who_does_not_read_a_file_holds_up_nobody() {
+    let bench = Bench::sqlite();
+    let connection = rusqlite::Connection::open(bench.setup.path("octroi.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    let insert = "INSERT INTO usage_hourly (hour, client_id, api_key_id, route, status, outcome, reason,
+                      requests, units, bytes_in, bytes_out, duration_us)
+                  WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+                  SELECT '2026-11-01T00:00:00.000000Z', ?1, '00000000-0000-0000-0000-000000000000',
+                      printf('route-with-a-long-name-so-that-rows-fill-buffers-%06d', i), 200, 'complete', '', 1, 2, 3, 4, 5
+                  FROM n";
+    connection.execute(insert, [&bench.client]).unwrap();
+    let (token, support) = (bench.token("client"), bench.token("support"));
+    let mut lazy = TcpStream::connect(bench.setup.admin).unwrap();
+    let head = format!(
+        "GET /usage.csv?client={}&from=2026-11-01&to=2026-11-02&by=client%2Croute HTTP/1.1\r\nHost: localhost\r\n\
+         Authorization: Bearer {token}\r\n\r\n",
+        bench.client
+    );
+    lazy.write_all(head.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    lazy.read_exact(&mut status).unwrap();
+    assert_eq!(&status[9..], b"200");
+    // As much as goes into the buffers is on its way; the rest waits for whoever asked.
+    std::thread::sleep(Duration::from_secs(2));
+    for asks in [&support, &token] {
+        let path = format!("/v1/usage?client={}&by=client", bench.client);
+        let answer = bench.with(asks, "GET", &path, &Value::Null);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    drop(lazy);
 }
 
 #[test]

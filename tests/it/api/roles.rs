@@ -1,5 +1,7 @@
 //! What each role may.
 
+use std::io::{Read as _, Write as _};
+
 use serde_json::{Value, json};
 
 use super::{Bench, refused};
@@ -180,4 +182,51 @@ fn a_role_for_several_clients_says_for_which_one_it_lists_keys() {
         assert_eq!(found, ids, "{asked}");
     }
     refused(&list(&format!("?client={}", bench.setup.client(&["initech"]))), 404, "not_found");
+}
+
+#[test]
+fn two_changes_at_once_make_no_key_wider_than_each_of_them_may() {
+    let bench = Bench::sqlite();
+    let token = bench.token("client");
+    bench.setup.key(&bench.client, &["--scope", "admin", "--allow", "10.0.0.0/8"]);
+    bench.setup.key(&bench.client, &["--scope", "read"]);
+    let keys = format!("/v1/clients/{}/keys", bench.client);
+    let narrow = json!({"scopes": ["read"], "allowed_addresses": ["10.0.0.0/8"]});
+    for _ in 0..8 {
+        let made = bench.with(&token, "POST", &keys, &narrow);
+        assert_eq!(made.status, 201, "{made:?}");
+        let path = format!("/v1/keys/{}", made.json()["id"].as_str().unwrap());
+        let changes = [json!({"allowed_addresses": []}), json!({"scopes": ["admin"]})];
+        std::thread::scope(|scope| {
+            for change in &changes {
+                scope.spawn(|| {
+                    let changed = bench.with(&token, "PATCH", &path, change);
+                    // Done, after the other and too wide, or of what was no longer so.
+                    assert!(matches!(changed.status, 200 | 403 | 412), "{changed:?}");
+                });
+            }
+        });
+        let key = bench.with(&token, "GET", &path, &Value::Null).json();
+        let (scopes, addresses) = (&key["scopes"], key["allowed_addresses"].as_array().unwrap());
+        assert!(*scopes != json!(["admin"]) || !addresses.is_empty(), "{key}");
+        assert_eq!(bench.with(&token, "DELETE", &path, &Value::Null).status, 200);
+    }
+}
+
+#[test]
+fn a_customer_watches_in_few_places_and_leaves_the_others() {
+    let bench = Bench::sqlite();
+    let (client, support) = (bench.token("client"), bench.token("support"));
+    let tail = |token: &str| {
+        let mut stream = std::net::TcpStream::connect(bench.setup.admin).unwrap();
+        let head = format!("GET /v1/tail HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8(status[9..].to_vec()).unwrap())
+    };
+    let watching = [tail(&client), tail(&client)];
+    assert!(watching.iter().all(|(_, status)| status == "200"));
+    assert_eq!(tail(&client).1, "503");
+    assert_eq!(tail(&support).1, "200", "its places are its own");
 }

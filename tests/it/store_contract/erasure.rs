@@ -2,7 +2,9 @@
 
 use super::{client, hash, new_key};
 use crate::stores::{Place, on_both};
+use octroi::model::admin::{NewAdminToken, Reach};
 use octroi::model::client::{ClientChange, ClientStatus};
+use octroi::model::operator::Role;
 use octroi::store::StoreError;
 
 on_both!(an_erased_client_is_suspended_for_good, who_was_erased_lately_is_told,);
@@ -16,11 +18,25 @@ async fn an_erased_client_is_suspended_for_good(place: &Place) {
     let (erased, other) = (client(&store, "acme").await, client(&store, "globex").await);
     store.keys.create(new_key(erased.id, hash(1))).await.unwrap();
     store.erasure.erase(erased.id, erased.created_at).await.unwrap().unwrap();
-    let resumed = store.clients.update(erased.id, becomes(ClientStatus::Active)).await;
-    assert!(matches!(&resumed, Err(StoreError::Conflict(said)) if said.contains("erased")), "{resumed:?}");
+    let named = ClientChange { name: Some("Jane again".to_owned()), ..ClientChange::default() };
+    for change in [becomes(ClientStatus::Active), named] {
+        let changed = store.clients.update(erased.id, change).await;
+        assert!(matches!(&changed, Err(StoreError::Conflict(said)) if said.contains("erased")), "{changed:?}");
+    }
     assert!(store.clients.find(erased.id).await.unwrap().unwrap().is_suspended());
-    // It may still be said to be what it is, and others may be resumed.
-    assert!(store.clients.update(erased.id, becomes(ClientStatus::Suspended)).await.unwrap().is_some());
+    // Nothing is made for it, either.
+    let made = store.keys.create(new_key(erased.id, hash(2))).await;
+    assert!(matches!(&made, Err(StoreError::Conflict(said)) if said.contains("erased")), "{made:?}");
+    let token = NewAdminToken {
+        name: "back".to_owned(),
+        token_id: "octroi_admin_back".to_owned(),
+        hash: hash(3),
+        reach: Reach { role: Role::Support, clients: vec![other.id, erased.id] },
+        expires_at: None,
+    };
+    let made = store.admin_tokens.create(token).await;
+    assert!(matches!(&made, Err(StoreError::Conflict(said)) if said.contains("erased")), "{made:?}");
+    // Others may be resumed.
     store.clients.update(other.id, becomes(ClientStatus::Suspended)).await.unwrap();
     let resumed = store.clients.update(other.id, becomes(ClientStatus::Active)).await.unwrap().unwrap();
     assert!(!resumed.is_suspended());
