@@ -190,7 +190,13 @@ impl Server {
         }
         let sent = outbound.send(method, &url, &headers, body.unwrap_or_default()).await;
         let answer = sent.map_err(|fault| self.lost(&fault))?;
-        Ok((answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
+        let (status, value) = (answer.status(), serde_json::from_slice(answer.body()).ok());
+        // Whatever else listens there may answer 200, too: that is not an empty list.
+        let is_ours = has_type(answer.headers(), "application/json") && value.is_some();
+        if status.is_success() && !is_ours {
+            return Err(unreadable());
+        }
+        Ok((status, value.unwrap_or(Value::Null)))
     }
 
     /// GET.
@@ -199,6 +205,15 @@ impl Server {
     /// See [`Self::ask`].
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.ask(Method::GET, path, None).await
+    }
+
+    /// GET of a list, or of a page of it.
+    ///
+    /// # Errors
+    /// See [`Self::ask`]; the answer is no list.
+    pub(super) async fn get_list(&self, path: &str) -> Result<Value, Failure> {
+        let answer = self.get(path).await?;
+        if answer["items"].is_array() { Ok(answer) } else { Err(unreadable()) }
     }
 
     /// Reads an answer as it comes.
@@ -211,14 +226,18 @@ impl Server {
         each: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
     ) -> Result<(), Failure> {
         let url = self.url(path)?;
-        let (status, mut pieces) =
+        let (head, mut pieces) =
             self.outbound.open_stream(&url, &self.headers()?).await.map_err(|fault| self.lost(&fault))?;
+        let status = head.status;
         if !status.is_success() {
             let mut whole = Vec::new();
             while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
                 whole.extend_from_slice(&piece);
             }
             return Err(refused(status, &serde_json::from_slice(&whole).unwrap_or(Value::Null)));
+        }
+        if !has_type(&head.headers, "application/x-ndjson") {
+            return Err(unreadable());
         }
         while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
             each(&piece)?;
@@ -234,7 +253,7 @@ impl Server {
         if let Ok(id) = named.parse() {
             return Ok(id);
         }
-        let found = self.get(&path("/v1/clients", &[("name", named)])).await?;
+        let found = self.get_list(&path("/v1/clients", &[("name", named)])).await?;
         let ids: Vec<&str> = items(&found).iter().filter_map(|client| client["id"].as_str()).collect();
         match ids.as_slice() {
             [] => Err(Failure::not_found(format!("there is no client `{named}`"))),
@@ -255,7 +274,7 @@ impl Server {
         if let Ok(id) = named.parse() {
             return Ok(id);
         }
-        let found = self.get(&path(list, &[(parameter, named)])).await?;
+        let found = self.get_list(&path(list, &[(parameter, named)])).await?;
         let id = items(&found).first().and_then(|row| row["id"].as_str()).and_then(|id| id.parse().ok());
         // Somebody may have pasted a secret: only what is short is repeated.
         let shown = if named.len() <= 36 { named } else { "of this id" };
@@ -272,7 +291,7 @@ impl Server {
         loop {
             let mut query = vec![("limit", limit.as_str())];
             query.extend(after.as_deref().map(|after| ("after", after)));
-            let page = self.get(&path(list, &query)).await?;
+            let page = self.get_list(&path(list, &query)).await?;
             rows.extend_from_slice(items(&page));
             after = page["next"].as_str().map(ToOwned::to_owned);
             if after.is_none() {
@@ -318,7 +337,7 @@ impl Server {
             if let Some(after) = &after {
                 query.push(("after", after));
             }
-            let answer = self.get(&path(list, &query)).await?;
+            let answer = self.get_list(&path(list, &query)).await?;
             for item in items(&answer) {
                 writer.push(describe(item))?;
                 left = left.map(|left| left.saturating_sub(1));
@@ -385,6 +404,12 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether what came says that it is of this media type.
+fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let named = headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()).unwrap_or_default();
+    named.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
 fn refused(status: StatusCode, problem: &Value) -> Failure {
     let code = problem["code"].as_str().unwrap_or("server_refused").to_owned();
     let exit = match (status, code.as_str()) {
@@ -399,7 +424,9 @@ fn refused(status: StatusCode, problem: &Value) -> Failure {
 
 /// The answer has another form.
 pub(super) fn unreadable() -> Failure {
-    Failure::new(Exit::Failed, "server_unreadable", "the server's answer cannot be read: is it another version?")
+    let detail = "the server's answer cannot be read: is URL the admin listener (admin.listen) of an octroi of this \
+                  version?";
+    Failure::new(Exit::Failed, "server_unreadable", detail)
 }
 
 /// The rows of a list.
