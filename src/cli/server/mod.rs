@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::output::{self, ListWriter, Row};
 use super::{Context, Exit, Failure, person};
+use crate::config::Problem;
 use crate::crypto::shell_text::{self, ShellTexts};
 use crate::model::causes::with_causes;
 use crate::model::secret::SecretText;
@@ -47,6 +48,8 @@ pub(super) struct Server {
     base: Url,
     outbound: Outbound,
     bearer: SecretText,
+    /// Whether it believes the pepper, and not a token.
+    by_pepper: bool,
 }
 
 impl Server {
@@ -63,7 +66,7 @@ impl Server {
             return Err(Failure::usage("a token does not cross a network in the clear: write https://"));
         }
         let bearer = token(context)?;
-        Ok(Some(Self { outbound: outbound(context, PATIENCE)?, base, bearer }))
+        Ok(Some(Self { outbound: outbound(context, PATIENCE)?, base, bearer, by_pepper: false }))
     }
 
     /// The named one, else the one that serves here under the settings in force.
@@ -75,7 +78,7 @@ impl Server {
             return Ok(named);
         }
         let loaded = context.load()?;
-        let pepper = loaded.config.auth.require_pepper()?;
+        let pepper = loaded.config.auth.pepper.as_ref().ok_or_else(no_pepper)?;
         let user = person::actor(&context.environment).name;
         let folder = &loaded.config.data_dir;
         let texts = ShellTexts::of_folder(folder, pepper).map_err(|error| {
@@ -93,7 +96,7 @@ impl Server {
         let scheme = if loaded.config.admin.tls.is_some() { "https" } else { "http" };
         let base = Url::parse(&format!("{scheme}://{}", SocketAddr::new(ip, listen.port())));
         let base = base.map_err(|_| Failure::usage("`admin.listen` makes no address"))?;
-        Ok(Self { outbound: outbound(context, PATIENCE)?, base, bearer })
+        Ok(Self { outbound: outbound(context, PATIENCE)?, base, bearer, by_pepper: true })
     }
 
     /// The same, where an answer may take so long.
@@ -102,7 +105,7 @@ impl Server {
     /// The file of authorities cannot be read.
     pub(super) fn with_patience(&self, context: &Context, patience: Duration) -> Result<Self, Failure> {
         let outbound = outbound(context, patience)?;
-        Ok(Self { base: self.base.clone(), outbound, bearer: self.bearer.clone() })
+        Ok(Self { base: self.base.clone(), outbound, bearer: self.bearer.clone(), by_pepper: self.by_pepper })
     }
 
     /// Asks, and reads the JSON of the answer.
@@ -135,7 +138,7 @@ impl Server {
         text.truncate(BODY_MAX - left);
         let (status, value) = self.send(&self.outbound, Method::POST, path, Some(Bytes::from_owner(text))).await?;
         let is_answer = status.is_success() || told.is_some_and(|told| value["code"] == told);
-        if is_answer { Ok(value) } else { Err(refused(status, &value)) }
+        if is_answer { Ok(value) } else { Err(self.refused(status, &value)) }
     }
 
     /// The same of what may take long, read as what it is. What makes no sense to the server is wrong
@@ -173,7 +176,7 @@ impl Server {
     ) -> Result<Value, Failure> {
         let body = body.map(|body| Bytes::from(body.to_string()));
         let (status, value) = self.send(outbound, method, path, body).await?;
-        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+        if status.is_success() { Ok(value) } else { Err(self.refused(status, &value)) }
     }
 
     async fn send(
@@ -234,7 +237,7 @@ impl Server {
             while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
                 whole.extend_from_slice(&piece);
             }
-            return Err(refused(status, &serde_json::from_slice(&whole).unwrap_or(Value::Null)));
+            return Err(self.refused(status, &serde_json::from_slice(&whole).unwrap_or(Value::Null)));
         }
         if !has_type(&head.headers, "application/x-ndjson") {
             return Err(unreadable());
@@ -362,6 +365,26 @@ impl Server {
         Ok(headers)
     }
 
+    /// What the server says, and what it means of how this was asked.
+    fn refused(&self, status: StatusCode, problem: &Value) -> Failure {
+        let failure = refused(status, problem);
+        if status != StatusCode::UNAUTHORIZED {
+            return failure;
+        }
+        if self.by_pepper {
+            let detail = "the gateway that serves here does not know this pepper: give the one that it runs with in \
+                          API_KEY_PEPPER, API_KEY_PEPPER_FILE or the file `auth.pepper_file` names";
+            return Failure::new(Exit::Failed, "wrong_pepper", detail);
+        }
+        // The words of the data listener (`proxy::rejection`); the admin API has others.
+        if problem["detail"] == "The credential is not valid here." {
+            let detail =
+                format!("{} (is {} the data listener? URL is that of admin.listen)", failure.detail(), self.base);
+            return Failure::new(Exit::Failed, failure.code().to_owned(), detail);
+        }
+        failure
+    }
+
     fn lost(&self, fault: &OutboundFault) -> Failure {
         let detail = format!(
             "the admin API at {} does not answer: {} (does `octroi serve` run there?)",
@@ -370,6 +393,16 @@ impl Server {
         );
         Failure::new(Exit::Unavailable, "server_unavailable", detail)
     }
+}
+
+/// The gateway that serves has a pepper already: a new one would be another.
+fn no_pepper() -> Problem {
+    Problem::new(
+        "auth.pepper_file",
+        "no pepper was given, and the gateway that serves here believes only whoever has its own",
+        "give the pepper that this gateway runs with in API_KEY_PEPPER, API_KEY_PEPPER_FILE or the file \
+         `auth.pepper_file` names; or use --server with a token",
+    )
 }
 
 fn token(context: &Context) -> Result<SecretText, Failure> {
