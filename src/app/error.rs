@@ -18,7 +18,9 @@ pub enum StartError {
     #[error(transparent)]
     Pepper(PepperError),
     /// The store's tables are older than this version.
-    #[error("{pending} pending; run `octroi migrate up`, or set store.migrate = true")]
+    #[error(
+        "{pending} pending; run `octroi migrate up`, or set store.migrate = true, which `octroi serve` obeys when it starts"
+    )]
     MigrationsPending {
         /// Which, in words.
         pending: String,

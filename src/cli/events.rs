@@ -139,7 +139,7 @@ pub(super) async fn run_remote(
             ("after", after.as_deref()),
         ];
         let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        let answer = server.get(&path("/v1/usage/events", &query)).await?;
+        let answer = server.get_list(&path("/v1/usage/events", &query)).await?;
         for item in items(&answer) {
             let row = Row::read(COLUMNS, item);
             match context.format {

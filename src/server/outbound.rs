@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
 use http::request::Builder;
+use http::response::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
@@ -180,7 +181,7 @@ impl Outbound {
     ///
     /// # Errors
     /// There was no head that could be read, in time.
-    pub async fn open_stream(&self, url: &Url, headers: &HeaderMap) -> Result<(StatusCode, Pieces), OutboundFault> {
+    pub async fn open_stream(&self, url: &Url, headers: &HeaderMap) -> Result<(Parts, Pieces), OutboundFault> {
         let deadline = self.rules.deadline;
         let opened = async {
             let mut request = request(Request::get(target(url)), url)?
@@ -194,7 +195,8 @@ impl Outbound {
                 response = sender.send_request(request) => response?,
                 () = drive => unreachable!("it stays pending"),
             };
-            Ok((response.status(), Pieces { body: response.into_body(), link }))
+            let (head, body) = response.into_parts();
+            Ok((head, Pieces { body, link }))
         };
         timeout(deadline, opened).await.unwrap_or(Err(OutboundFault::Late(deadline)))
     }

@@ -74,11 +74,11 @@ impl StoreError {
     /// Another row contradicts; `said` is what the database says of it.
     pub(super) fn contradiction(operation: &'static str, said: &dyn std::fmt::Display) -> Self {
         let said = said.to_string();
-        let taken = [("plan", ["plans.name", "plans_name"]), ("operator", ["operators.name", "operators_name"])];
+        let taken = [("a plan", ["plans.name", "plans_name"]), ("an operator", ["operators.name", "operators_name"])];
         for (what, names) in taken {
             if names.iter().any(|name| said.contains(name)) {
                 return Self::Conflict(format!(
-                    "there is a {what} of this name already: change that one, or take another name"
+                    "there is {what} of this name already: change that one, or take another name"
                 ));
             }
         }

@@ -171,7 +171,7 @@ pub(in crate::cli) async fn refusals(
     let mut query = vec![("limit", limit.as_str())];
     query.extend(client.as_deref().map(|client| ("client", client)));
     query.extend(arguments.code.as_deref().map(|code| ("code", code)));
-    let answer = server.get(&path("/v1/refusals", &query)).await?;
+    let answer = server.get_list(&path("/v1/refusals", &query)).await?;
     let mut writer = ListWriter::begin(context.format, COLUMNS, SHOWN, out)?;
     for refusal in items(&answer) {
         writer.push(Row::read(COLUMNS, refusal))?;

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::output::{self, ListWriter, Row};
 use super::{Context, Exit, Failure, person};
+use crate::config::Problem;
 use crate::crypto::shell_text::{self, ShellTexts};
 use crate::model::causes::with_causes;
 use crate::model::secret::SecretText;
@@ -47,6 +48,8 @@ pub(super) struct Server {
     base: Url,
     outbound: Outbound,
     bearer: SecretText,
+    /// Whether it believes the pepper, and not a token.
+    by_pepper: bool,
 }
 
 impl Server {
@@ -63,7 +66,7 @@ impl Server {
             return Err(Failure::usage("a token does not cross a network in the clear: write https://"));
         }
         let bearer = token(context)?;
-        Ok(Some(Self { outbound: outbound(context, PATIENCE)?, base, bearer }))
+        Ok(Some(Self { outbound: outbound(context, PATIENCE)?, base, bearer, by_pepper: false }))
     }
 
     /// The named one, else the one that serves here under the settings in force.
@@ -75,7 +78,7 @@ impl Server {
             return Ok(named);
         }
         let loaded = context.load()?;
-        let pepper = loaded.config.auth.require_pepper()?;
+        let pepper = loaded.config.auth.pepper.as_ref().ok_or_else(no_pepper)?;
         let user = person::actor(&context.environment).name;
         let folder = &loaded.config.data_dir;
         let texts = ShellTexts::of_folder(folder, pepper).map_err(|error| {
@@ -93,7 +96,7 @@ impl Server {
         let scheme = if loaded.config.admin.tls.is_some() { "https" } else { "http" };
         let base = Url::parse(&format!("{scheme}://{}", SocketAddr::new(ip, listen.port())));
         let base = base.map_err(|_| Failure::usage("`admin.listen` makes no address"))?;
-        Ok(Self { outbound: outbound(context, PATIENCE)?, base, bearer })
+        Ok(Self { outbound: outbound(context, PATIENCE)?, base, bearer, by_pepper: true })
     }
 
     /// The same, where an answer may take so long.
@@ -102,7 +105,7 @@ impl Server {
     /// The file of authorities cannot be read.
     pub(super) fn with_patience(&self, context: &Context, patience: Duration) -> Result<Self, Failure> {
         let outbound = outbound(context, patience)?;
-        Ok(Self { base: self.base.clone(), outbound, bearer: self.bearer.clone() })
+        Ok(Self { base: self.base.clone(), outbound, bearer: self.bearer.clone(), by_pepper: self.by_pepper })
     }
 
     /// Asks, and reads the JSON of the answer.
@@ -135,7 +138,7 @@ impl Server {
         text.truncate(BODY_MAX - left);
         let (status, value) = self.send(&self.outbound, Method::POST, path, Some(Bytes::from_owner(text))).await?;
         let is_answer = status.is_success() || told.is_some_and(|told| value["code"] == told);
-        if is_answer { Ok(value) } else { Err(refused(status, &value)) }
+        if is_answer { Ok(value) } else { Err(self.refused(status, &value)) }
     }
 
     /// The same of what may take long, read as what it is. What makes no sense to the server is wrong
@@ -173,7 +176,7 @@ impl Server {
     ) -> Result<Value, Failure> {
         let body = body.map(|body| Bytes::from(body.to_string()));
         let (status, value) = self.send(outbound, method, path, body).await?;
-        if status.is_success() { Ok(value) } else { Err(refused(status, &value)) }
+        if status.is_success() { Ok(value) } else { Err(self.refused(status, &value)) }
     }
 
     async fn send(
@@ -190,7 +193,13 @@ impl Server {
         }
         let sent = outbound.send(method, &url, &headers, body.unwrap_or_default()).await;
         let answer = sent.map_err(|fault| self.lost(&fault))?;
-        Ok((answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
+        let (status, value) = (answer.status(), serde_json::from_slice(answer.body()).ok());
+        // Whatever else listens there may answer 200, too: that is not an empty list.
+        let is_ours = has_type(answer.headers(), "application/json") && value.is_some();
+        if status.is_success() && !is_ours {
+            return Err(unreadable());
+        }
+        Ok((status, value.unwrap_or(Value::Null)))
     }
 
     /// GET.
@@ -199,6 +208,15 @@ impl Server {
     /// See [`Self::ask`].
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.ask(Method::GET, path, None).await
+    }
+
+    /// GET of a list, or of a page of it.
+    ///
+    /// # Errors
+    /// See [`Self::ask`]; the answer is no list.
+    pub(super) async fn get_list(&self, path: &str) -> Result<Value, Failure> {
+        let answer = self.get(path).await?;
+        if answer["items"].is_array() { Ok(answer) } else { Err(unreadable()) }
     }
 
     /// Reads an answer as it comes.
@@ -211,14 +229,18 @@ impl Server {
         each: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
     ) -> Result<(), Failure> {
         let url = self.url(path)?;
-        let (status, mut pieces) =
+        let (head, mut pieces) =
             self.outbound.open_stream(&url, &self.headers()?).await.map_err(|fault| self.lost(&fault))?;
+        let status = head.status;
         if !status.is_success() {
             let mut whole = Vec::new();
             while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
                 whole.extend_from_slice(&piece);
             }
-            return Err(refused(status, &serde_json::from_slice(&whole).unwrap_or(Value::Null)));
+            return Err(self.refused(status, &serde_json::from_slice(&whole).unwrap_or(Value::Null)));
+        }
+        if !has_type(&head.headers, "application/x-ndjson") {
+            return Err(unreadable());
         }
         while let Some(piece) = pieces.next().await.map_err(|fault| self.lost(&fault))? {
             each(&piece)?;
@@ -234,7 +256,7 @@ impl Server {
         if let Ok(id) = named.parse() {
             return Ok(id);
         }
-        let found = self.get(&path("/v1/clients", &[("name", named)])).await?;
+        let found = self.get_list(&path("/v1/clients", &[("name", named)])).await?;
         let ids: Vec<&str> = items(&found).iter().filter_map(|client| client["id"].as_str()).collect();
         match ids.as_slice() {
             [] => Err(Failure::not_found(format!("there is no client `{named}`"))),
@@ -255,7 +277,7 @@ impl Server {
         if let Ok(id) = named.parse() {
             return Ok(id);
         }
-        let found = self.get(&path(list, &[(parameter, named)])).await?;
+        let found = self.get_list(&path(list, &[(parameter, named)])).await?;
         let id = items(&found).first().and_then(|row| row["id"].as_str()).and_then(|id| id.parse().ok());
         // Somebody may have pasted a secret: only what is short is repeated.
         let shown = if named.len() <= 36 { named } else { "of this id" };
@@ -272,7 +294,7 @@ impl Server {
         loop {
             let mut query = vec![("limit", limit.as_str())];
             query.extend(after.as_deref().map(|after| ("after", after)));
-            let page = self.get(&path(list, &query)).await?;
+            let page = self.get_list(&path(list, &query)).await?;
             rows.extend_from_slice(items(&page));
             after = page["next"].as_str().map(ToOwned::to_owned);
             if after.is_none() {
@@ -318,7 +340,7 @@ impl Server {
             if let Some(after) = &after {
                 query.push(("after", after));
             }
-            let answer = self.get(&path(list, &query)).await?;
+            let answer = self.get_list(&path(list, &query)).await?;
             for item in items(&answer) {
                 writer.push(describe(item))?;
                 left = left.map(|left| left.saturating_sub(1));
@@ -343,6 +365,27 @@ impl Server {
         Ok(headers)
     }
 
+    /// What the server says, and what it means of how this was asked.
+    fn refused(&self, status: StatusCode, problem: &Value) -> Failure {
+        let failure = refused(status, problem);
+        if status != StatusCode::UNAUTHORIZED {
+            return failure;
+        }
+        if self.by_pepper {
+            let detail = "the gateway that serves here does not believe this command: the pepper is not the one that \
+                          it runs with (give that in API_KEY_PEPPER, API_KEY_PEPPER_FILE or the file \
+                          `auth.pepper_file` names), or `shell.secret` in the data folder is not its own";
+            return Failure::new(Exit::Failed, "wrong_pepper", detail);
+        }
+        // The words of the data listener (`proxy::rejection`); the admin API has others.
+        if problem["detail"] == "The credential is not valid here." {
+            let detail =
+                format!("{} (is {} the data listener? URL is that of admin.listen)", failure.detail(), self.base);
+            return Failure::new(Exit::Failed, failure.code().to_owned(), detail);
+        }
+        failure
+    }
+
     fn lost(&self, fault: &OutboundFault) -> Failure {
         let detail = format!(
             "the admin API at {} does not answer: {} (does `octroi serve` run there?)",
@@ -351,6 +394,16 @@ impl Server {
         );
         Failure::new(Exit::Unavailable, "server_unavailable", detail)
     }
+}
+
+/// The gateway that serves has a pepper already: a new one would be another.
+fn no_pepper() -> Problem {
+    Problem::new(
+        "auth.pepper_file",
+        "no pepper was given, and the gateway that serves here believes only whoever has its own",
+        "give the pepper that this gateway runs with in API_KEY_PEPPER, API_KEY_PEPPER_FILE or the file \
+         `auth.pepper_file` names; or use --server with a token",
+    )
 }
 
 fn token(context: &Context) -> Result<SecretText, Failure> {
@@ -385,6 +438,12 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether what came says that it is of this media type.
+fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let named = headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()).unwrap_or_default();
+    named.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
 fn refused(status: StatusCode, problem: &Value) -> Failure {
     let code = problem["code"].as_str().unwrap_or("server_refused").to_owned();
     let exit = match (status, code.as_str()) {
@@ -399,7 +458,9 @@ fn refused(status: StatusCode, problem: &Value) -> Failure {
 
 /// The answer has another form.
 pub(super) fn unreadable() -> Failure {
-    Failure::new(Exit::Failed, "server_unreadable", "the server's answer cannot be read: is it another version?")
+    let detail = "the server's answer cannot be read: is URL the admin listener (admin.listen) of an octroi of this \
+                  version?";
+    Failure::new(Exit::Failed, "server_unreadable", detail)
 }
 
 /// The rows of a list.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Server, path};
+use super::{Server, path, unreadable};
 use crate::cli::output::Format;
 use crate::cli::{Context, Failure};
 
@@ -49,6 +49,9 @@ pub(in crate::cli) async fn top(
     loop {
         // Anew each time: what this machine shows of itself is good for a minute.
         let now = Server::named_or_local(context)?.get("/v1/live").await?;
+        if !now["counts"].is_object() {
+            return Err(unreadable());
+        }
         match context.format {
             Format::Json => writeln!(out, "{now}")?,
             Format::Table | Format::Csv => {

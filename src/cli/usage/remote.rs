@@ -67,7 +67,7 @@ async fn sums(context: &Context, server: &Server, arguments: &Arguments, out: &m
 
 /// All pages as one answer, which is what there is beside the store.
 async fn whole(server: &Server, query: Vec<(&str, &str)>) -> Result<Value, Failure> {
-    let mut whole = server.get(&path("/v1/usage", &query)).await?;
+    let mut whole = server.get_list(&path("/v1/usage", &query)).await?;
     // What is said of when is relative, or left out: the pages that follow are of the period of the first.
     let [from, to] = ["from", "to"].map(|name| whole[name].as_str().unwrap_or_default().to_owned());
     let named = |name: &str| !matches!(name, "from" | "to");
@@ -75,7 +75,7 @@ async fn whole(server: &Server, query: Vec<(&str, &str)>) -> Result<Value, Failu
     while let Some(next) = take_next(&mut whole) {
         let page = [("from", from.as_str()), ("to", &to), ("after", &next)];
         let query: Vec<_> = others.iter().copied().chain(page).collect();
-        let mut page = server.get(&path("/v1/usage", &query)).await?;
+        let mut page = server.get_list(&path("/v1/usage", &query)).await?;
         let more = page["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
         if let Some(items) = whole["items"].as_array_mut() {
             items.extend(more);

@@ -129,3 +129,31 @@ fn the_command_line_works_from_afar_as_it_does_beside_the_store() {
         assert_eq!((&told["code"], output.status.code()), (&code.into(), Some(exit)), "{arguments:?}: {told}");
     }
 }
+
+#[test]
+fn what_is_no_admin_api_is_a_failure_and_not_an_empty_list() {
+    for (kind, body) in [("text/plain", "hello"), ("application/json", "{\"hello\":1}"), ("application/json", "hello")]
+    {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let server = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let _answering = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("somebody asks");
+                let _ = stream.read(&mut [0; 4096]);
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n");
+                let _ = write!(stream, "{head}connection: close\r\n\r\n{body}");
+            }
+        });
+        for arguments in
+            [["client", "list"].as_slice(), &["key", "list"], &["usage"], &["refusals"], &["top"], &["tail"]]
+        {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_octroi"));
+            command.args(["--server", &server, "--output", "json"]).args(arguments).current_dir("/").env_clear();
+            command.env("OCTROI_ADMIN_TOKEN", "octroi_admin_nonsense");
+            let (exit, _, code) = told(command, "");
+            assert_eq!((exit, code), (1, json!("server_unreadable")), "{kind} {body}: {arguments:?}");
+        }
+    }
+}

@@ -128,7 +128,7 @@ fn a_file_says_how_things_should_be() {
     assert_eq!(audit["items"][0]["actor_kind"], "shell");
     // What is wrong anywhere is told before anything is changed.
     for (clients, exit, told) in [
-        ("name = \"acme\"\nrat = \"5/s\"", 2, "there is no `rat`; known are rate"),
+        ("name = \"acme\"\nrat = \"5/s\"", 2, "there is no `rat`; known are name, id, plan, keys, rate"),
         ("name = \"acme\"\nrate = \"10\"", 2, "acme: rate: "),
         ("name = \"acme\"\nquota = \"3/week\"", 2, "acme: quota: "),
         ("name = \"new\"\nstatus = \"frozen\"", 2, "write `active` or `suspended`"),

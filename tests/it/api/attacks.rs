@@ -131,7 +131,7 @@ fn the_pepper_alone_opens_nothing() {
     std::fs::write(&secret, [7; 32]).unwrap();
     let lost = bench.setup.octroi(&["refusals"]);
     assert!(
-        !lost.status.success() && text(&lost.stderr).contains("unknown, over or revoked"),
+        !lost.status.success() && text(&lost.stderr).contains("does not believe this command"),
         "{}",
         text(&lost.stderr)
     );

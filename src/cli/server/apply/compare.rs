@@ -38,7 +38,7 @@ pub(super) async fn deeds(server: &Server, wanted: &Wanted, now: Timestamp) -> R
 pub(super) async fn plan_deeds(server: &Server, wanted: &Wanted) -> Result<Vec<Deed>, Failure> {
     let mut deeds = Vec::new();
     for plan in &wanted.plans {
-        let found = server.get(&path("/v1/plans", &[("name", &plan.name)])).await?;
+        let found = server.get_list(&path("/v1/plans", &[("name", &plan.name)])).await?;
         let mut members = plan.rest.clone();
         members.insert("name".to_owned(), plan.name.as_str().into());
         deeds.extend(match items(&found).first() {
@@ -79,7 +79,7 @@ async fn plan_id(server: &Server, wanted: &Wanted, client: &WantedClient, plan: 
     if plan == "none" {
         return Ok(Value::Null);
     }
-    let found = server.get(&path("/v1/plans", &[("name", plan)])).await?;
+    let found = server.get_list(&path("/v1/plans", &[("name", plan)])).await?;
     if let Some(found) = items(&found).first() {
         return Ok(found["id"].clone());
     }
@@ -93,7 +93,7 @@ async fn existing_client(server: &Server, client: &WantedClient) -> Result<Optio
     if let Some(id) = &client.id {
         return server.get(&format!("/v1/clients/{id}")).await.map(Some);
     }
-    let found = server.get(&path("/v1/clients", &[("name", &client.name)])).await?;
+    let found = server.get_list(&path("/v1/clients", &[("name", &client.name)])).await?;
     match items(&found) {
         [] => Ok(None),
         [one] => Ok(Some(one.clone())),

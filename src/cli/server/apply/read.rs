@@ -89,7 +89,7 @@ fn parse(text: &str) -> Result<Wanted, String> {
         if !names.insert(plan.name.clone()) {
             return Err(format!("the plan {} stands there twice", plan.name));
         }
-        check(PLAN_MEMBERS, &mut plan.rest, &plan.name)?;
+        check(("name", PLAN_MEMBERS), &mut plan.rest, &plan.name)?;
     }
     let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for client in &mut wanted.clients {
@@ -98,13 +98,13 @@ fn parse(text: &str) -> Result<Wanted, String> {
         if !is_new {
             return Err(format!("{} stands there twice: give each its own `id`", client.name));
         }
-        check(CLIENT_MEMBERS, &mut client.rest, &client.name)?;
+        check(("name, id, plan, keys", CLIENT_MEMBERS), &mut client.rest, &client.name)?;
         for key in &mut client.keys {
             key.name.as_deref().map(client::parse_name).transpose()?;
             if key.key_id.is_none() && key.name.is_none() {
                 return Err(format!("a key of {} needs a key_id or a name", client.name));
             }
-            check(KEY_MEMBERS, &mut key.rest, &client.name)?;
+            check(("key_id, name", KEY_MEMBERS), &mut key.rest, &client.name)?;
         }
     }
     Ok(wanted)
@@ -128,11 +128,11 @@ fn json_of(value: toml::Value) -> Result<Value, String> {
     })
 }
 
-/// Puts each member as the API shows it.
-fn check(known: &[&str], members: &mut Members, whose: &str) -> Result<(), String> {
+/// Puts each member as the API shows it; `named` are those that were read already.
+fn check((named, known): (&str, &[&str]), members: &mut Members, whose: &str) -> Result<(), String> {
     for (name, value) in members {
         if !known.contains(&name.as_str()) {
-            return Err(format!("{whose}: there is no `{name}`; known are {}", known.join(", ")));
+            return Err(format!("{whose}: there is no `{name}`; known are {named}, {}", known.join(", ")));
         }
         *value = canonical(name, value).map_err(|error| format!("{whose}: {name}: {error}"))?;
     }
@@ -163,7 +163,10 @@ fn canonical(name: &str, value: &Value) -> Result<Value, String> {
             Ok(ranges.iter().collect::<Vec<_>>().into())
         }
         "expires_at" => {
-            let at = parsed::<Timestamp>(value)?;
+            let text = value.as_str().unwrap_or_default();
+            // A date of TOML's is its midnight in UTC.
+            let at = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse::<Timestamp>());
+            let at = at.map_err(|_| format!("{value} is no time: write a time like 2027-01-01T00:00:00Z"))?;
             // As finely as stores keep times.
             let at = Timestamp::from_microsecond(at.as_microsecond()).map_err(|error| error.to_string())?;
             Ok(at.to_string().into())
@@ -214,6 +217,7 @@ mod tests {
             ("expires_at", "2027-01-01T00:00:00Z", json!("2027-01-01T00:00:00Z")),
             ("expires_at", "2027-01-01T01:00:00.123456789+01:00", json!("2027-01-01T00:00:00.123456Z")),
             ("expires_at", "\"2027-01-01T01:00:00+01:00\"", json!("2027-01-01T00:00:00Z")),
+            ("expires_at", "2027-01-01", json!("2027-01-01T00:00:00Z")),
             ("expires_at", "\"none\"", Value::Null),
         ] {
             let file = format!("[[clients]]\nname = \"acme\"\n[[clients.keys]]\nname = \"ci\"\n{member} = {text}");
@@ -251,8 +255,8 @@ mod tests {
                 "acme: allowed_addresses: ",
             ),
             (
-                "[[clients]]\nname = \"acme\"\n[[clients.keys]]\nname = \"x\"\nexpires_at = 2027-01-01",
-                "acme: expires_at: ",
+                "[[clients]]\nname = \"acme\"\n[[clients.keys]]\nname = \"x\"\nexpires_at = \"90d\"",
+                "acme: expires_at: \"90d\" is no time: write a time like 2027-01-01T00:00:00Z",
             ),
         ] {
             let error = parse(text).map(drop).unwrap_err();
