@@ -34,9 +34,7 @@ impl AdminTokenStore for Postgres {
             &[&new.name, &new.token_id, &hash, &new.reach.role.as_str(), &clients, &new.expires_at];
         let mut lease = self.work.lease("create admin token", WORK).await?;
         lease.begin().await?;
-        for client in &new.reach.clients {
-            refuse_erased(&mut lease, *client).await?;
-        }
+        refuse_erased(&mut lease, &new.reach.clients).await?;
         let rows = lease.rows(&statement, values).await?;
         let made = token(&mut Columns::of("admin_tokens", &rows[0]))?;
         note(&mut lease, &self.pen, Note::of("token.create", None, Some(&made))).await?;

@@ -101,7 +101,7 @@ impl ClientStore for Postgres {
             lease.roll_back().await?;
             return Err(StoreError::Changed);
         }
-        refuse_erased(&mut lease, id).await?;
+        refuse_erased(&mut lease, &[id]).await?;
         let row = lease
             .row(
                 &statement,

@@ -65,14 +65,10 @@ impl ErasureStore for Postgres {
     }
 }
 
-/// Whether a client was erased.
-pub(super) async fn is_erased(lease: &mut Lease, client: ClientId) -> Result<bool> {
-    Ok(lease.row("SELECT 1 FROM erasures WHERE client_id = $1", &[&client.0]).await?.is_some())
-}
-
-/// That nothing is made for a client that was erased.
-pub(super) async fn refuse_erased(lease: &mut Lease, client: ClientId) -> Result<()> {
-    if is_erased(lease, client).await? {
+/// That nothing is made for clients that were erased.
+pub(super) async fn refuse_erased(lease: &mut Lease, clients: &[ClientId]) -> Result<()> {
+    let clients: Vec<Uuid> = clients.iter().map(|id| id.0).collect();
+    if lease.row("SELECT 1 FROM erasures WHERE client_id = ANY($1) LIMIT 1", &[&clients]).await?.is_some() {
         lease.roll_back().await?;
         return Err(StoreError::Conflict(ERASED_FOR_GOOD.to_owned()));
     }

@@ -41,7 +41,7 @@ impl KeyStore for Postgres {
         ];
         let mut lease = self.work.lease("create key", WORK).await?;
         lease.begin().await?;
-        refuse_erased(&mut lease, new.client_id).await?;
+        refuse_erased(&mut lease, &[new.client_id]).await?;
         let rows = lease.rows(&statement, values).await?;
         let made = key(&mut Columns::of("api_keys", &rows[0]))?;
         note(&mut lease, &self.pen, Note::of("key.create", None, Some(&made))).await?;
@@ -233,7 +233,9 @@ fn rotate_statement() -> String {
 
 /// One statement, however many there are: one row in the feed.
 async fn import(lease: &mut Lease, pen: &Pen, keys: &[ImportedKey]) -> Result<u64> {
-    let clients: Vec<_> = keys.iter().map(|key| key.client_id.0).collect();
+    let clients: Vec<_> = keys.iter().map(|key| key.client_id).collect();
+    refuse_erased(lease, &clients).await?;
+    let clients: Vec<_> = clients.iter().map(|id| id.0).collect();
     let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
     let key_ids: Vec<_> = keys.iter().map(|key| key.key_id.as_deref()).collect();
     let hashes: Vec<_> = keys.iter().map(|key| key.hash.to_hex()).collect();

@@ -60,7 +60,7 @@ impl ErasureStore for Sqlite {
 }
 
 /// Whether a client was erased.
-pub(super) fn is_erased(connection: &Connection, client: &str) -> rusqlite::Result<bool> {
+fn is_erased(connection: &Connection, client: &str) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM erasures WHERE client_id = ?1)")?;
     statement.query_row([client], |row| row.get(0))
 }

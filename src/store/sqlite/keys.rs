@@ -1,5 +1,7 @@
 //! `api_keys`, and look-ups of credentials.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
@@ -254,6 +256,9 @@ fn import(connection: &mut Connection, pen: &Pen, keys: &[ImportedKey]) -> std::
              created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, coalesce(?9, {now}))"
     ))?;
+    for client in keys.iter().map(|key| key.client_id).collect::<BTreeSet<_>>() {
+        refuse_erased(&transaction, client)?;
+    }
     for key in keys {
         insert.execute(params![
             key.client_id.to_string(),

@@ -75,6 +75,8 @@ fn the_command_line_works_from_afar_as_it_does_beside_the_store() {
     let raw = key["key"].as_str().unwrap();
     assert_eq!(fetch(bench.setup.data, "/", &[&format!("X-API-Key: {raw}")]).status, 200);
     let key_id = key["key_id"].as_str().unwrap();
+    // It is written down when it was used: else it would move between two looks.
+    eventually("its use shows", || !bench.setup.json(&["key", "show", key_id])["last_used_at"].is_null());
     // Beside the store and from afar in turn: the same command, the same key.
     for (change, member, value) in [
         (["--name", "desk"].as_slice(), "name", json!("desk")),

@@ -2,8 +2,10 @@
 
 use super::{client, hash, new_key};
 use crate::stores::{Place, on_both};
+use octroi::model::access::Scopes;
 use octroi::model::admin::{NewAdminToken, Reach};
 use octroi::model::client::{ClientChange, ClientStatus};
+use octroi::model::key::{HashKind, ImportedKey};
 use octroi::model::operator::Role;
 use octroi::store::StoreError;
 
@@ -27,6 +29,21 @@ async fn an_erased_client_is_suspended_for_good(place: &Place) {
     // Nothing is made for it, either.
     let made = store.keys.create(new_key(erased.id, hash(2))).await;
     assert!(matches!(&made, Err(StoreError::Conflict(said)) if said.contains("erased")), "{made:?}");
+    let imported = ImportedKey {
+        client_id: erased.id,
+        name: "legacy".to_owned(),
+        key_id: None,
+        hash: hash(4),
+        hash_kind: HashKind::Hmac,
+        pepper_version: None,
+        scopes: Scopes::default(),
+        expires_at: None,
+        created_at: None,
+    };
+    let made =
+        store.keys.import(vec![ImportedKey { client_id: other.id, hash: hash(5), ..imported.clone() }, imported]).await;
+    assert!(matches!(&made, Err(StoreError::Conflict(said)) if said.contains("erased")), "{made:?}");
+    assert!(store.keys.list(Some(other.id), None, 10).await.unwrap().items.is_empty(), "all of them or none");
     let token = NewAdminToken {
         name: "back".to_owned(),
         token_id: "octroi_admin_back".to_owned(),
